@@ -44,6 +44,7 @@ build: ## Build bin/mammoth, one static binary.
 test: ## Install what the tests need, and run them all.
 	@scripts/need go docker programs servers
 	MAMMOTH_CI=1 go test -timeout 30m ./...
+	cd examples/framework && go test ./...
 
 .PHONY: race
 race: ## Run the race detector on all but the longest tests.

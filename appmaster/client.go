@@ -113,11 +113,20 @@ func (c *Client) Register(ctx context.Context) (*masterv1.RegisterResponse, erro
 // wait; none is lost.
 func (c *Client) Events() <-chan Event { return c.events }
 
-// Finish ends the app with a reason that people are shown. While the ResourceManager cannot be reached, it tries until ctx
-// ends. Containers that are still held are stopped.
+// Finish ends the app, whose work has succeeded, with a reason that people are shown. While the ResourceManager cannot be reached, it
+// tries until ctx ends. Containers that are still held are stopped.
 func (c *Client) Finish(ctx context.Context, reason string) error {
+	return c.finish(ctx, &masterv1.FinishRequest{Reason: reason})
+}
+
+// Fail is Finish for an app whose work has failed.
+func (c *Client) Fail(ctx context.Context, reason string) error {
+	return c.finish(ctx, &masterv1.FinishRequest{Failed: true, Reason: reason})
+}
+
+func (c *Client) finish(ctx context.Context, request *masterv1.FinishRequest) error {
 	return c.callUntilAnswered(ctx, func(ctx context.Context) error {
-		_, err := c.rm.Finish(ctx, &masterv1.FinishRequest{Reason: reason}, grpc.WaitForReady(true))
+		_, err := c.rm.Finish(ctx, request, grpc.WaitForReady(true))
 		return err
 	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
@@ -24,7 +25,7 @@ const (
 
 // Config identifies the application master and its ResourceManager.
 type Config struct {
-	// ResourceManager is its host:port. Required.
+	// ResourceManager is its host:port, or a list of them with commas between: the first one that answers is used. Required.
 	ResourceManager string
 	// AppID is application_<cluster-start-ms>_<seq>. Required.
 	AppID string
@@ -62,8 +63,8 @@ func FromEnvironment() (Config, error) {
 
 // Validate returns one sentence about what is wrong.
 func (c Config) Validate() error {
-	if _, _, err := net.SplitHostPort(c.ResourceManager); err != nil {
-		return fmt.Errorf("the ResourceManager's address %q (%s) is not host:port: %w", c.ResourceManager, EnvResourceManager, errdefs.ErrInvalidArgument)
+	if _, err := credentials.SplitAddresses(c.ResourceManager); err != nil {
+		return fmt.Errorf("the ResourceManager's address (%s): %w", EnvResourceManager, err)
 	}
 	if _, err := id.ParseApp(c.AppID); err != nil {
 		return fmt.Errorf("%v (%s): %w", err, EnvAppID, errdefs.ErrInvalidArgument)

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/internal/credentials"
 )
 
 // route is how this machine reaches another one: from which of its own addresses, at which of the other's.
@@ -32,7 +34,7 @@ func ResolveAddresses(config Config) (Config, error) { return config.resolveAddr
 // machine reaches the ResourceManager. It refuses addresses that others cannot use: a wildcard address, and in a zone on
 // several machines a loopback address.
 func (c Config) resolveAddresses(find func(address string) (route, error)) (Config, error) {
-	way, err := find(c.ResourceManager)
+	way, err := find(credentials.FirstAddress(c.ResourceManager))
 	switch {
 	case err == nil:
 	case c.Address == "":

@@ -11,8 +11,10 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/internal/spec"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -93,8 +95,8 @@ func (c Config) Validate() error {
 	case c.LogRetention < 0:
 		return wrong("logs cannot be kept for %v", c.LogRetention)
 	}
-	if _, _, err := net.SplitHostPort(c.ResourceManager); err != nil {
-		return wrong("%q is not the host:port of a ResourceManager", c.ResourceManager)
+	if _, err := credentials.SplitAddresses(c.ResourceManager); err != nil {
+		return wrong("the address of the ResourceManager: %s", wire.Sentence(err))
 	}
 	for kind, rt := range c.Runtimes {
 		if kind == corev1.ContainerSpec_RUNTIME_UNSPECIFIED || rt == nil {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/url"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/nodemanager/node"
 
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -44,7 +45,7 @@ func (o *owner) environment(h *node.Entry) map[string]string {
 		env = map[string]string{}
 	}
 	if where, err := url.Parse(env[envRegistry]); err == nil && env[envRegistry] != "" && where.Host == "" {
-		where.Host = o.nm.config.ResourceManager
+		where.Host = credentials.FirstAddress(o.nm.config.ResourceManager)
 		env[envRegistry] = where.String()
 	}
 	if h.Lease.GetMaster() && env[envResourceManager] == "" {

@@ -9,8 +9,10 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/records"
 	"github.com/mammoth-os/mammoth/internal/spec"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/term"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
@@ -24,7 +26,7 @@ type Config struct {
 	Store records.ID
 	// Listen is the one address for gRPC and HTTP. Default 127.0.0.1:7070; port 0 takes any.
 	Listen string
-	// Advertise is where application masters and instances reach this ResourceManager. Default: the address listened on; if that
+	// Advertise is where application masters and instances reach this ResourceManager, HOST:PORT or a list of them with commas between. Default: the address listened on; if that
 	// stands for every address, the one by which each node has found it.
 	Advertise string
 	// Zone is the zone's name. Default "local".
@@ -108,14 +110,17 @@ func (c *Config) Validate() error {
 		refuse("%s can be reached from other machines, and without TLS anybody there could run programs here; listen on 127.0.0.1, or allow it with --insecure", c.Listen)
 	}
 	if c.Advertise != "" {
-		advertised, _, err := net.SplitHostPort(c.Advertise)
-		switch {
-		case err != nil:
-			refuse("the advertised address %q is not HOST:PORT", c.Advertise)
-		case everywhere(advertised):
-			refuse("nobody can connect to %s, which stands for every address of a machine; advertise one that masters reach, or leave --advertise out, and each node tells its own", c.Advertise)
-		case loopback(advertised) && !loopback(host):
-			refuse("nobody on another machine reaches %s, though this one listens for others at %s; advertise an address that they reach, or leave --advertise out", c.Advertise, c.Listen)
+		advertised, err := credentials.SplitAddresses(c.Advertise)
+		if err != nil {
+			refuse("the advertised address: %s", wire.Sentence(err))
+		}
+		for _, address := range advertised {
+			switch at, _, _ := net.SplitHostPort(address); {
+			case everywhere(at):
+				refuse("nobody can connect to %s, which stands for every address of a machine; advertise one that masters reach, or leave --advertise out, and each node tells its own", address)
+			case loopback(at) && !loopback(host):
+				refuse("nobody on another machine reaches %s, though this one listens for others at %s; advertise an address that they reach, or leave --advertise out", address, c.Listen)
+			}
 		}
 	}
 	return errors.Join(problems...)

@@ -105,6 +105,13 @@ func (z *Zone) Finished() bool {
 	return z.finished
 }
 
+// Failed reports whether the app's master has ended it as failed.
+func (z *Zone) Failed() bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.failed
+}
+
 // Starts is how many containers the nodes have started.
 func (z *Zone) Starts() int {
 	z.mu.Lock()

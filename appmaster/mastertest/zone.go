@@ -73,7 +73,9 @@ type Zone struct {
 	commands   []*command
 	generation int64
 	finished   bool
-	attempt    int32
+	// failed says that the master ended the app as failed.
+	failed  bool
+	attempt int32
 	// session is the stream of the registered master, nil if there is none.
 	session           *session
 	registered        bool
@@ -337,10 +339,10 @@ func (z *Zone) Allocate(stream masterv1.ApplicationMaster_AllocateServer) error 
 }
 
 // Finish serves ApplicationMaster.
-func (z *Zone) Finish(context.Context, *masterv1.FinishRequest) (*masterv1.FinishResponse, error) {
+func (z *Zone) Finish(_ context.Context, request *masterv1.FinishRequest) (*masterv1.FinishResponse, error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	z.finished = true
+	z.finished, z.failed = true, request.GetFailed()
 	clear(z.instances)
 	for _, container := range slices.Sorted(maps.Keys(z.leases)) {
 		z.release(container)

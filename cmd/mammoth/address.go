@@ -19,6 +19,8 @@ const (
 	atIP addressKind = "IP"
 	// atPort is a port of a host, to connect to.
 	atPort addressKind = "HOST:PORT"
+	// atPorts are ports to connect to: the first one that answers.
+	atPorts addressKind = "HOST:PORT[,...]"
 	// onPort is a port to listen on, of all addresses of this machine if it names none.
 	onPort addressKind = "[HOST]:PORT"
 	// onIPPort is a port to listen on, of one address.
@@ -29,6 +31,7 @@ const (
 var addressHints = map[addressKind]string{
 	atIP:     "an IP address; write one as in 192.0.2.10",
 	atPort:   "an address; write HOST:PORT as in 127.0.0.1:7070",
+	atPorts:  "an address; write HOST:PORT as in 127.0.0.1:7070, or several with commas between",
 	onPort:   "an address; write HOST:PORT as in 127.0.0.1:7070",
 	onIPPort: "an address; write IP:PORT as in 127.0.0.1:8080",
 }
@@ -37,6 +40,14 @@ func (k addressKind) check(text string) error {
 	if k == atIP {
 		_, err := netip.ParseAddr(text)
 		return err
+	}
+	if k == atPorts {
+		for _, address := range strings.Split(text, ",") {
+			if err := atPort.check(address); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	host, port, err := net.SplitHostPort(text)
 	if err != nil {

@@ -21,6 +21,7 @@ func (c *cli) appCommand() *cobra.Command {
 	return group("app", "See and change apps",
 		c.appListCommand(), c.appShowCommand(), c.appScaleCommand(), c.appRestartCommand(), c.appStopCommand(),
 		c.appRemoveCommand(), c.appRolloutCommand(), c.appPauseCommand(), c.appResumeCommand(), c.appPromoteCommand(),
+		c.appRunCommand(),
 		c.appHistoryCommand(), c.appRollbackCommand(), c.appLogsCommand(), c.appExecCommand(),
 		c.appEventsCommand(), c.appExplainCommand())
 }
@@ -67,7 +68,11 @@ func appTable(w io.Writer, apps []*apiv1.App) error {
 		for _, role := range app.GetSpec().GetRoles() {
 			images = append(images, whatRuns(role))
 		}
-		t.row(app.GetName(), stateWord(app), fmt.Sprintf("%d/%d%s", app.GetRunning(), desiredCount(app), bySpec(app)),
+		running := fmt.Sprintf("%d/%d%s", app.GetRunning(), desiredCount(app), bySpec(app))
+		if app.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL {
+			running = fmt.Sprint(app.GetRunning()) // how many there should be is its master's affair
+		}
+		t.row(app.GetName(), stateWord(app), running,
 			app.GetVersion(), app.GetQueue(), strings.Join(images, ","), ago(app.GetCreatedAt()), shortReason(app))
 	}
 	return t.Flush()
@@ -75,6 +80,9 @@ func appTable(w io.Writer, apps []*apiv1.App) error {
 
 // stateWord is an app's state for a person: an app with a master and without running instances is starting.
 func stateWord(app *apiv1.App) string {
+	if app.GetState() == apiv1.App_STOPPED && app.GetOutcome() != apiv1.App_OUTCOME_NONE {
+		return word(app.GetOutcome())
+	}
 	if app.GetState() != apiv1.App_RUNNING || app.GetRunning() > 0 || app.GetWanted() == 0 {
 		return word(app.GetState())
 	}
@@ -171,12 +179,15 @@ func appText(w io.Writer, app *apiv1.App) error {
 		}
 		t.row("waiting", fmt.Sprintf("%s (for %s)", waitingNote(w), ago(w.GetSince())))
 	}
-	if app.GetSpec().GetKind() == apiv1.AppSpec_FRAMEWORK {
-		t.row("kind", "framework")
+	if app.GetSpec().GetKind() != apiv1.AppSpec_APP {
+		t.row("kind", word(app.GetSpec().GetKind()))
 	}
 	instances := fmt.Sprintf("%d of %d run", app.GetRunning(), desiredCount(app))
 	if app.GetState() == apiv1.App_STOPPED {
 		instances += " (stopped)"
+	}
+	if app.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL {
+		instances = fmt.Sprintf("%d run", app.GetRunning())
 	}
 	t.row("instances", instances+bySpec(app))
 	for _, note := range calendarNotes(app) {

@@ -65,7 +65,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 		fmt.Fprintln(c.out, what)
 		return run.Run(cmd.Context())
 	}
-	addressVar(cmd.Flags(), addressFlag{&manager, atPort}, "resourcemanager", c.told("MAMMOTH_RESOURCEMANAGER", defaultServer), "the ResourceManager's address")
+	addressVar(cmd.Flags(), addressFlag{&manager, atPorts}, "resourcemanager", c.told("MAMMOTH_RESOURCEMANAGER", defaultServer), "the ResourceManager's address")
 	daemon.add(cmd, "info")
 	return cmd
 }

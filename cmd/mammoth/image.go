@@ -212,10 +212,10 @@ type upload struct {
 
 func (c *cli) push(ctx context.Context, u upload) (*apiv1.Image, error) {
 	show := c.newUploadProgress(u.total)
-	transport := credentials.Transport()
+	transport := credentials.Transport(c.server)
 	defer transport.CloseIdleConnections()
 	image, err := imagefile.Push(ctx, imagefile.PushOptions{
-		Server: c.server, Client: &http.Client{Transport: transport}, Name: u.name, Content: u.content, Progress: show.update,
+		Server: credentials.FirstAddress(c.server), Client: &http.Client{Transport: transport}, Name: u.name, Content: u.content, Progress: show.update,
 	})
 	show.end()
 	var unreachable *url.Error

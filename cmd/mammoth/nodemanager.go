@@ -78,7 +78,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 	flags.StringVar(&s.dir, "dir", "", "a folder for what must outlive it")
 	flags.StringVar(&s.node, "node-id", "", "the node's name, the same at every start (default: this machine's)")
 	flags.StringVar(&s.zone, "zone", "", "what containers of this node are labelled with (default: made up at the first start)")
-	addressVar(flags, addressFlag{&s.resourceManager, atPort}, "resourcemanager", defaultServer, "the ResourceManager's address")
+	addressVar(flags, addressFlag{&s.resourceManager, atPorts}, "resourcemanager", defaultServer, "the ResourceManager's address; of several the first that answers")
 	addressVar(flags, addressFlag{&s.address, atIP}, "address", "", "the address at which instances are reached (default: from which this machine reaches the ResourceManager)")
 	addressVar(flags, addressFlag{&s.listen, onPort}, "listen", "", "the address for application masters and the ResourceManager (default: any port of --address)")
 	flags.StringVar(&s.cpu, "cpu", "", "cpu for containers, in cores or as in 500m (default: what is there, less some)")

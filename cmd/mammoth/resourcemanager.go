@@ -100,7 +100,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 	s.shared(flags)
 	flags.StringVar(&s.dir, "dir", "", "a folder for what must outlive it")
 	flags.StringVar(&s.zone, "zone", "", "the zone's name (default: made up at the first start)")
-	addressVar(flags, addressFlag{&s.advertise, atPort}, "advertise", "", "where masters and instances reach it (default: where it listens, or as their node does)")
+	addressVar(flags, addressFlag{&s.advertise, atPorts}, "advertise", "", "where masters and instances reach it (default: where it listens, or as their node does)")
 	s.reportInterval = time.Second
 	lengthVar(flags, &s.reportInterval, "report-interval", "how often nodes report when nothing changes")
 	s.keyRotation = 24 * time.Hour

@@ -62,7 +62,7 @@ Start a zone on this machine with "mammoth up", then hand it an app:
 	if server == "" {
 		server = defaultServer
 	}
-	flags.StringVar(&c.server, "server", server, "the zone's address; MAMMOTH_SERVER sets it too")
+	flags.StringVar(&c.server, "server", server, "the zone's address, or several with commas between, of which the first that answers is used; MAMMOTH_SERVER sets it too")
 	flags.StringVarP(&c.output, "output", "o", "table", "how to print: table, json or yaml")
 	root.AddGroup(&cobra.Group{ID: "daily", Title: "Daily work:"}, &cobra.Group{ID: "zone", Title: "The zone:"}, &cobra.Group{ID: "daemon", Title: "Daemons of this machine:"})
 	add := func(group string, commands ...*cobra.Command) {
@@ -87,14 +87,18 @@ func (c *cli) checkGlobalFlags() error {
 	default:
 		return usagef("%q is not a way to print; --output is table, json or yaml", c.output)
 	}
-	address := strings.TrimSuffix(strings.TrimPrefix(c.server, "http://"), "/")
-	if !strings.Contains(address, ":") {
-		address += ":7070"
+	var servers []string
+	for _, server := range strings.Split(c.server, ",") {
+		address := strings.TrimSuffix(strings.TrimPrefix(server, "http://"), "/")
+		if !strings.Contains(address, ":") {
+			address += ":7070"
+		}
+		if atPort.check(address) != nil {
+			return usagef("%q is not the address of a zone; write HOST:PORT as in %s", server, defaultServer)
+		}
+		servers = append(servers, address)
 	}
-	if atPort.check(address) != nil {
-		return usagef("%q is not the address of a zone; write HOST:PORT as in %s", c.server, defaultServer)
-	}
-	c.server = address
+	c.server = strings.Join(servers, ",")
 	return nil
 }
 

@@ -30,8 +30,11 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	for program, source := range map[string]string{"mammoth": ".", "hello": "../../examples/hello"} {
-		build := exec.Command("go", "build", "-o", filepath.Join(dir, program), source)
+	for program, source := range map[string]string{
+		"mammoth": ".", "hello": "../../examples/hello", "batch": "../../examples/batch", "framework": "../../examples/framework",
+	} {
+		build := exec.Command("go", "build", "-o", filepath.Join(dir, program), ".")
+		build.Dir = source // a third party's is a module of its own
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		build.Stderr = os.Stderr
 		if err := build.Run(); err != nil {
@@ -66,6 +69,8 @@ func runScripts(t *testing.T, dir string) {
 			env.Setenv("PATH", binary+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("TZ", "UTC")
 			env.Setenv("HELLO", filepath.Join(binary, "hello"))
+			env.Setenv("BATCH", filepath.Join(binary, "batch"))
+			env.Setenv("FRAMEWORK", filepath.Join(binary, "framework"))
 			env.Values[daemonsKey{}] = daemons{}
 			return nil
 		},

@@ -195,6 +195,8 @@ var rules = map[string]object{
 	"mammoth.api.v1.AppSpec.name":                   {"pattern": "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"},
 	"mammoth.api.v1.AppSpec.queue":                  {"pattern": "^([A-Za-z][A-Za-z0-9_-]{0,39})?$"},
 	"mammoth.api.v1.AppSpec.priority":               {"minimum": -1_000_000, "maximum": 1_000_000},
+	"mammoth.api.v1.StartMasterRequest.queue":       {"pattern": "^([A-Za-z][A-Za-z0-9_-]{0,39})?$"},
+	"mammoth.api.v1.StartMasterRequest.priority":    {"minimum": -1_000_000, "maximum": 1_000_000},
 	"mammoth.api.v1.RoleSpec.instances":             {"minimum": 0, "maximum": spec.MaxInstances},
 	"mammoth.api.v1.ScheduleEntry.instances":        {"minimum": 0, "maximum": spec.MaxInstances},
 	"mammoth.api.v1.ScaleAppRequest.instances":      {"minimum": 1, "maximum": spec.MaxInstances},

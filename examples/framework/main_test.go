@@ -1,51 +1,50 @@
 package main
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/mammoth-os/mammoth/appmaster"
 	"github.com/mammoth-os/mammoth/appmaster/mastertest"
-	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-func TestEveryContainerRunsItsCommandOnce(t *testing.T) {
+// The ring has all of its workers again after one has ended, and the next attempt of the master keeps those that there are.
+func TestTheRingIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		zone := mastertest.NewZone(t, "echo")
-		node := zone.AddNode("node-1", 2)
-		failed := false
-		node.SetBehaviour(func(*corev1.ContainerSpec) mastertest.Behaviour {
-			behaviour := mastertest.Behaviour{Launch: 10 * time.Millisecond, Exit: time.Second, Succeeds: failed}
-			failed = true
-			return behaviour
-		})
-		if err := run(t.Context(), zone.Master(), 5, container("", []string{"/bin/true"})); err != nil {
-			t.Fatal(err)
+		zone := mastertest.NewZone(t, "ring")
+		for _, name := range []string{"node-1", "node-2"} {
+			zone.AddNode(name, 10)
 		}
-		if !zone.Finished() || zone.Starts() != 6 || len(zone.Containers()) != 0 {
-			t.Errorf("finished %v after %d starts, want 6 since the first one fails; left: %v", zone.Finished(), zone.Starts(), zone.Containers())
+		attempt := func() <-chan error {
+			ended, config := make(chan error, 1), zone.Master()
+			go func() { ended <- keep(t.Context(), config, 3) }()
+			<-time.After(5 * time.Second)
+			return ended
 		}
-	})
-}
-
-func TestARestartedFrameworkGoesOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		zone := mastertest.NewZone(t, "echo")
-		zone.AddNode("node-1", 2).SetBehaviour(func(*corev1.ContainerSpec) mastertest.Behaviour {
-			return mastertest.Behaviour{Launch: 10 * time.Millisecond, Exit: time.Second, Succeeds: true}
-		})
-		first := make(chan error, 1)
-		config := zone.Master()
-		go func() { first <- run(t.Context(), config, 4, container("", []string{"/bin/true"})) }()
-		time.Sleep(500 * time.Millisecond)
-		if err := run(t.Context(), zone.Master(), 4, container("", []string{"/bin/true"})); err != nil {
-			t.Fatal(err)
+		first := attempt()
+		before := zone.Registry()
+		if len(before) != 3 || zone.Starts() != 3 {
+			t.Fatalf("the ring is %v after %d starts", before, zone.Starts())
 		}
-		if err := <-first; err == nil {
-			t.Error("the replaced attempt thinks that it has finished")
+		zone.Kill(before["ring-2"])
+		<-time.After(5 * time.Second)
+		after := zone.Registry()
+		if len(after) != 3 || after["ring-2"] == before["ring-2"] || after["ring-1"] != before["ring-1"] || zone.Starts() != 4 {
+			t.Errorf("the ring was %v and is %v after %d starts", before, after, zone.Starts())
 		}
-		if zone.Starts() != 4 {
-			t.Errorf("%d starts of 4 commands", zone.Starts())
+		second := attempt()
+		if err := <-first; !errors.Is(err, appmaster.ErrSuperseded) {
+			t.Errorf("the first attempt ended with %v", err)
+		}
+		if now := zone.Registry(); len(now) != 3 || zone.Starts() != 4 || now["ring-1"] != before["ring-1"] {
+			t.Errorf("for the second attempt the ring is %v after %d starts", now, zone.Starts())
+		}
+		zone.Master()
+		<-second
+		for _, violation := range zone.Violations() {
+			t.Error(violation)
 		}
 	})
 }

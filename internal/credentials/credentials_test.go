@@ -3,14 +3,18 @@ package credentials_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
@@ -19,6 +23,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/mammoth-os/mammoth/internal/credentials"
+	"github.com/mammoth-os/mammoth/internal/testenv"
 )
 
 // serve serves gRPC's health service on a pipe, with messages of at most 1 KiB, until the test ends.
@@ -98,4 +103,56 @@ func TestAClientIsBackSoonAfterItsServer(t *testing.T) {
 			t.Errorf("it was back after %v", waited)
 		}
 	})
+}
+
+// Of several addresses the first one that answers is used, by gRPC and by HTTP, and another one once that is gone.
+func TestOfSeveralAddressesTheFirstThatAnswersIsUsed(t *testing.T) {
+	var servers []*http.Server
+	var addresses []string
+	for name := range 3 {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%d at %s", name, r.Host)
+		})}
+		go func() { _ = server.Serve(listener) }()
+		t.Cleanup(func() { _ = server.Close() })
+		servers, addresses = append(servers, server), append(addresses, listener.Addr().String())
+	}
+	list := strings.Join(addresses, ",")
+	client := &http.Client{Transport: credentials.Transport(list)}
+	for gone := range 3 {
+		answer, err := client.Get("http://" + credentials.FirstAddress(list) + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(answer.Body)
+		_ = answer.Body.Close()
+		if want := fmt.Sprintf("%d at %s", gone, addresses[0]); err != nil || string(text) != want {
+			t.Errorf("without %d servers %q answers, %v; want %q", gone, text, err, want)
+		}
+		conn, err := credentials.Connect(t.Context(), list)
+		if err != nil || conn.RemoteAddr().String() != addresses[gone] {
+			t.Fatalf("without %d servers it connects to %v, %v", gone, conn, err)
+		}
+		_ = conn.Close()
+		_ = servers[gone].Close()
+		client.CloseIdleConnections()
+	}
+	if _, err := credentials.Connect(t.Context(), list); err == nil || !strings.Contains(err.Error(), addresses[0]) {
+		t.Errorf("without any server: %v", err)
+	}
+}
+
+func TestAListOfAddressesIsSplit(t *testing.T) {
+	if list, err := credentials.SplitAddresses("a:1,[::1]:2"); err != nil || !slices.Equal(list, []string{"a:1", "[::1]:2"}) {
+		t.Errorf("%v, %v", list, err)
+	}
+	for _, list := range []string{"", "a", "a:1,", ",a:1", "a:1,b"} {
+		if _, err := credentials.SplitAddresses(list); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %v", list, err)
+		}
+	}
 }

@@ -7,12 +7,15 @@
 package credentials
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -34,18 +37,48 @@ var dialer = net.Dialer{
 	KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3},
 }
 
-// Connect opens a connection to HOST:PORT.
-func Connect(ctx context.Context, address string) (net.Conn, error) {
-	return dialer.DialContext(ctx, "tcp", address)
+// SplitAddresses splits a list of addresses: HOST:PORT, or several with commas between, as of a zone's ResourceManagers. It fails with
+// errdefs.ErrInvalidArgument.
+func SplitAddresses(list string) ([]string, error) {
+	addresses := strings.Split(list, ",")
+	for _, address := range addresses {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return nil, fmt.Errorf("%q is not HOST:PORT: %w", address, errdefs.ErrInvalidArgument)
+		}
+	}
+	return addresses, nil
 }
 
-// Dial prepares a gRPC connection to HOST:PORT. It connects at the first call, and reconnects soon after a server is back.
-// Options are added to the common ones, or replace them.
-func Dial(address string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+// FirstAddress is the first address of a list.
+func FirstAddress(list string) string {
+	first, _, _ := strings.Cut(list, ",")
+	return first
+}
+
+// Connect opens a connection to HOST:PORT, or to the first of a list of addresses that answers. The error is that of the first one.
+func Connect(ctx context.Context, list string) (net.Conn, error) {
+	addresses := strings.Split(list, ",")
+	var failed error
+	for _, address := range addresses {
+		within, cancel := context.WithTimeout(ctx, connectTimeout/time.Duration(len(addresses)))
+		conn, err := dialer.DialContext(within, "tcp", address)
+		cancel()
+		if err == nil {
+			return conn, nil
+		}
+		failed = cmp.Or(failed, err)
+	}
+	return nil, failed
+}
+
+// Dial prepares a gRPC connection to HOST:PORT, or to the first of a list of addresses that answers. It connects at the first call, and
+// reconnects soon after a server is back. Options are added to the common ones, or replace them.
+func Dial(list string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	all := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		// The dialer resolves names at each attempt, and proxies of the environment are not used inside a zone.
 		grpc.WithContextDialer(Connect),
+		grpc.WithAuthority(FirstAddress(list)),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
@@ -57,17 +90,18 @@ func Dial(address string, options ...grpc.DialOption) (*grpc.ClientConn, error) 
 		// time.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 6 * time.Minute, Timeout: 20 * time.Second}),
 	}, options...)
-	connection, err := grpc.NewClient("passthrough:///"+address, all...)
+	connection, err := grpc.NewClient("passthrough:///"+list, all...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", address, err)
+		return nil, fmt.Errorf("connect to %s: %w", list, err)
 	}
 	return connection, nil
 }
 
-// Transport returns a transport for HTTP requests to the processes of a zone.
-func Transport() *http.Transport {
+// Transport returns a transport for HTTP requests to HOST:PORT, or to the first of a list of addresses that answers, whatever host a
+// request names.
+func Transport(list string) *http.Transport {
 	return &http.Transport{
-		DialContext:         func(ctx context.Context, _, address string) (net.Conn, error) { return Connect(ctx, address) },
+		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return Connect(ctx, list) },
 		MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
 	}
 }

@@ -71,6 +71,9 @@ func check(app *apiv1.AppSpec) Faults {
 		c.fail("priority", "priority must be between -1000000 and 1000000, but is %d", priority)
 	}
 	switch {
+	case app.GetKind() == apiv1.AppSpec_EXTERNAL && len(app.GetRoles()) > 0:
+		c.fail("roles", "an app whose application master is outside of the zone has no roles")
+	case app.GetKind() == apiv1.AppSpec_EXTERNAL:
 	case len(app.GetRoles()) == 0:
 		c.fail("roles", "there is no role; say at least which image is run")
 	case len(app.GetRoles()) > MaxRoles:

@@ -282,9 +282,9 @@ type upstream struct {
 }
 
 func newUpstream(address string) *upstream {
-	transport := credentials.Transport()
+	transport := credentials.Transport(address)
 	transport.ResponseHeaderTimeout = 30 * time.Second
-	return &upstream{address: address, client: &http.Client{
+	return &upstream{address: credentials.FirstAddress(address), client: &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}

@@ -29,7 +29,7 @@ import (
 type Config struct {
 	// Dir holds the layers, in layers/sha256/.
 	Dir string
-	// Upstream is the host:port of the zone's image store, which speaks the OCI distribution API over HTTP.
+	// Upstream is the host:port, or a list of them, of the zone's image store, which speaks the OCI distribution API over HTTP.
 	Upstream string
 	// Listen is a loopback address; default 127.0.0.1:0.
 	Listen string
@@ -76,8 +76,8 @@ func New(config Config) (*Registry, error) {
 	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
 		return nil, fmt.Errorf("the node's registry must listen on loopback, not on %q: %w", config.Listen, errdefs.ErrInvalidArgument)
 	}
-	if _, _, err := net.SplitHostPort(config.Upstream); err != nil {
-		return nil, fmt.Errorf("%q is not the host:port of an image store: %w", config.Upstream, errdefs.ErrInvalidArgument)
+	if _, err := credentials.SplitAddresses(config.Upstream); err != nil {
+		return nil, fmt.Errorf("the address of an image store: %w", err)
 	}
 	if config.MaxBytes == 0 {
 		config.MaxBytes = defaultMaxBytes

@@ -29,7 +29,7 @@ import (
 
 // Config is the configuration of a Proxy.
 type Config struct {
-	// Upstream is the ResourceManager's host:port.
+	// Upstream is the ResourceManager's host:port, or a list of them.
 	Upstream string
 	// Gateway is the node's address on the bridge. It fails with ErrUnavailable while the engine does not answer.
 	Gateway func(ctx context.Context) (string, error)
@@ -72,7 +72,7 @@ func New(config Config) *Proxy {
 	}
 	f := &Proxy{
 		config: config, conns: &connLimiter{count: map[string]int{}},
-		transport: credentials.Transport(),
+		transport: credentials.Transport(config.Upstream),
 	}
 	f.server = credentials.NewHTTPServer(f.handler())
 	f.server.MaxHeaderBytes, f.server.IdleTimeout = maxHeader, time.Minute
@@ -157,7 +157,7 @@ func (f *Proxy) handler() http.Handler {
 		"DELETE " + services + "/{service}/endpoints/{id}": endpoint,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			target := url.URL{Scheme: "http", Host: f.config.Upstream, Path: services}
+			target := url.URL{Scheme: "http", Host: credentials.FirstAddress(f.config.Upstream), Path: services}
 			for _, part := range path(r) {
 				if !validName.MatchString(part) {
 					writeError(w, http.StatusBadRequest, "a name has letters, digits, \"-\", \"_\" and \".\"")

@@ -101,6 +101,8 @@ func (r Rules) MayRunPrograms(who peer.User, spec *apiv1.AppSpec, doing string) 
 		return nil
 	case spec.GetKind() == apiv1.AppSpec_FRAMEWORK:
 		what = fmt.Sprintf("the framework %s, which runs programs of the nodes themselves", spec.GetName())
+	case spec.GetKind() == apiv1.AppSpec_EXTERNAL:
+		what = fmt.Sprintf("%s, which may run any program on the nodes", spec.GetName())
 	case slices.ContainsFunc(spec.GetRoles(), func(r *apiv1.RoleSpec) bool { return r.GetNetwork() == corev1.ContainerSpec_HOST }):
 		what = fmt.Sprintf("%s, which has its nodes' own network, where programs may pass for root", spec.GetName())
 	default:

@@ -48,6 +48,10 @@ func (s *apps) GetAppManifest(ctx context.Context, request *apiv1.GetAppRequest)
 	if err != nil {
 		return nil, wire.Status(err)
 	}
+	if view.App.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL {
+		return nil, wire.Status(fmt.Errorf("%s has no manifest: its application master is a program outside of the zone, which \"mammoth app run\" starts: %w",
+			request.GetName(), errdefs.ErrFailedPrecondition))
+	}
 	text, err := manifest.FormatApp(view.App.GetSpec())
 	if err != nil {
 		return nil, wire.Status(err)
@@ -93,6 +97,15 @@ func (s *apps) RollbackApp(ctx context.Context, request *apiv1.RollbackAppReques
 	}
 	app, err := s.loop.Rollback(ctx, request.GetName(), request.GetVersion())
 	return app, wire.Status(err)
+}
+
+func (s *apps) StartMaster(ctx context.Context, request *apiv1.StartMasterRequest) (*apiv1.StartMasterResponse, error) {
+	app := &apiv1.AppSpec{Name: request.GetName(), Kind: apiv1.AppSpec_EXTERNAL, Queue: request.GetQueue(), Priority: request.GetPriority()}
+	if err := s.complete(ctx, app); err != nil {
+		return nil, wire.Status(err)
+	}
+	response, err := s.loop.StartMaster(ctx, app)
+	return response, wire.Status(err)
 }
 
 func (s *apps) CommandApp(ctx context.Context, request *apiv1.CommandAppRequest) (*apiv1.CommandAppResponse, error) {

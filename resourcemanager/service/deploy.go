@@ -49,6 +49,9 @@ func (s *apps) wanted(ctx context.Context, request *apiv1.DeployRequest) (*apiv1
 		}
 		return file.Spec, file, nil
 	}
+	if request.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL {
+		return nil, nil, wire.Status(invalid("an app whose application master is outside of the zone is not deployed; \"mammoth app run\" starts it"))
+	}
 	app := proto.CloneOf(request.GetSpec())
 	return app, nil, wire.Status(s.complete(ctx, app))
 }

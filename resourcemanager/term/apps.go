@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -96,6 +97,11 @@ func (t *Term) Remove(ctx context.Context, name string) (*apiv1.App, error) {
 func (t *Term) Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error) {
 	who := peer.From(ctx)
 	return grow[*apiv1.App](ctx, t, zone.Rollback{AppRequest: zone.AppRequest{Who: who, App: name}, Version: version})
+}
+
+// StartMaster implements service.Apps.
+func (t *Term) StartMaster(ctx context.Context, spec *apiv1.AppSpec) (*apiv1.StartMasterResponse, error) {
+	return grow[*apiv1.StartMasterResponse](ctx, t, zone.StartMaster{Who: peer.From(ctx), Spec: spec})
 }
 
 // Command implements service.Apps.
@@ -288,7 +294,7 @@ func (t *Term) RegisterMaster(ctx context.Context, bearer string, request *maste
 		return nil, err
 	}
 	app := response.GetSpec().GetName()
-	response.Registry = fmt.Sprintf("http://%s:%s@%s", app, t.publisher.registry.AppKey(app), t.config.Settings.Advertised())
+	response.Registry = fmt.Sprintf("http://%s:%s@%s", app, t.publisher.registry.AppKey(app), credentials.FirstAddress(t.config.Settings.Advertised()))
 	return response, nil
 }
 

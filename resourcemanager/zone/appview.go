@@ -27,6 +27,7 @@ func (vs *views) make(a *app) *apiv1.App {
 		Spec:               r.GetSpec(),
 		Generation:         r.GetGeneration(),
 		ObservedGeneration: r.GetObservedGeneration(),
+		Outcome:            r.GetOutcome(),
 	}
 	if !a.ending() {
 		view.Wanted, view.Schedules = vs.desired.count(a), vs.desired.scheduledCounts(a)

@@ -82,6 +82,9 @@ func (at *attempts) registered(a *app) {
 
 // start asks for a container for the next master of an app, if the time has come.
 func (at *attempts) start(a *app) {
+	if a.external() {
+		return // somebody starts it
+	}
 	if retry := a.record.GetRetryAt(); retry != nil && at.now.Before(retry.AsTime()) {
 		at.wakeBy(retry.AsTime())
 		return
@@ -304,7 +307,7 @@ func (at *attempts) abandon(a *app, c *container, lost bool, reason string) {
 	if c != nil {
 		at.leases.stop(c, corev1.Exit_STOPPED, reason)
 	}
-	at.ended(a, !lost && a.attemptState() == lifecycle.AttemptLaunched, reason)
+	at.ended(a, !lost && !a.external() && a.attemptState() == lifecycle.AttemptLaunched, reason)
 }
 
 func (at *attempts) move(a *app, event lifecycle.AttemptEvent, message string) {

@@ -27,7 +27,8 @@ var parts = []part{
 	{
 		[]string{"desired", "appCounts"},
 		[]string{"desired.go", "counts.go"},
-		"app.counts app.record.Generation app.record.EndBy app.record.RestartBefore app.record.CountedAt",
+		"app.counts app.record.Generation app.record.EndBy app.record.RestartBefore app.record.CountedAt " +
+			"app.record.Outcome",
 	},
 	{
 		[]string{"rollouts", "appRollout", "rolloutStep", "rolloutHelps"},
@@ -37,7 +38,7 @@ var parts = []part{
 	},
 	{
 		[]string{"attempts", "appAttempt"},
-		[]string{"attempts.go"},
+		[]string{"attempts.go", "external.go"},
 		"app.record.Attempt app.record.EarlierAttempts app.record.Failures app.record.AvoidNodes app.record.RetryAt",
 	},
 	{[]string{"asks", "appAsks"}, []string{"asks.go"}, ""},

@@ -161,6 +161,48 @@ func (ds *desired) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error 
 	return nil
 }
 
+// startMaster lets a program outside of the zone be the master of an app, which is made if there is none of its name.
+func (ds *desired) startMaster(who peer.User, spec *apiv1.AppSpec) (*apiv1.StartMasterResponse, error) {
+	const doing = "start the application master of"
+	if err := ds.access.MayRunPrograms(who, spec, doing); err != nil {
+		return nil, err
+	}
+	a := ds.apps.withName(spec.GetName())
+	switch {
+	case a == nil:
+		if err := ds.access.MaySubmit(who, spec.GetQueue()); err != nil {
+			return nil, err
+		}
+		var err error
+		if a, err = ds.create(who, spec); err != nil {
+			return nil, err
+		}
+	case !a.external():
+		return nil, fmt.Errorf("%s is deployed, and the zone runs its application master; choose another name: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
+	default:
+		if err := ds.access.MayChange(who, a.owned(), doing); err != nil {
+			return nil, err
+		}
+		if err := a.notRemoving(); err != nil {
+			return nil, err
+		}
+		if a.state() == lifecycle.AppStopping {
+			return nil, fmt.Errorf("%s is being stopped; try again once it has stopped: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
+		}
+		if a.state() == lifecycle.AppStopped {
+			// This is other work: what is left of the work before is not for its master.
+			ds.masters.forgetMemo(a)
+			for _, c := range sortedContainers(a.containers) {
+				ds.leases.acknowledge(c)
+			}
+		}
+		ds.start(a, "its application master is started")
+	}
+	a.record.Outcome = apiv1.App_OUTCOME_NONE
+	ds.changed(a)
+	return ds.attempts.begin(a), nil
+}
+
 func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
 	a, err := ds.apps.changeable(who, request.GetName(), "scale")
 	if err != nil {
@@ -251,7 +293,7 @@ func (ds *desired) start(a *app, cause string) {
 	if a.state() != lifecycle.AppAccepted {
 		ds.attempts.forgive(a)
 	}
-	a.record.EndBy = nil
+	a.record.EndBy, a.record.Outcome = nil, apiv1.App_OUTCOME_NONE
 	ds.apps.move(a, lifecycle.AppStart, cause)
 	ds.asks.submit(a)
 	if a.attemptState() == lifecycle.AttemptRegistered {
@@ -268,6 +310,9 @@ func (ds *desired) stop(who peer.User, name string) (*apiv1.App, error) {
 		return nil, err
 	}
 	ds.end(a, lifecycle.AppStop, access.ByWhom(who)+" stopped it")
+	if a.external() && a.record.GetOutcome() == apiv1.App_OUTCOME_NONE {
+		a.record.Outcome = apiv1.App_KILLED
+	}
 	return ds.views.of(a), nil
 }
 
@@ -292,6 +337,14 @@ func (ds *desired) end(a *app, event lifecycle.AppEvent, reason string) {
 	a.record.EndBy = timestamppb.New(ds.now.Add(endWithin))
 	ds.asks.submit(a)
 	ds.changed(a)
+}
+
+// noteOutcome notes how the work of an app ended whose master says that it is done.
+func (ds *desired) noteOutcome(a *app, failed bool) {
+	a.record.Outcome = apiv1.App_SUCCEEDED
+	if failed {
+		a.record.Outcome = apiv1.App_FAILED
+	}
 }
 
 // changed has the generation rise and the master sent what is wanted now.
@@ -337,7 +390,11 @@ func (ds *desired) settleEnding(a *app) {
 	case held == 0:
 		ds.attempts.finish(a, "its app has ended")
 		ds.forgetInstances(a)
-		ds.apps.move(a, lifecycle.AppEmpty, "")
+		why := ""
+		if a.record.GetOutcome() != apiv1.App_OUTCOME_NONE {
+			why = a.record.GetReason() // how its work has ended
+		}
+		ds.apps.move(a, lifecycle.AppEmpty, why)
 		ds.drop(a)
 	case workers == 0:
 		ds.attempts.finish(a, "its app has ended")
@@ -360,7 +417,7 @@ func (ds *desired) drop(a *app) {
 	}
 	ds.rollouts.forgetVersions(a)
 	ds.commands.appGone(a)
-	ds.Forget(kindMemo, a.id.String())
+	ds.masters.forgetMemo(a)
 	ds.Forget(kindApp, a.id.String())
 }
 

@@ -67,6 +67,9 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 	name := view.GetName()
 	switch a.state() {
 	case lifecycle.AppAccepted:
+		if a.external() {
+			return fmt.Sprintf("%s waits: %s; \"mammoth app run %s -- COMMAND\" starts it", name, a.outsideMaster(), name)
+		}
 		if retry := a.record.GetRetryAt(); retry != nil && x.now.Before(retry.AsTime()) {
 			return fmt.Sprintf("%s waits for its application master: attempt %d failed, the next one starts in %s",
 				name, view.GetMaster().GetAttempt(), durationWords(retry.AsTime().Sub(x.now)))

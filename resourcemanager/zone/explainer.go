@@ -49,6 +49,8 @@ func (x *explainer) masterReasons(a *app, r *waiting.Reasons) {
 	attempt := a.record.GetAttempt()
 	name := fmt.Sprintf("its application master (attempt %d)", max(1, attempt.GetNumber()))
 	switch retry := a.record.GetRetryAt(); {
+	case a.external():
+		r.About(waiting.Cause{Detail: a.outsideMaster(), Help: fmt.Sprintf("\"mammoth app run %s -- COMMAND\" starts it", a.record.GetName())})
 	case retry != nil && x.now.Before(retry.AsTime()) && !a.attemptState().Live():
 		r.About(waiting.Cause{
 			Detail: because(fmt.Sprintf("%s failed and is started anew", name), a.record.GetReason()), Until: retry.AsTime(),

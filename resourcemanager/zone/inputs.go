@@ -35,6 +35,11 @@ type (
 		AppRequest
 		Version int32
 	}
+	// StartMaster lets a program outside of the zone be the master of an app of this spec.
+	StartMaster struct {
+		Who  peer.User
+		Spec *apiv1.AppSpec
+	}
 	// Command is for the master of an app. Its answer comes in the Ready of a later turn, for Call.
 	Command struct {
 		AppRequest
@@ -93,6 +98,8 @@ func (in RestartApp) step(z *Core) (any, error) { return z.desired.restart(in.Wh
 func (in StopApp) step(z *Core) (any, error)    { return z.desired.stop(in.Who, in.App) }
 func (in RemoveApp) step(z *Core) (any, error)  { return z.desired.remove(in.Who, in.App) }
 func (in Rollback) step(z *Core) (any, error)   { return z.rollouts.rollback(in.Who, in.App, in.Version) }
+
+func (in StartMaster) step(z *Core) (any, error) { return z.desired.startMaster(in.Who, in.Spec) }
 
 func (in Command) step(z *Core) (any, error) {
 	return nil, z.commands.give(in.Who, in.App, in.Command, in.Call)
@@ -303,6 +310,7 @@ func Inputs() []Input {
 		StopApp{},
 		RemoveApp{},
 		Rollback{},
+		StartMaster{},
 		Command{},
 		Drain{},
 		Undrain{},

@@ -246,6 +246,12 @@ const (
 	mostAsked     = mostInstances
 )
 
+// forgetMemo forgets what the master of an app has saved for the next one.
+func (ms *masters) forgetMemo(a *app) {
+	a.master.memo = nil
+	ms.Forget(kindMemo, a.id.String())
+}
+
 // bounded refuses a request after which an app would have too many instances or asks.
 func (a *app) bounded(request *masterv1.AllocateRequest) error {
 	instances := len(a.instances)
@@ -286,6 +292,7 @@ func (ms *masters) finish(bearer string, request *masterv1.FinishRequest) error 
 	}
 	if !a.ending() {
 		ms.desired.end(a, lifecycle.AppStop, reason)
+		ms.desired.noteOutcome(a, request.GetFailed())
 	}
 	ms.attempts.finish(a, reason)
 	return nil

@@ -150,6 +150,9 @@ func (a *app) presentRollout() *apiv1.Rollout {
 	if a.record.GetRollout().GetVersion() == a.record.GetVersion() {
 		return a.record.GetRollout()
 	}
+	if a.external() {
+		return &apiv1.Rollout{Version: a.record.GetVersion()} // its master has no rollouts unless it says so
+	}
 	return &apiv1.Rollout{
 		State: apiv1.Rollout_PROGRESSING, Version: a.record.GetVersion(), Total: wantedInstances(a.record.GetSpec()),
 		Reason: "its application master has not begun yet",

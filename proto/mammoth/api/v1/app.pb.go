@@ -94,6 +94,8 @@ type AppSpec_Kind int32
 const (
 	AppSpec_APP       AppSpec_Kind = 0
 	AppSpec_FRAMEWORK AppSpec_Kind = 1
+	// Its application master is a program outside of the zone, which StartMaster lets in. It has no roles.
+	AppSpec_EXTERNAL AppSpec_Kind = 2
 )
 
 // Enum value maps for AppSpec_Kind.
@@ -101,10 +103,12 @@ var (
 	AppSpec_Kind_name = map[int32]string{
 		0: "APP",
 		1: "FRAMEWORK",
+		2: "EXTERNAL",
 	}
 	AppSpec_Kind_value = map[string]int32{
 		"APP":       0,
 		"FRAMEWORK": 1,
+		"EXTERNAL":  2,
 	}
 )
 
@@ -399,6 +403,60 @@ func (App_State) EnumDescriptor() ([]byte, []int) {
 	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{8, 0}
 }
 
+type App_Outcome int32
+
+const (
+	// It has not ended, or it is an app whose work has no end.
+	App_OUTCOME_NONE App_Outcome = 0
+	App_SUCCEEDED    App_Outcome = 1
+	App_FAILED       App_Outcome = 2
+	// Somebody stopped it.
+	App_KILLED App_Outcome = 3
+)
+
+// Enum value maps for App_Outcome.
+var (
+	App_Outcome_name = map[int32]string{
+		0: "OUTCOME_NONE",
+		1: "SUCCEEDED",
+		2: "FAILED",
+		3: "KILLED",
+	}
+	App_Outcome_value = map[string]int32{
+		"OUTCOME_NONE": 0,
+		"SUCCEEDED":    1,
+		"FAILED":       2,
+		"KILLED":       3,
+	}
+)
+
+func (x App_Outcome) Enum() *App_Outcome {
+	p := new(App_Outcome)
+	*p = x
+	return p
+}
+
+func (x App_Outcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (App_Outcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_mammoth_api_v1_app_proto_enumTypes[7].Descriptor()
+}
+
+func (App_Outcome) Type() protoreflect.EnumType {
+	return &file_mammoth_api_v1_app_proto_enumTypes[7]
+}
+
+func (x App_Outcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use App_Outcome.Descriptor instead.
+func (App_Outcome) EnumDescriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{8, 1}
+}
+
 type Master_State int32
 
 const (
@@ -442,11 +500,11 @@ func (x Master_State) String() string {
 }
 
 func (Master_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_mammoth_api_v1_app_proto_enumTypes[7].Descriptor()
+	return file_mammoth_api_v1_app_proto_enumTypes[8].Descriptor()
 }
 
 func (Master_State) Type() protoreflect.EnumType {
-	return &file_mammoth_api_v1_app_proto_enumTypes[7]
+	return &file_mammoth_api_v1_app_proto_enumTypes[8]
 }
 
 func (x Master_State) Number() protoreflect.EnumNumber {
@@ -521,11 +579,11 @@ func (x Instance_State) String() string {
 }
 
 func (Instance_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_mammoth_api_v1_app_proto_enumTypes[8].Descriptor()
+	return file_mammoth_api_v1_app_proto_enumTypes[9].Descriptor()
 }
 
 func (Instance_State) Type() protoreflect.EnumType {
-	return &file_mammoth_api_v1_app_proto_enumTypes[8]
+	return &file_mammoth_api_v1_app_proto_enumTypes[9]
 }
 
 func (x Instance_State) Number() protoreflect.EnumNumber {
@@ -580,11 +638,11 @@ func (x Rollout_State) String() string {
 }
 
 func (Rollout_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_mammoth_api_v1_app_proto_enumTypes[9].Descriptor()
+	return file_mammoth_api_v1_app_proto_enumTypes[10].Descriptor()
 }
 
 func (Rollout_State) Type() protoreflect.EnumType {
-	return &file_mammoth_api_v1_app_proto_enumTypes[9]
+	return &file_mammoth_api_v1_app_proto_enumTypes[10]
 }
 
 func (x Rollout_State) Number() protoreflect.EnumNumber {
@@ -640,11 +698,11 @@ func (x RoleDiff_Effect) String() string {
 }
 
 func (RoleDiff_Effect) Descriptor() protoreflect.EnumDescriptor {
-	return file_mammoth_api_v1_app_proto_enumTypes[10].Descriptor()
+	return file_mammoth_api_v1_app_proto_enumTypes[11].Descriptor()
 }
 
 func (RoleDiff_Effect) Type() protoreflect.EnumType {
-	return &file_mammoth_api_v1_app_proto_enumTypes[10]
+	return &file_mammoth_api_v1_app_proto_enumTypes[11]
 }
 
 func (x RoleDiff_Effect) Number() protoreflect.EnumNumber {
@@ -1472,7 +1530,9 @@ type App struct {
 	// second while something is.
 	Waiting []*Waiting `protobuf:"bytes,21,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	// Of each role that has a schedule.
-	Schedules     []*Schedule `protobuf:"bytes,22,rep,name=schedules,proto3" json:"schedules,omitempty"`
+	Schedules []*Schedule `protobuf:"bytes,22,rep,name=schedules,proto3" json:"schedules,omitempty"`
+	// Of a stopped app whose work has an end: how it ended.
+	Outcome       App_Outcome `protobuf:"varint,23,opt,name=outcome,proto3,enum=mammoth.api.v1.App_Outcome" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1631,6 +1691,13 @@ func (x *App) GetSchedules() []*Schedule {
 		return x.Schedules
 	}
 	return nil
+}
+
+func (x *App) GetOutcome() App_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return App_OUTCOME_NONE
 }
 
 // Schedule is how many instances a role that has a schedule is to have at present. What was said last counts: by a person, with
@@ -3165,6 +3232,139 @@ func (x *RollbackAppRequest) GetVersion() int32 {
 	return 0
 }
 
+type StartMasterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of an app of the kind EXTERNAL, or of none.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// For an app that is made. Empty and zero are as in AppSpec.
+	Queue         string `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"`
+	Priority      int32  `protobuf:"varint,3,opt,name=priority,proto3" json:"priority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartMasterRequest) Reset() {
+	*x = StartMasterRequest{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartMasterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartMasterRequest) ProtoMessage() {}
+
+func (x *StartMasterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartMasterRequest.ProtoReflect.Descriptor instead.
+func (*StartMasterRequest) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *StartMasterRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StartMasterRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *StartMasterRequest) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+// StartMasterResponse is what the environment of an application master has.
+type StartMasterResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AppId   string                 `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
+	Attempt int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The attempt's bearer token: whoever has it may act for the app.
+	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	// host:port of the ResourceManager. Empty: the one that this answer comes from.
+	ResourceManager string `protobuf:"bytes,4,opt,name=resource_manager,json=resourceManager,proto3" json:"resource_manager,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *StartMasterResponse) Reset() {
+	*x = StartMasterResponse{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartMasterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartMasterResponse) ProtoMessage() {}
+
+func (x *StartMasterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartMasterResponse.ProtoReflect.Descriptor instead.
+func (*StartMasterResponse) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *StartMasterResponse) GetAppId() string {
+	if x != nil {
+		return x.AppId
+	}
+	return ""
+}
+
+func (x *StartMasterResponse) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *StartMasterResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *StartMasterResponse) GetResourceManager() string {
+	if x != nil {
+		return x.ResourceManager
+	}
+	return ""
+}
+
 type CommandAppRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -3176,7 +3376,7 @@ type CommandAppRequest struct {
 
 func (x *CommandAppRequest) Reset() {
 	*x = CommandAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3188,7 +3388,7 @@ func (x *CommandAppRequest) String() string {
 func (*CommandAppRequest) ProtoMessage() {}
 
 func (x *CommandAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3201,7 +3401,7 @@ func (x *CommandAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAppRequest.ProtoReflect.Descriptor instead.
 func (*CommandAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CommandAppRequest) GetName() string {
@@ -3229,7 +3429,7 @@ type CommandAppResponse struct {
 
 func (x *CommandAppResponse) Reset() {
 	*x = CommandAppResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3241,7 +3441,7 @@ func (x *CommandAppResponse) String() string {
 func (*CommandAppResponse) ProtoMessage() {}
 
 func (x *CommandAppResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3254,7 +3454,7 @@ func (x *CommandAppResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAppResponse.ProtoReflect.Descriptor instead.
 func (*CommandAppResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CommandAppResponse) GetAnswer() *anypb.Any {
@@ -3282,7 +3482,7 @@ type AppHistory struct {
 
 func (x *AppHistory) Reset() {
 	*x = AppHistory{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3294,7 +3494,7 @@ func (x *AppHistory) String() string {
 func (*AppHistory) ProtoMessage() {}
 
 func (x *AppHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3307,7 +3507,7 @@ func (x *AppHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory.ProtoReflect.Descriptor instead.
 func (*AppHistory) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AppHistory) GetVersions() []*AppHistory_Version {
@@ -3344,7 +3544,7 @@ type AppLogsRequest struct {
 
 func (x *AppLogsRequest) Reset() {
 	*x = AppLogsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3356,7 +3556,7 @@ func (x *AppLogsRequest) String() string {
 func (*AppLogsRequest) ProtoMessage() {}
 
 func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3369,7 +3569,7 @@ func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppLogsRequest.ProtoReflect.Descriptor instead.
 func (*AppLogsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AppLogsRequest) GetName() string {
@@ -3433,7 +3633,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3445,7 +3645,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3458,7 +3658,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Explanation) GetSummary() string {
@@ -3494,7 +3694,7 @@ type Obstacle struct {
 
 func (x *Obstacle) Reset() {
 	*x = Obstacle{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3506,7 +3706,7 @@ func (x *Obstacle) String() string {
 func (*Obstacle) ProtoMessage() {}
 
 func (x *Obstacle) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3519,7 +3719,7 @@ func (x *Obstacle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
 func (*Obstacle) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Obstacle) GetSubject() string {
@@ -3589,7 +3789,7 @@ type Expose_Http struct {
 
 func (x *Expose_Http) Reset() {
 	*x = Expose_Http{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3601,7 +3801,7 @@ func (x *Expose_Http) String() string {
 func (*Expose_Http) ProtoMessage() {}
 
 func (x *Expose_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3686,7 +3886,7 @@ type Expose_Tcp struct {
 
 func (x *Expose_Tcp) Reset() {
 	*x = Expose_Tcp{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3698,7 +3898,7 @@ func (x *Expose_Tcp) String() string {
 func (*Expose_Tcp) ProtoMessage() {}
 
 func (x *Expose_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3740,7 +3940,7 @@ type Expose_Timeouts struct {
 
 func (x *Expose_Timeouts) Reset() {
 	*x = Expose_Timeouts{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3752,7 +3952,7 @@ func (x *Expose_Timeouts) String() string {
 func (*Expose_Timeouts) ProtoMessage() {}
 
 func (x *Expose_Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3794,7 +3994,7 @@ type UpdatePolicy_Course struct {
 
 func (x *UpdatePolicy_Course) Reset() {
 	*x = UpdatePolicy_Course{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3806,7 +4006,7 @@ func (x *UpdatePolicy_Course) String() string {
 func (*UpdatePolicy_Course) ProtoMessage() {}
 
 func (x *UpdatePolicy_Course) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3857,7 +4057,7 @@ type ManifestMistakes_Mistake struct {
 
 func (x *ManifestMistakes_Mistake) Reset() {
 	*x = ManifestMistakes_Mistake{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3869,7 +4069,7 @@ func (x *ManifestMistakes_Mistake) String() string {
 func (*ManifestMistakes_Mistake) ProtoMessage() {}
 
 func (x *ManifestMistakes_Mistake) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3924,7 +4124,7 @@ type AppHistory_Version struct {
 
 func (x *AppHistory_Version) Reset() {
 	*x = AppHistory_Version{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3936,7 +4136,7 @@ func (x *AppHistory_Version) String() string {
 func (*AppHistory_Version) ProtoMessage() {}
 
 func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3949,7 +4149,7 @@ func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Version.ProtoReflect.Descriptor instead.
 func (*AppHistory_Version) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35, 0}
 }
 
 func (x *AppHistory_Version) GetVersion() int32 {
@@ -4020,7 +4220,7 @@ type AppHistory_Attempt struct {
 
 func (x *AppHistory_Attempt) Reset() {
 	*x = AppHistory_Attempt{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4032,7 +4232,7 @@ func (x *AppHistory_Attempt) String() string {
 func (*AppHistory_Attempt) ProtoMessage() {}
 
 func (x *AppHistory_Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4045,7 +4245,7 @@ func (x *AppHistory_Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Attempt.ProtoReflect.Descriptor instead.
 func (*AppHistory_Attempt) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33, 1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35, 1}
 }
 
 func (x *AppHistory_Attempt) GetNumber() int32 {
@@ -4117,7 +4317,7 @@ type Obstacle_FailedTest struct {
 
 func (x *Obstacle_FailedTest) Reset() {
 	*x = Obstacle_FailedTest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4129,7 +4329,7 @@ func (x *Obstacle_FailedTest) String() string {
 func (*Obstacle_FailedTest) ProtoMessage() {}
 
 func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4142,7 +4342,7 @@ func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle_FailedTest.ProtoReflect.Descriptor instead.
 func (*Obstacle_FailedTest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{38, 0}
 }
 
 func (x *Obstacle_FailedTest) GetTest() string {
@@ -4170,16 +4370,17 @@ var File_mammoth_api_v1_app_proto protoreflect.FileDescriptor
 
 const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"\x18mammoth/api/v1/app.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amammoth/core/v1/core.proto\"\xd1\x01\n" +
+	"\x18mammoth/api/v1/app.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amammoth/core/v1/core.proto\"\xdf\x01\n" +
 	"\aAppSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.AppSpec.KindR\x04kind\x12\x14\n" +
 	"\x05queue\x18\x03 \x01(\tR\x05queue\x12.\n" +
 	"\x05roles\x18\x04 \x03(\v2\x18.mammoth.api.v1.RoleSpecR\x05roles\x12\x1a\n" +
-	"\bpriority\x18\x05 \x01(\x05R\bpriority\"\x1e\n" +
+	"\bpriority\x18\x05 \x01(\x05R\bpriority\",\n" +
 	"\x04Kind\x12\a\n" +
 	"\x03APP\x10\x00\x12\r\n" +
-	"\tFRAMEWORK\x10\x01\"\xd3\a\n" +
+	"\tFRAMEWORK\x10\x01\x12\f\n" +
+	"\bEXTERNAL\x10\x02\"\xd3\a\n" +
 	"\bRoleSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12!\n" +
@@ -4289,7 +4490,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"StopPolicy\x12/\n" +
 	"\x05grace\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12/\n" +
 	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12\x16\n" +
-	"\x06signal\x18\x03 \x01(\tR\x06signal\"\xa6\x06\n" +
+	"\x06signal\x18\x03 \x01(\tR\x06signal\"\xa1\a\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12/\n" +
@@ -4312,7 +4513,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x13observed_generation\x18\x0f \x01(\x03R\x12observedGeneration\x12\x12\n" +
 	"\x04user\x18\x14 \x01(\tR\x04user\x121\n" +
 	"\awaiting\x18\x15 \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\x126\n" +
-	"\tschedules\x18\x16 \x03(\v2\x18.mammoth.api.v1.ScheduleR\tschedules\"}\n" +
+	"\tschedules\x18\x16 \x03(\v2\x18.mammoth.api.v1.ScheduleR\tschedules\x125\n" +
+	"\aoutcome\x18\x17 \x01(\x0e2\x1b.mammoth.api.v1.App.OutcomeR\aoutcome\"}\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bACCEPTED\x10\x01\x12\v\n" +
@@ -4321,7 +4523,14 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\aSTOPPED\x10\x04\x12\f\n" +
 	"\bDEGRADED\x10\x05\x12\f\n" +
 	"\bREMOVING\x10\x06\x12\v\n" +
-	"\aREMOVED\x10\a\"\xe9\x01\n" +
+	"\aREMOVED\x10\a\"B\n" +
+	"\aOutcome\x12\x10\n" +
+	"\fOUTCOME_NONE\x10\x00\x12\r\n" +
+	"\tSUCCEEDED\x10\x01\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x02\x12\n" +
+	"\n" +
+	"\x06KILLED\x10\x03\"\xe9\x01\n" +
 	"\bSchedule\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x1c\n" +
 	"\tinstances\x18\x02 \x01(\x05R\tinstances\x12\x12\n" +
@@ -4482,7 +4691,16 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"B\n" +
 	"\x12RollbackAppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x05R\aversion\"W\n" +
+	"\aversion\x18\x02 \x01(\x05R\aversion\"Z\n" +
+	"\x12StartMasterRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x1a\n" +
+	"\bpriority\x18\x03 \x01(\x05R\bpriority\"\x87\x01\n" +
+	"\x13StartMasterResponse\x12\x15\n" +
+	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\x12)\n" +
+	"\x10resource_manager\x18\x04 \x01(\tR\x0fresourceManager\"W\n" +
 	"\x11CommandAppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\acommand\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\acommand\"i\n" +
@@ -4542,7 +4760,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\tUNHEALTHY\x10\x02\x12\f\n" +
 	"\bDRAINING\x10\x03\x12\v\n" +
 	"\aDRAINED\x10\x04\x12\b\n" +
-	"\x04LOST\x10\x052\xe9\v\n" +
+	"\x04LOST\x10\x052\xe4\f\n" +
 	"\x04Apps\x12c\n" +
 	"\x06Deploy\x12\x1d.mammoth.api.v1.DeployRequest\x1a\x1e.mammoth.api.v1.DeployResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\bmanifest\"\b/v1/apps\x12_\n" +
 	"\bListApps\x12\x1f.mammoth.api.v1.ListAppsRequest\x1a .mammoth.api.v1.ListAppsResponse\"\x10\x82\xd3\xe4\x93\x02\n" +
@@ -4555,7 +4773,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"RestartApp\x12!.mammoth.api.v1.RestartAppRequest\x1a\x13.mammoth.api.v1.App\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/apps/{name}/restart\x12_\n" +
 	"\aStopApp\x12\x1e.mammoth.api.v1.StopAppRequest\x1a\x13.mammoth.api.v1.App\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/apps/{name}/stop\x12[\n" +
 	"\tRemoveApp\x12 .mammoth.api.v1.RemoveAppRequest\x1a\x13.mammoth.api.v1.App\"\x17\x82\xd3\xe4\x93\x02\x11*\x0f/v1/apps/{name}\x12k\n" +
-	"\vRollbackApp\x12\".mammoth.api.v1.RollbackAppRequest\x1a\x13.mammoth.api.v1.App\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/apps/{name}/rollback\x12w\n" +
+	"\vRollbackApp\x12\".mammoth.api.v1.RollbackAppRequest\x1a\x13.mammoth.api.v1.App\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/apps/{name}/rollback\x12y\n" +
+	"\vStartMaster\x12\".mammoth.api.v1.StartMasterRequest\x1a#.mammoth.api.v1.StartMasterResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/apps/{name}/master\x12w\n" +
 	"\n" +
 	"CommandApp\x12!.mammoth.api.v1.CommandAppRequest\x1a\".mammoth.api.v1.CommandAppResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/apps/{name}/command\x12k\n" +
 	"\rGetAppHistory\x12\x1d.mammoth.api.v1.GetAppRequest\x1a\x1a.mammoth.api.v1.AppHistory\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/apps/{name}/history\x12i\n" +
@@ -4576,8 +4795,8 @@ func file_mammoth_api_v1_app_proto_rawDescGZIP() []byte {
 	return file_mammoth_api_v1_app_proto_rawDescData
 }
 
-var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
+var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(NodeState)(0),                   // 0: mammoth.api.v1.NodeState
 	(AppSpec_Kind)(0),                // 1: mammoth.api.v1.AppSpec.Kind
@@ -4586,187 +4805,193 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(Placement_Policy)(0),            // 4: mammoth.api.v1.Placement.Policy
 	(UpdatePolicy_Strategy)(0),       // 5: mammoth.api.v1.UpdatePolicy.Strategy
 	(App_State)(0),                   // 6: mammoth.api.v1.App.State
-	(Master_State)(0),                // 7: mammoth.api.v1.Master.State
-	(Instance_State)(0),              // 8: mammoth.api.v1.Instance.State
-	(Rollout_State)(0),               // 9: mammoth.api.v1.Rollout.State
-	(RoleDiff_Effect)(0),             // 10: mammoth.api.v1.RoleDiff.Effect
-	(*AppSpec)(nil),                  // 11: mammoth.api.v1.AppSpec
-	(*RoleSpec)(nil),                 // 12: mammoth.api.v1.RoleSpec
-	(*ScheduleEntry)(nil),            // 13: mammoth.api.v1.ScheduleEntry
-	(*Expose)(nil),                   // 14: mammoth.api.v1.Expose
-	(*Placement)(nil),                // 15: mammoth.api.v1.Placement
-	(*UpdatePolicy)(nil),             // 16: mammoth.api.v1.UpdatePolicy
-	(*RestartPolicy)(nil),            // 17: mammoth.api.v1.RestartPolicy
-	(*StopPolicy)(nil),               // 18: mammoth.api.v1.StopPolicy
-	(*App)(nil),                      // 19: mammoth.api.v1.App
-	(*Schedule)(nil),                 // 20: mammoth.api.v1.Schedule
-	(*Waiting)(nil),                  // 21: mammoth.api.v1.Waiting
-	(*Master)(nil),                   // 22: mammoth.api.v1.Master
-	(*Instance)(nil),                 // 23: mammoth.api.v1.Instance
-	(*Rollout)(nil),                  // 24: mammoth.api.v1.Rollout
-	(*DeployRequest)(nil),            // 25: mammoth.api.v1.DeployRequest
-	(*ManifestMistakes)(nil),         // 26: mammoth.api.v1.ManifestMistakes
-	(*DeployResponse)(nil),           // 27: mammoth.api.v1.DeployResponse
-	(*AppDiff)(nil),                  // 28: mammoth.api.v1.AppDiff
-	(*RoleDiff)(nil),                 // 29: mammoth.api.v1.RoleDiff
-	(*FieldDiff)(nil),                // 30: mammoth.api.v1.FieldDiff
-	(*PlannedReplacement)(nil),       // 31: mammoth.api.v1.PlannedReplacement
-	(*PlannedPlacement)(nil),         // 32: mammoth.api.v1.PlannedPlacement
-	(*ListAppsRequest)(nil),          // 33: mammoth.api.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),         // 34: mammoth.api.v1.ListAppsResponse
-	(*GetAppRequest)(nil),            // 35: mammoth.api.v1.GetAppRequest
-	(*AppManifest)(nil),              // 36: mammoth.api.v1.AppManifest
-	(*ScaleAppRequest)(nil),          // 37: mammoth.api.v1.ScaleAppRequest
-	(*RestartAppRequest)(nil),        // 38: mammoth.api.v1.RestartAppRequest
-	(*StopAppRequest)(nil),           // 39: mammoth.api.v1.StopAppRequest
-	(*RemoveAppRequest)(nil),         // 40: mammoth.api.v1.RemoveAppRequest
-	(*RollbackAppRequest)(nil),       // 41: mammoth.api.v1.RollbackAppRequest
-	(*CommandAppRequest)(nil),        // 42: mammoth.api.v1.CommandAppRequest
-	(*CommandAppResponse)(nil),       // 43: mammoth.api.v1.CommandAppResponse
-	(*AppHistory)(nil),               // 44: mammoth.api.v1.AppHistory
-	(*AppLogsRequest)(nil),           // 45: mammoth.api.v1.AppLogsRequest
-	(*Explanation)(nil),              // 46: mammoth.api.v1.Explanation
-	(*Obstacle)(nil),                 // 47: mammoth.api.v1.Obstacle
-	nil,                              // 48: mammoth.api.v1.RoleSpec.EnvEntry
-	(*Expose_Http)(nil),              // 49: mammoth.api.v1.Expose.Http
-	(*Expose_Tcp)(nil),               // 50: mammoth.api.v1.Expose.Tcp
-	(*Expose_Timeouts)(nil),          // 51: mammoth.api.v1.Expose.Timeouts
-	(*UpdatePolicy_Course)(nil),      // 52: mammoth.api.v1.UpdatePolicy.Course
-	nil,                              // 53: mammoth.api.v1.DeployRequest.ImagesEntry
-	(*ManifestMistakes_Mistake)(nil), // 54: mammoth.api.v1.ManifestMistakes.Mistake
-	(*AppHistory_Version)(nil),       // 55: mammoth.api.v1.AppHistory.Version
-	(*AppHistory_Attempt)(nil),       // 56: mammoth.api.v1.AppHistory.Attempt
-	(*Obstacle_FailedTest)(nil),      // 57: mammoth.api.v1.Obstacle.FailedTest
-	(*v1.Resources)(nil),             // 58: mammoth.core.v1.Resources
-	(*v1.Port)(nil),                  // 59: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),           // 60: mammoth.core.v1.HealthCheck
-	(*structpb.ListValue)(nil),       // 61: google.protobuf.ListValue
-	(v1.ContainerSpec_Network)(0),    // 62: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),      // 63: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 64: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),           // 65: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),                 // 66: mammoth.core.v1.Phase
-	(*anypb.Any)(nil),                // 67: google.protobuf.Any
-	(*v1.ExecInput)(nil),             // 68: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),              // 69: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),            // 70: mammoth.core.v1.ExecOutput
+	(App_Outcome)(0),                 // 7: mammoth.api.v1.App.Outcome
+	(Master_State)(0),                // 8: mammoth.api.v1.Master.State
+	(Instance_State)(0),              // 9: mammoth.api.v1.Instance.State
+	(Rollout_State)(0),               // 10: mammoth.api.v1.Rollout.State
+	(RoleDiff_Effect)(0),             // 11: mammoth.api.v1.RoleDiff.Effect
+	(*AppSpec)(nil),                  // 12: mammoth.api.v1.AppSpec
+	(*RoleSpec)(nil),                 // 13: mammoth.api.v1.RoleSpec
+	(*ScheduleEntry)(nil),            // 14: mammoth.api.v1.ScheduleEntry
+	(*Expose)(nil),                   // 15: mammoth.api.v1.Expose
+	(*Placement)(nil),                // 16: mammoth.api.v1.Placement
+	(*UpdatePolicy)(nil),             // 17: mammoth.api.v1.UpdatePolicy
+	(*RestartPolicy)(nil),            // 18: mammoth.api.v1.RestartPolicy
+	(*StopPolicy)(nil),               // 19: mammoth.api.v1.StopPolicy
+	(*App)(nil),                      // 20: mammoth.api.v1.App
+	(*Schedule)(nil),                 // 21: mammoth.api.v1.Schedule
+	(*Waiting)(nil),                  // 22: mammoth.api.v1.Waiting
+	(*Master)(nil),                   // 23: mammoth.api.v1.Master
+	(*Instance)(nil),                 // 24: mammoth.api.v1.Instance
+	(*Rollout)(nil),                  // 25: mammoth.api.v1.Rollout
+	(*DeployRequest)(nil),            // 26: mammoth.api.v1.DeployRequest
+	(*ManifestMistakes)(nil),         // 27: mammoth.api.v1.ManifestMistakes
+	(*DeployResponse)(nil),           // 28: mammoth.api.v1.DeployResponse
+	(*AppDiff)(nil),                  // 29: mammoth.api.v1.AppDiff
+	(*RoleDiff)(nil),                 // 30: mammoth.api.v1.RoleDiff
+	(*FieldDiff)(nil),                // 31: mammoth.api.v1.FieldDiff
+	(*PlannedReplacement)(nil),       // 32: mammoth.api.v1.PlannedReplacement
+	(*PlannedPlacement)(nil),         // 33: mammoth.api.v1.PlannedPlacement
+	(*ListAppsRequest)(nil),          // 34: mammoth.api.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),         // 35: mammoth.api.v1.ListAppsResponse
+	(*GetAppRequest)(nil),            // 36: mammoth.api.v1.GetAppRequest
+	(*AppManifest)(nil),              // 37: mammoth.api.v1.AppManifest
+	(*ScaleAppRequest)(nil),          // 38: mammoth.api.v1.ScaleAppRequest
+	(*RestartAppRequest)(nil),        // 39: mammoth.api.v1.RestartAppRequest
+	(*StopAppRequest)(nil),           // 40: mammoth.api.v1.StopAppRequest
+	(*RemoveAppRequest)(nil),         // 41: mammoth.api.v1.RemoveAppRequest
+	(*RollbackAppRequest)(nil),       // 42: mammoth.api.v1.RollbackAppRequest
+	(*StartMasterRequest)(nil),       // 43: mammoth.api.v1.StartMasterRequest
+	(*StartMasterResponse)(nil),      // 44: mammoth.api.v1.StartMasterResponse
+	(*CommandAppRequest)(nil),        // 45: mammoth.api.v1.CommandAppRequest
+	(*CommandAppResponse)(nil),       // 46: mammoth.api.v1.CommandAppResponse
+	(*AppHistory)(nil),               // 47: mammoth.api.v1.AppHistory
+	(*AppLogsRequest)(nil),           // 48: mammoth.api.v1.AppLogsRequest
+	(*Explanation)(nil),              // 49: mammoth.api.v1.Explanation
+	(*Obstacle)(nil),                 // 50: mammoth.api.v1.Obstacle
+	nil,                              // 51: mammoth.api.v1.RoleSpec.EnvEntry
+	(*Expose_Http)(nil),              // 52: mammoth.api.v1.Expose.Http
+	(*Expose_Tcp)(nil),               // 53: mammoth.api.v1.Expose.Tcp
+	(*Expose_Timeouts)(nil),          // 54: mammoth.api.v1.Expose.Timeouts
+	(*UpdatePolicy_Course)(nil),      // 55: mammoth.api.v1.UpdatePolicy.Course
+	nil,                              // 56: mammoth.api.v1.DeployRequest.ImagesEntry
+	(*ManifestMistakes_Mistake)(nil), // 57: mammoth.api.v1.ManifestMistakes.Mistake
+	(*AppHistory_Version)(nil),       // 58: mammoth.api.v1.AppHistory.Version
+	(*AppHistory_Attempt)(nil),       // 59: mammoth.api.v1.AppHistory.Attempt
+	(*Obstacle_FailedTest)(nil),      // 60: mammoth.api.v1.Obstacle.FailedTest
+	(*v1.Resources)(nil),             // 61: mammoth.core.v1.Resources
+	(*v1.Port)(nil),                  // 62: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),           // 63: mammoth.core.v1.HealthCheck
+	(*structpb.ListValue)(nil),       // 64: google.protobuf.ListValue
+	(v1.ContainerSpec_Network)(0),    // 65: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),      // 66: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 67: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),           // 68: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),                 // 69: mammoth.core.v1.Phase
+	(*anypb.Any)(nil),                // 70: google.protobuf.Any
+	(*v1.ExecInput)(nil),             // 71: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),              // 72: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),            // 73: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,  // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
-	12, // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
-	13, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	58, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	59, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
-	48, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	60, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
-	15, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
-	16, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
-	17, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
-	18, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	61, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
-	62, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
-	14, // 13: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	49, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	50, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	13, // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
+	14, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
+	61, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	62, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	51, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
+	63, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	16, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
+	17, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
+	18, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
+	19, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
+	64, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
+	65, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	15, // 13: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
+	52, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	53, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
 	2,  // 16: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
-	51, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	54, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
 	3,  // 18: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
 	4,  // 19: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
 	5,  // 20: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	63, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	52, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
-	63, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
-	63, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	63, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	63, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	63, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	63, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	66, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	55, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
+	66, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	66, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	66, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	66, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	66, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	66, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
 	6,  // 29: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
-	23, // 30: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
-	24, // 31: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
-	22, // 32: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	64, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	11, // 34: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	21, // 35: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	20, // 36: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
-	64, // 37: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
-	64, // 38: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
-	64, // 39: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	64, // 40: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
-	7,  // 41: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	64, // 42: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
-	8,  // 43: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	65, // 44: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	66, // 45: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	64, // 46: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	64, // 47: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
-	9,  // 48: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
-	64, // 49: mammoth.api.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
-	11, // 50: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	53, // 51: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
-	54, // 52: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
-	19, // 53: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	32, // 54: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	46, // 55: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	31, // 56: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
-	28, // 57: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
-	30, // 58: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
-	29, // 59: mammoth.api.v1.AppDiff.roles:type_name -> mammoth.api.v1.RoleDiff
-	10, // 60: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
-	30, // 61: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
-	19, // 62: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	67, // 63: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
-	67, // 64: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
-	19, // 65: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
-	55, // 66: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	56, // 67: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
-	64, // 68: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	47, // 69: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	57, // 70: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	63, // 71: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	63, // 72: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,  // 73: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	64, // 74: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	11, // 75: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	7,  // 76: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	64, // 77: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	64, // 78: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	64, // 79: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
-	25, // 80: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	33, // 81: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	35, // 82: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	35, // 83: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
-	35, // 84: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	37, // 85: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	38, // 86: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	39, // 87: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	40, // 88: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	41, // 89: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	42, // 90: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
-	35, // 91: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	35, // 92: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	45, // 93: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	68, // 94: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	27, // 95: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	34, // 96: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	19, // 97: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	36, // 98: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
-	19, // 99: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	19, // 100: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	19, // 101: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	19, // 102: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	19, // 103: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	19, // 104: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	43, // 105: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
-	44, // 106: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	46, // 107: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	69, // 108: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	70, // 109: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	95, // [95:110] is the sub-list for method output_type
-	80, // [80:95] is the sub-list for method input_type
-	80, // [80:80] is the sub-list for extension type_name
-	80, // [80:80] is the sub-list for extension extendee
-	0,  // [0:80] is the sub-list for field type_name
+	24, // 30: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
+	25, // 31: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	23, // 32: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
+	67, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	12, // 34: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	22, // 35: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	21, // 36: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
+	7,  // 37: mammoth.api.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
+	67, // 38: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
+	67, // 39: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
+	67, // 40: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	67, // 41: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	8,  // 42: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
+	67, // 43: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	9,  // 44: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
+	68, // 45: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	69, // 46: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	67, // 47: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	67, // 48: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	10, // 49: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
+	67, // 50: mammoth.api.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
+	12, // 51: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	56, // 52: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
+	57, // 53: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
+	20, // 54: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	33, // 55: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	49, // 56: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	32, // 57: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
+	29, // 58: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
+	31, // 59: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	30, // 60: mammoth.api.v1.AppDiff.roles:type_name -> mammoth.api.v1.RoleDiff
+	11, // 61: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
+	31, // 62: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	20, // 63: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	70, // 64: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
+	70, // 65: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
+	20, // 66: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
+	58, // 67: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	59, // 68: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
+	67, // 69: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	50, // 70: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	60, // 71: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	66, // 72: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	66, // 73: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,  // 74: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	67, // 75: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	12, // 76: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	8,  // 77: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	67, // 78: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	67, // 79: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	67, // 80: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	26, // 81: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	34, // 82: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	36, // 83: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	36, // 84: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
+	36, // 85: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	38, // 86: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	39, // 87: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	40, // 88: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	41, // 89: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	42, // 90: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	43, // 91: mammoth.api.v1.Apps.StartMaster:input_type -> mammoth.api.v1.StartMasterRequest
+	45, // 92: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
+	36, // 93: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	36, // 94: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	48, // 95: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	71, // 96: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	28, // 97: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	35, // 98: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	20, // 99: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	37, // 100: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
+	20, // 101: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	20, // 102: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	20, // 103: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	20, // 104: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	20, // 105: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	20, // 106: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	44, // 107: mammoth.api.v1.Apps.StartMaster:output_type -> mammoth.api.v1.StartMasterResponse
+	46, // 108: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
+	47, // 109: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	49, // 110: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	72, // 111: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	73, // 112: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	97, // [97:113] is the sub-list for method output_type
+	81, // [81:97] is the sub-list for method input_type
+	81, // [81:81] is the sub-list for extension type_name
+	81, // [81:81] is the sub-list for extension extendee
+	0,  // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }
@@ -4774,14 +4999,14 @@ func file_mammoth_api_v1_app_proto_init() {
 	if File_mammoth_api_v1_app_proto != nil {
 		return
 	}
-	file_mammoth_api_v1_app_proto_msgTypes[34].OneofWrappers = []any{}
+	file_mammoth_api_v1_app_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_app_proto_rawDesc), len(file_mammoth_api_v1_app_proto_rawDesc)),
-			NumEnums:      11,
-			NumMessages:   47,
+			NumEnums:      12,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,6 +33,7 @@ const (
 	Apps_StopApp_FullMethodName        = "/mammoth.api.v1.Apps/StopApp"
 	Apps_RemoveApp_FullMethodName      = "/mammoth.api.v1.Apps/RemoveApp"
 	Apps_RollbackApp_FullMethodName    = "/mammoth.api.v1.Apps/RollbackApp"
+	Apps_StartMaster_FullMethodName    = "/mammoth.api.v1.Apps/StartMaster"
 	Apps_CommandApp_FullMethodName     = "/mammoth.api.v1.Apps/CommandApp"
 	Apps_GetAppHistory_FullMethodName  = "/mammoth.api.v1.Apps/GetAppHistory"
 	Apps_ExplainApp_FullMethodName     = "/mammoth.api.v1.Apps/ExplainApp"
@@ -64,6 +65,9 @@ type AppsClient interface {
 	RemoveApp(ctx context.Context, in *RemoveAppRequest, opts ...grpc.CallOption) (*App, error)
 	// RollbackApp makes an earlier version the wanted one again, as a new version.
 	RollbackApp(ctx context.Context, in *RollbackAppRequest, opts ...grpc.CallOption) (*App, error)
+	// StartMaster lets a program outside of the zone be the application master of an app: the answer is what it registers with. The app is
+	// made if there is none of that name. An attempt that runs is replaced.
+	StartMaster(ctx context.Context, in *StartMasterRequest, opts ...grpc.CallOption) (*StartMasterResponse, error)
 	// CommandApp hands a command to the app's application master, and returns its answer. Which commands there are is the master's
 	// affair; those of DynamicDeploy are in mammoth.dynamicdeploy.v1.
 	CommandApp(ctx context.Context, in *CommandAppRequest, opts ...grpc.CallOption) (*CommandAppResponse, error)
@@ -193,6 +197,16 @@ func (c *appsClient) RollbackApp(ctx context.Context, in *RollbackAppRequest, op
 	return out, nil
 }
 
+func (c *appsClient) StartMaster(ctx context.Context, in *StartMasterRequest, opts ...grpc.CallOption) (*StartMasterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartMasterResponse)
+	err := c.cc.Invoke(ctx, Apps_StartMaster_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *appsClient) CommandApp(ctx context.Context, in *CommandAppRequest, opts ...grpc.CallOption) (*CommandAppResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CommandAppResponse)
@@ -279,6 +293,9 @@ type AppsServer interface {
 	RemoveApp(context.Context, *RemoveAppRequest) (*App, error)
 	// RollbackApp makes an earlier version the wanted one again, as a new version.
 	RollbackApp(context.Context, *RollbackAppRequest) (*App, error)
+	// StartMaster lets a program outside of the zone be the application master of an app: the answer is what it registers with. The app is
+	// made if there is none of that name. An attempt that runs is replaced.
+	StartMaster(context.Context, *StartMasterRequest) (*StartMasterResponse, error)
 	// CommandApp hands a command to the app's application master, and returns its answer. Which commands there are is the master's
 	// affair; those of DynamicDeploy are in mammoth.dynamicdeploy.v1.
 	CommandApp(context.Context, *CommandAppRequest) (*CommandAppResponse, error)
@@ -328,6 +345,9 @@ func (UnimplementedAppsServer) RemoveApp(context.Context, *RemoveAppRequest) (*A
 }
 func (UnimplementedAppsServer) RollbackApp(context.Context, *RollbackAppRequest) (*App, error) {
 	return nil, status.Error(codes.Unimplemented, "method RollbackApp not implemented")
+}
+func (UnimplementedAppsServer) StartMaster(context.Context, *StartMasterRequest) (*StartMasterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartMaster not implemented")
 }
 func (UnimplementedAppsServer) CommandApp(context.Context, *CommandAppRequest) (*CommandAppResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CommandApp not implemented")
@@ -538,6 +558,24 @@ func _Apps_RollbackApp_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Apps_StartMaster_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartMasterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AppsServer).StartMaster(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Apps_StartMaster_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AppsServer).StartMaster(ctx, req.(*StartMasterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Apps_CommandApp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CommandAppRequest)
 	if err := dec(in); err != nil {
@@ -652,6 +690,10 @@ var Apps_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RollbackApp",
 			Handler:    _Apps_RollbackApp_Handler,
+		},
+		{
+			MethodName: "StartMaster",
+			Handler:    _Apps_StartMaster_Handler,
 		},
 		{
 			MethodName: "CommandApp",

@@ -625,7 +625,9 @@ type Lease struct {
 	Master    bool                   `protobuf:"varint,9,opt,name=master,proto3" json:"master,omitempty"`
 	GrantedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=granted_at,json=grantedAt,proto3" json:"granted_at,omitempty"`
 	// Its app is a framework: a program of the node itself may run under it, with the ResourceManager's address.
-	Framework     bool `protobuf:"varint,13,opt,name=framework,proto3" json:"framework,omitempty"`
+	Framework bool `protobuf:"varint,13,opt,name=framework,proto3" json:"framework,omitempty"`
+	// Its app's master is a program outside of the zone, of somebody who may run programs of the node.
+	External      bool `protobuf:"varint,14,opt,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -733,6 +735,13 @@ func (x *Lease) GetGrantedAt() *timestamppb.Timestamp {
 func (x *Lease) GetFramework() bool {
 	if x != nil {
 		return x.Framework
+	}
+	return false
+}
+
+func (x *Lease) GetExternal() bool {
+	if x != nil {
+		return x.External
 	}
 	return false
 }
@@ -2372,7 +2381,7 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x18\n" +
 	"\x06number\x18\x02 \x01(\x01H\x00R\x06number\x12\x14\n" +
 	"\x04flag\x18\x03 \x01(\bH\x00R\x04flagB\a\n" +
-	"\x05value\"\xe7\x02\n" +
+	"\x05value\"\x83\x03\n" +
 	"\x05Lease\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x15\n" +
 	"\x06app_id\x18\x02 \x01(\tR\x05appId\x12\x19\n" +
@@ -2385,7 +2394,8 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\x06master\x18\t \x01(\bR\x06master\x129\n" +
 	"\n" +
 	"granted_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tgrantedAt\x12\x1c\n" +
-	"\tframework\x18\r \x01(\bR\tframework\"Q\n" +
+	"\tframework\x18\r \x01(\bR\tframework\x12\x1a\n" +
+	"\bexternal\x18\x0e \x01(\bR\bexternal\"Q\n" +
 	"\x0eContainerToken\x12\x16\n" +
 	"\x06claims\x18\x01 \x01(\fR\x06claims\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x12\x15\n" +

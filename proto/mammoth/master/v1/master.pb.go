@@ -1616,6 +1616,8 @@ func (x *NodeUpdate) GetContainerManager() string {
 
 type FinishRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
+	// The work has failed. Otherwise it has succeeded.
+	Failed bool `protobuf:"varint,1,opt,name=failed,proto3" json:"failed,omitempty"`
 	// Shown to people; one sentence.
 	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1650,6 +1652,13 @@ func (x *FinishRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use FinishRequest.ProtoReflect.Descriptor instead.
 func (*FinishRequest) Descriptor() ([]byte, []int) {
 	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *FinishRequest) GetFailed() bool {
+	if x != nil {
+		return x.Failed
+	}
+	return false
 }
 
 func (x *FinishRequest) GetReason() string {
@@ -1849,8 +1858,9 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.mammoth.api.v1.NodeStateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12+\n" +
-	"\x11container_manager\x18\x04 \x01(\tR\x10containerManager\"'\n" +
+	"\x11container_manager\x18\x04 \x01(\tR\x10containerManager\"?\n" +
 	"\rFinishRequest\x12\x16\n" +
+	"\x06failed\x18\x01 \x01(\bR\x06failed\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x10\n" +
 	"\x0eFinishResponse2\x90\x02\n" +
 	"\x11ApplicationMaster\x12S\n" +

@@ -222,6 +222,7 @@ type App struct {
 	Failures []*timestamppb.Timestamp `protobuf:"bytes,16,rep,name=failures,proto3" json:"failures,omitempty"`
 	// When the next attempt may start.
 	RetryAt *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=retry_at,json=retryAt,proto3" json:"retry_at,omitempty"`
+	Outcome v11.App_Outcome        `protobuf:"varint,44,opt,name=outcome,proto3,enum=mammoth.api.v1.App_Outcome" json:"outcome,omitempty"`
 	// Nodes on which the last attempts failed to launch.
 	AvoidNodes []string `protobuf:"bytes,18,rep,name=avoid_nodes,json=avoidNodes,proto3" json:"avoid_nodes,omitempty"`
 	// Until when the master may end a stopping or removed app's instances itself.
@@ -385,6 +386,13 @@ func (x *App) GetRetryAt() *timestamppb.Timestamp {
 		return x.RetryAt
 	}
 	return nil
+}
+
+func (x *App) GetOutcome() v11.App_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return v11.App_Outcome(0)
 }
 
 func (x *App) GetAvoidNodes() []string {
@@ -1223,7 +1231,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bextended\x18\x01 \x03(\tR\bextended\"J\n" +
 	"\tBalancers\x12'\n" +
 	"\x0fregistry_secret\x18\x01 \x01(\fR\x0eregistrySecret\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\xdc\b\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\x93\t\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -1245,7 +1253,8 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\aattempt\x18\x0f \x01(\v2\x19.mammoth.store.v1.AttemptR\aattempt\x12D\n" +
 	"\x10earlier_attempts\x18+ \x03(\v2\x19.mammoth.store.v1.AttemptR\x0fearlierAttempts\x126\n" +
 	"\bfailures\x18\x10 \x03(\v2\x1a.google.protobuf.TimestampR\bfailures\x125\n" +
-	"\bretry_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\x12\x1f\n" +
+	"\bretry_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\x125\n" +
+	"\aoutcome\x18, \x01(\x0e2\x1b.mammoth.api.v1.App.OutcomeR\aoutcome\x12\x1f\n" +
 	"\vavoid_nodes\x18\x12 \x03(\tR\n" +
 	"avoidNodes\x121\n" +
 	"\x06end_by\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x05endBy\x12!\n" +
@@ -1369,21 +1378,22 @@ var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(v11.App_State)(0),             // 18: mammoth.api.v1.App.State
 	(*v11.AppHistory_Version)(nil), // 19: mammoth.api.v1.AppHistory.Version
 	(*v11.Rollout)(nil),            // 20: mammoth.api.v1.Rollout
-	(*v11.Waiting)(nil),            // 21: mammoth.api.v1.Waiting
-	(v11.Master_State)(0),          // 22: mammoth.api.v1.Master.State
-	(*v12.Ask)(nil),                // 23: mammoth.master.v1.Ask
-	(*v12.InstanceReport)(nil),     // 24: mammoth.master.v1.InstanceReport
-	(*v13.Lease)(nil),              // 25: mammoth.core.v1.Lease
-	(*v13.ContainerStatus)(nil),    // 26: mammoth.core.v1.ContainerStatus
-	(v13.Exit_Reason)(0),           // 27: mammoth.core.v1.Exit.Reason
-	(*durationpb.Duration)(nil),    // 28: google.protobuf.Duration
-	(*v13.Resources)(nil),          // 29: mammoth.core.v1.Resources
-	(*v13.NodeHealth)(nil),         // 30: mammoth.core.v1.NodeHealth
-	(v11.NodeState)(0),             // 31: mammoth.api.v1.NodeState
-	(*v11.QueueSpec)(nil),          // 32: mammoth.api.v1.QueueSpec
-	(*v11.ContractSpec)(nil),       // 33: mammoth.api.v1.ContractSpec
-	(*v11.Ledger)(nil),             // 34: mammoth.api.v1.Ledger
-	(*v13.Attribute)(nil),          // 35: mammoth.core.v1.Attribute
+	(v11.App_Outcome)(0),           // 21: mammoth.api.v1.App.Outcome
+	(*v11.Waiting)(nil),            // 22: mammoth.api.v1.Waiting
+	(v11.Master_State)(0),          // 23: mammoth.api.v1.Master.State
+	(*v12.Ask)(nil),                // 24: mammoth.master.v1.Ask
+	(*v12.InstanceReport)(nil),     // 25: mammoth.master.v1.InstanceReport
+	(*v13.Lease)(nil),              // 26: mammoth.core.v1.Lease
+	(*v13.ContainerStatus)(nil),    // 27: mammoth.core.v1.ContainerStatus
+	(v13.Exit_Reason)(0),           // 28: mammoth.core.v1.Exit.Reason
+	(*durationpb.Duration)(nil),    // 29: google.protobuf.Duration
+	(*v13.Resources)(nil),          // 30: mammoth.core.v1.Resources
+	(*v13.NodeHealth)(nil),         // 31: mammoth.core.v1.NodeHealth
+	(v11.NodeState)(0),             // 32: mammoth.api.v1.NodeState
+	(*v11.QueueSpec)(nil),          // 33: mammoth.api.v1.QueueSpec
+	(*v11.ContractSpec)(nil),       // 34: mammoth.api.v1.ContractSpec
+	(*v11.Ledger)(nil),             // 35: mammoth.api.v1.Ledger
+	(*v13.Attribute)(nil),          // 36: mammoth.core.v1.Attribute
 }
 var file_mammoth_store_v1_records_proto_depIdxs = []int32{
 	15, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
@@ -1398,42 +1408,43 @@ var file_mammoth_store_v1_records_proto_depIdxs = []int32{
 	5,  // 9: mammoth.store.v1.App.earlier_attempts:type_name -> mammoth.store.v1.Attempt
 	16, // 10: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
 	16, // 11: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
-	16, // 12: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
-	13, // 13: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
-	21, // 14: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	19, // 15: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
-	22, // 16: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	16, // 17: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	16, // 18: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	16, // 19: mammoth.store.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
-	23, // 20: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
-	24, // 21: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
-	16, // 22: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	16, // 23: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
-	25, // 24: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
-	26, // 25: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
-	27, // 26: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
-	16, // 27: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
-	16, // 28: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
-	28, // 29: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
-	29, // 30: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	14, // 31: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
-	30, // 32: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
-	31, // 33: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	16, // 34: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	32, // 35: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
-	33, // 36: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
-	16, // 37: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
-	16, // 38: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
-	16, // 39: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
-	34, // 40: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
-	16, // 41: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
-	35, // 42: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	21, // 12: mammoth.store.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
+	16, // 13: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
+	13, // 14: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
+	22, // 15: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	19, // 16: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
+	23, // 17: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	16, // 18: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	16, // 19: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	16, // 20: mammoth.store.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	24, // 21: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
+	25, // 22: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
+	16, // 23: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	16, // 24: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
+	26, // 25: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
+	27, // 26: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
+	28, // 27: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
+	16, // 28: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
+	16, // 29: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
+	29, // 30: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
+	30, // 31: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	14, // 32: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
+	31, // 33: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
+	32, // 34: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	16, // 35: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	33, // 36: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
+	34, // 37: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
+	16, // 38: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	16, // 39: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	16, // 40: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	35, // 41: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
+	16, // 42: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
+	36, // 43: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_store_v1_records_proto_init() }
