@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -30,7 +31,7 @@ type Outbox struct {
 	releases  map[string]*entry[*masterv1.Release]
 	instances map[string]*instanceEntry
 	forgotten map[string]int64
-	rollout   entry[*masterv1.RolloutReport]
+	status    entry[*apiv1.MasterStatus]
 	revise    entry[*masterv1.Revise]
 	// notes are those on versions, by their numbers.
 	notes map[int32]*entry[*masterv1.VersionNote]
@@ -160,9 +161,9 @@ func (o *Outbox) ForgetInstance(id string) {
 	})
 }
 
-// ReportRollout reports how far the change to the desired version has come.
-func (o *Outbox) ReportRollout(report *masterv1.RolloutReport) {
-	o.change(func() { o.rollout.put(report) })
+// ReportStatus says how far the work on the desired version has come. It replaces the status before.
+func (o *Outbox) ReportStatus(status *apiv1.MasterStatus) {
+	o.change(func() { o.status.put(status) })
 }
 
 // NoteVersion notes what became of a version. It replaces the note before.
@@ -218,7 +219,7 @@ func (o *Outbox) reset() {
 			note.sequence = 0
 		}
 		o.traffic.sequence = 0
-		o.rollout.sequence, o.revise.sequence, o.memo.sequence, o.generation.sequence = 0, 0, 0, 0
+		o.status.sequence, o.revise.sequence, o.memo.sequence, o.generation.sequence = 0, 0, 0, 0
 	})
 }
 
@@ -226,7 +227,7 @@ func (o *Outbox) reset() {
 const maxItems = 500
 
 // next is the request with all that is unsent, nil if there is none. What was changed together is sent together, unless it
-// is too much for one request: then further requests follow, and the rollout, memo and generation are in the last one.
+// is too much for one request: then further requests follow, and the status, memo and generation are in the last one.
 func (o *Outbox) next() *masterv1.AllocateRequest {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -257,8 +258,8 @@ func (o *Outbox) next() *masterv1.AllocateRequest {
 	request.GoneInstances = unsent(o.forgotten, sequence, &space)
 	pending := !o.firstSent || space < maxItems
 	if space > 0 {
-		if o.rollout.take(sequence) {
-			request.Rollout, pending = o.rollout.value, true
+		if o.status.take(sequence) {
+			request.Status, pending = o.status.value, true
 		}
 		for _, version := range slices.Sorted(maps.Keys(o.notes)) {
 			if note := o.notes[version]; note.take(sequence) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -36,7 +37,7 @@ func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 		o.Release(fmt.Sprintf("container-%d", number), "enough")
 		o.ForgetInstance(fmt.Sprintf("old-%d", number))
 	}
-	o.ReportRollout(&masterv1.RolloutReport{Version: 2})
+	o.ReportStatus(&apiv1.MasterStatus{Version: 2})
 	o.ReportGeneration(3)
 	said := map[string]int{}
 	for request := o.next(); request != nil; request = o.next() {
@@ -56,8 +57,8 @@ func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 		for _, id := range ids {
 			said[id]++
 		}
-		if sums := request.GetRollout() != nil; sums != (len(said) == 4800) || sums != (request.GetObservedGeneration() == 3) {
-			t.Errorf("after %d items: %v, generation %d", len(said), request.GetRollout(), request.GetObservedGeneration())
+		if sums := request.GetStatus() != nil; sums != (len(said) == 4800) || sums != (request.GetObservedGeneration() == 3) {
+			t.Errorf("after %d items: %v, generation %d", len(said), request.GetStatus(), request.GetObservedGeneration())
 		}
 	}
 	for id, times := range said {

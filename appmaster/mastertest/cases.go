@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -254,6 +255,23 @@ func handsOverCommands(s *suite) {
 		s.Errorf("the second command is answered %v, %v", got.answer, got.err)
 	}
 	s.want("on another stream", given(m.open()), []string(nil))
+}
+
+func showsStatuses(s *suite) {
+	m := s.start()
+	for _, state := range []apiv1.MasterStatus_State{
+		apiv1.MasterStatus_WORKING, apiv1.MasterStatus_WAITING, apiv1.MasterStatus_FAILED, apiv1.MasterStatus_DONE,
+	} {
+		said := &apiv1.MasterStatus{
+			State: state, Version: 1, Text: "the ring is " + state.String(), Reason: "a reason", Help: "some help", Done: 2, Total: 3,
+			Outlook: &apiv1.Outlook{Text: "it breaks", At: timestamppb.Now(), Unless: "it is mended"},
+			Detail:  &anypb.Any{TypeUrl: "type.googleapis.com/somebody.else.Ring", Value: []byte{8, 1}},
+		}
+		m.send(&masterv1.AllocateRequest{Status: said})
+		if shown := s.Status(); !proto.Equal(shown, said) {
+			s.Errorf("it said %v, and people are shown %v", said, shown)
+		}
+	}
 }
 
 func registersNodes(s *suite) {

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
@@ -63,11 +64,11 @@ func (z *Zone) Instances() []*masterv1.InstanceReport {
 	return reports
 }
 
-// Rollout is the newest rollout report, nil before the first.
-func (z *Zone) Rollout() *masterv1.RolloutReport {
+// Status is what the master said last of its work, nil before it said anything.
+func (z *Zone) Status() *apiv1.MasterStatus {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	return z.rollout
+	return z.status
 }
 
 // Desired is the present desired state.
@@ -143,4 +144,29 @@ func (z *Zone) MakeUnhealthy(container string) {
 			s.Health, s.HealthDetail = corev1.ContainerStatus_UNHEALTHY, "http: status 500"
 		})
 	}
+}
+
+// Note is what the master has noted of a version, nil before it noted anything.
+func (z *Zone) Note(version int32) *masterv1.VersionNote {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for _, note := range z.desired.GetNotes() {
+		if note.GetVersion() == version {
+			return note
+		}
+	}
+	return nil
+}
+
+// Asks are the asks of which containers wait.
+func (z *Zone) Asks() []*masterv1.Ask {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	var asks []*masterv1.Ask
+	for _, name := range slices.Sorted(maps.Keys(z.asks)) {
+		if state := z.asks[name]; state.ask.GetCount() > state.granted {
+			asks = append(asks, state.ask)
+		}
+	}
+	return asks
 }

@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/anypb"
 
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
@@ -29,6 +30,8 @@ type Subject struct {
 	Next func() Attempt
 	// Command hands a command to the app's master, and waits for its answer.
 	Command func(context.Context, *anypb.Any) (*anypb.Any, error)
+	// Status is what people are shown that the app's master said last of its work.
+	Status func() *apiv1.MasterStatus
 	// Avoid are nodes that it has for itself: the suite asks for nothing on them.
 	Avoid []string
 }
@@ -57,6 +60,7 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		"a restart loses nothing that was granted":                               restarts,
 		"an instance that leaves service is withdrawn":                           withdraws,
 		"a command is repeated on a new stream until it is answered":             handsOverCommands,
+		"what a master says of its work is shown, whatever its terms are":        showsStatuses,
 		"a node that registers is given a session, keys and an interval":         registersNodes,
 		"a node's session is the last one that it was given":                     replacesSessions,
 		"an end that a node reports is stored, and need not be reported again":   forgetsEnds,

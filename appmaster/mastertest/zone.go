@@ -65,7 +65,7 @@ type Zone struct {
 	instances map[string]*masterv1.InstanceReport
 	desired   *masterv1.Wanted
 	memo      []byte
-	rollout   *masterv1.RolloutReport
+	status    *apiv1.MasterStatus
 	revisions []*masterv1.Revise
 	// traffic says that the master wants to hear what balancers count.
 	traffic bool
@@ -372,8 +372,8 @@ func (z *Zone) apply(request *masterv1.AllocateRequest) {
 	for _, release := range request.GetRelease() {
 		z.release(release.GetContainerId())
 	}
-	if request.GetRollout() != nil {
-		z.rollout = request.GetRollout()
+	if request.GetStatus() != nil {
+		z.status = request.GetStatus()
 	}
 	if request.GetMemo() != nil {
 		z.memo = request.GetMemo()

@@ -194,12 +194,8 @@ func appText(w io.Writer, app *apiv1.App) error {
 		t.row("calendar", note)
 	}
 	t.row("version", app.GetVersion())
-	if rollout := app.GetRollout(); rollout.GetState() != apiv1.Rollout_NONE && app.GetState() != apiv1.App_STOPPED {
-		t.row("rollout", rolloutStatus(app, fmt.Sprintf("%s, %d of %d at version %d%s", word(rollout.GetState()), rollout.GetUpdated(),
-			rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout))))
-		if text := failureOutlook(app); text != "" {
-			t.row("verdict", text)
-		}
+	if app.GetState() != apiv1.App_STOPPED {
+		workRows(t, app)
 	}
 	t.row("queue", app.GetQueue())
 	t.row("user", orDash(app.GetUser()))

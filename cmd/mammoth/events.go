@@ -146,7 +146,7 @@ func (l *eventLines) flush() error {
 // subject is the name of an event's object.
 func subject(event *apiv1.Event) string {
 	byKind := map[string]string{
-		"app": event.GetApp(), "rollout": event.GetApp(), "attempt": event.GetApp(), "instance": event.GetInstance(),
+		"app": event.GetApp(), "status": event.GetApp(), "attempt": event.GetApp(), "instance": event.GetInstance(),
 		"container": event.GetInstance(), "node": event.GetNode(), "queue": event.GetQueue(),
 	}
 	for _, name := range []string{byKind[event.GetKind()], event.GetInstance(), event.GetApp(), event.GetNode(), event.GetQueue()} {

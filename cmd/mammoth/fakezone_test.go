@@ -19,6 +19,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/manifest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
 // fakeZone answers as a zone does, from memory: two nodes, two queues, and an app "web" of three instances. What is
@@ -89,7 +90,7 @@ func (z *fakeZone) running(app *apiv1.App, n int32) *apiv1.App {
 	app.State, app.Wanted, app.Running = apiv1.App_RUNNING, n, n
 	app.ObservedGeneration = app.GetGeneration()
 	app.Master = &apiv1.Master{Attempt: 1, State: apiv1.Master_REGISTERED, Node: "node-1"}
-	app.Rollout = &apiv1.Rollout{State: apiv1.Rollout_DONE, Version: app.GetVersion(), Updated: n, Total: n}
+	app.Status = statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_DONE, Version: app.GetVersion(), Updated: n, Total: n})
 	app.Instances = nil
 	for i := int32(1); i <= n; i++ {
 		app.Instances = append(app.Instances, &apiv1.Instance{
@@ -110,7 +111,7 @@ func (z *fakeZone) running(app *apiv1.App, n int32) *apiv1.App {
 func (z *fakeZone) come(app *apiv1.App, n int32) *apiv1.App {
 	first := proto.Clone(app).(*apiv1.App)
 	first.State, first.Wanted = apiv1.App_RUNNING, n
-	first.Rollout = &apiv1.Rollout{State: apiv1.Rollout_PROGRESSING, Version: app.GetVersion(), Total: n}
+	first.Status = statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_PROGRESSING, Version: app.GetVersion(), Total: n})
 	first.Instances = nil
 	for i := int32(1); i <= n; i++ {
 		first.Instances = append(first.Instances, &apiv1.Instance{Id: fmt.Sprintf("%s-%d", app.GetName(), i), State: apiv1.Instance_PENDING, Version: app.GetVersion()})
@@ -128,7 +129,9 @@ func (z *fakeZone) come(app *apiv1.App, n int32) *apiv1.App {
 		last = first
 	case strings.HasPrefix(image, "bad"):
 		last = proto.Clone(second).(*apiv1.App)
-		last.Rollout.State, last.Rollout.Reason = apiv1.Rollout_FAILED, app.GetName()+"-1 exited with code 1 five times in 10m"
+		last.Status = statusOf(&dynamicdeployv1.Rollout{
+			State: dynamicdeployv1.Rollout_FAILED, Version: app.GetVersion(), Total: n, Reason: app.GetName() + "-1 exited with code 1 five times in 10m",
+		})
 		z.steps[app.GetName()] = []*apiv1.App{first, last}
 	}
 	z.apps[app.GetName()] = last

@@ -5,11 +5,12 @@ import (
 	"time"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
 // failureOutlook is the number of failures of a version, and when its rollout fails; empty if it cannot fail.
 func failureOutlook(app *apiv1.App) string {
-	r := app.GetRollout()
+	r := rolloutOf(app)
 	failures, limit := r.GetFailures(), r.GetMaxFailures()
 	if limit <= 0 && r.GetFailsAt() == nil || ends(app) {
 		return ""
@@ -38,10 +39,22 @@ func failureOutlook(app *apiv1.App) string {
 	return fmt.Sprintf("%s failed %d of %d times; %s after %d, or%s without progress", version, failures, limit, fate, limit, by)
 }
 
+// outlookText is what happens unless something changes.
+func outlookText(outlook *apiv1.Outlook) string {
+	text := outlook.GetText()
+	if outlook.GetAt() != nil {
+		text += " at " + momentOf(outlook.GetAt().AsTime())
+	}
+	if outlook.GetUnless() != "" {
+		text += " unless " + outlook.GetUnless()
+	}
+	return text
+}
+
 // inTrouble reports whether a rollout may fail, so that its outlook is shown.
 func inTrouble(app *apiv1.App) bool {
-	r := app.GetRollout()
-	return r.GetFailures() > 0 || r.GetState() == apiv1.Rollout_PROGRESSING && len(app.GetWaiting()) > 0
+	r := rolloutOf(app)
+	return r.GetFailures() > 0 || r.GetState() == dynamicdeployv1.Rollout_PROGRESSING && len(app.GetWaiting()) > 0
 }
 
 // momentOf is a future time of day, with its date if it is not soon.

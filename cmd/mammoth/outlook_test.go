@@ -10,18 +10,19 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
 func TestAVersionThatFailsSaysHowOftenItMayAndForHowLong(t *testing.T) {
 	at := time.Now().Add(time.Hour).Truncate(time.Second)
 	clock := momentOf(at)
-	rollout := func(failures int32, reverts bool, failsAt *timestamppb.Timestamp) *apiv1.Rollout {
-		return &apiv1.Rollout{
-			State: apiv1.Rollout_PROGRESSING, Version: 2, Failures: failures, MaxFailures: 5, FailsAt: failsAt, Reverts: reverts,
+	rollout := func(failures int32, reverts bool, failsAt *timestamppb.Timestamp) *dynamicdeployv1.Rollout {
+		return &dynamicdeployv1.Rollout{
+			State: dynamicdeployv1.Rollout_PROGRESSING, Version: 2, Failures: failures, MaxFailures: 5, FailsAt: failsAt, Reverts: reverts,
 		}
 	}
-	for want, r := range map[string]*apiv1.Rollout{
-		"": {State: apiv1.Rollout_DONE, Version: 2},
+	for want, r := range map[string]*dynamicdeployv1.Rollout{
+		"": {State: dynamicdeployv1.Rollout_DONE, Version: 2},
 		"version 2: it is reverted after 5 failures, or at " + clock + " without progress":                         rollout(0, true, timestamppb.New(at)),
 		"version 2: its rollout fails after 5 failures":                                                            rollout(0, false, nil),
 		"version 2 failed 2 of 5 times; it is reverted after 5, or at " + clock + " without progress":              rollout(2, true, timestamppb.New(at)),
@@ -29,7 +30,7 @@ func TestAVersionThatFailsSaysHowOftenItMayAndForHowLong(t *testing.T) {
 		"version 2 failed 5 of 5 times; it is reverted at " + clock + " unless a node turns out to be to blame":    rollout(5, true, timestamppb.New(at)),
 		"version 2 failed 5 of 5 times; its rollout fails at " + clock + " unless a node turns out to be to blame": rollout(5, false, timestamppb.New(at)),
 	} {
-		if got := failureOutlook(&apiv1.App{Rollout: r}); got != want {
+		if got := failureOutlook(&apiv1.App{Status: statusOf(r)}); got != want {
 			t.Errorf("it says %q, want %q", got, want)
 		}
 	}
@@ -39,9 +40,10 @@ func TestWhoeverWaitsIsToldEachFailureThatCounts(t *testing.T) {
 	var out bytes.Buffer
 	lines := &lineProgress{out: &out, seen: map[string]string{}}
 	at := time.Now().Add(time.Minute)
-	app := &apiv1.App{Name: "web", Rollout: &apiv1.Rollout{
-		State: apiv1.Rollout_PROGRESSING, Version: 2, Total: 1, MaxFailures: 5, FailsAt: timestamppb.New(at), Reverts: true,
-	}}
+	rollout := &dynamicdeployv1.Rollout{
+		State: dynamicdeployv1.Rollout_PROGRESSING, Version: 2, Total: 1, MaxFailures: 5, FailsAt: timestamppb.New(at), Reverts: true,
+	}
+	app := &apiv1.App{Name: "web", Status: statusOf(rollout)}
 	lines.update(app)
 	if out.Len() != 0 {
 		t.Errorf("of a rollout that comes along it says\n%s", &out)
@@ -51,7 +53,8 @@ func TestWhoeverWaitsIsToldEachFailureThatCounts(t *testing.T) {
 	lines.update(app)
 	app.Waiting = nil
 	for _, failures := range []int32{1, 1, 2} {
-		app.Rollout.Failures = failures
+		rollout.Failures = failures
+		app.Status = statusOf(rollout)
 		lines.update(app)
 	}
 	clock := momentOf(at)

@@ -10,12 +10,12 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/wire"
 )
 
 // print writes an answer of the zone in the form of --output; table writes it for a person.
@@ -69,7 +69,7 @@ func (c *cli) printOne(message proto.Message, line func(io.Writer) error) error 
 }
 
 func encodeJSON(message proto.Message) ([]byte, error) {
-	raw, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(message)
+	raw, err := wire.JSON.Marshal(message)
 	if err != nil {
 		return nil, fmt.Errorf("encode an answer: %w", err)
 	}

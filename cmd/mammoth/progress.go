@@ -15,6 +15,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
 // progress shows a person the state of an app while a command waits for it.
@@ -220,7 +221,7 @@ func (p *lineProgress) waiting(app *apiv1.App, without func(*apiv1.Waiting) bool
 
 // judgement writes a line when the outlook of the rollout has changed. A paused clock is not a change.
 func (p *lineProgress) judgement(app *apiv1.App) {
-	rollout := app.GetRollout()
+	rollout := rolloutOf(app)
 	said := failureOutlook(app)
 	about := fmt.Sprint(rollout.GetVersion(), rollout.GetFailures(), rollout.GetFailsAt().AsTime().Unix())
 	if said == "" || !inTrouble(app) || about == p.judged || rollout.GetFailsAt() == nil && rollout.GetFailures() == 0 {
@@ -282,7 +283,7 @@ func rolloutNote(app *apiv1.App) string {
 	if ends(app) {
 		return ": " + because(word(app.GetState()), app.GetReason())
 	}
-	if rollout := app.GetRollout(); rollout.GetState() == apiv1.Rollout_PROGRESSING {
+	if rollout := rolloutOf(app); rollout.GetState() == dynamicdeployv1.Rollout_PROGRESSING {
 		return fmt.Sprintf(", %d of %d at version %d%s", rollout.GetUpdated(), rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout))
 	}
 	return ""

@@ -45,10 +45,10 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) e
 		if now.GetObservedGeneration() < change.app.GetGeneration() && now.GetState() != apiv1.App_STOPPED {
 			return false, nil
 		}
-		switch now.GetRollout().GetState() {
-		case apiv1.Rollout_PROGRESSING:
+		switch rolloutOf(now).GetState() {
+		case dynamicdeployv1.Rollout_PROGRESSING:
 			return now.GetState() == apiv1.App_STOPPED || now.GetState() == apiv1.App_DEGRADED, nil
-		case apiv1.Rollout_PAUSED:
+		case dynamicdeployv1.Rollout_PAUSED:
 			return !on, nil
 		}
 		return true, nil
@@ -62,16 +62,16 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) e
 		}
 		return err
 	}
-	rollout := app.GetRollout()
+	rollout := rolloutOf(app)
 	if c.output != "table" {
 		if err := c.print(rollout, nil); err != nil {
 			return err
 		}
 	}
 	switch rollout.GetState() {
-	case apiv1.Rollout_FAILED:
+	case dynamicdeployv1.Rollout_FAILED:
 		return fmt.Errorf("the rollout of version %d failed: %s", rollout.GetVersion(), reasonOf(rollout.GetReason(), app))
-	case apiv1.Rollout_REVERTED:
+	case dynamicdeployv1.Rollout_REVERTED:
 		return fmt.Errorf("the version before was brought back: %s", reasonOf(rollout.GetReason(), app))
 	}
 	return nil
@@ -122,19 +122,19 @@ func (p *lineRollout) end() {}
 func (p *lineRollout) away() { fmt.Fprintln(p.out, awayText) }
 
 func rolloutLine(app *apiv1.App) string {
-	rollout := app.GetRollout()
+	rollout := rolloutOf(app)
 	return fmt.Sprintf("%s: version %d %s", app.GetName(), rollout.GetVersion(), rolloutStatus(app,
 		fmt.Sprintf("%s, %d of %d instances%s", rolloutWord(rollout.GetState()), rollout.GetUpdated(), rollout.GetTotal(), shareOf(rollout))))
 }
 
 // rolloutWord is a rollout's state as what is said of its version.
-func rolloutWord(state apiv1.Rollout_State) string {
+func rolloutWord(state dynamicdeployv1.Rollout_State) string {
 	switch state {
-	case apiv1.Rollout_NONE:
+	case dynamicdeployv1.Rollout_NONE:
 		return "is not rolled out"
-	case apiv1.Rollout_FAILED:
+	case dynamicdeployv1.Rollout_FAILED:
 		return "has failed"
-	case apiv1.Rollout_REVERTED:
+	case dynamicdeployv1.Rollout_REVERTED:
 		return "was reverted"
 	}
 	return "is " + word(state)
@@ -142,8 +142,8 @@ func rolloutWord(state apiv1.Rollout_State) string {
 
 // rolloutStatus is the state of a rollout, its reason, and the next steps if it waits for a person.
 func rolloutStatus(app *apiv1.App, where string) string {
-	text := because(where, app.GetRollout().GetReason())
-	if app.GetRollout().GetState() == apiv1.Rollout_PAUSED {
+	text := because(where, rolloutOf(app).GetReason())
+	if rolloutOf(app).GetState() == dynamicdeployv1.Rollout_PAUSED {
 		text += "; " + nextSteps(app, !isCanary(app))
 	}
 	return text
@@ -151,14 +151,14 @@ func rolloutStatus(app *apiv1.App, where string) string {
 
 // isPause reports whether a reason is that the rollout is paused, which the rollout's own line shows with the next steps.
 func isPause(app *apiv1.App, w *apiv1.Waiting) bool {
-	rollout := app.GetRollout()
-	return rollout.GetState() == apiv1.Rollout_PAUSED && w.GetInstances() == 0 && rollout.GetReason() != "" && strings.HasSuffix(w.GetText(), rollout.GetReason())
+	rollout := rolloutOf(app)
+	return rollout.GetState() == dynamicdeployv1.Rollout_PAUSED && w.GetInstances() == 0 && rollout.GetReason() != "" && strings.HasSuffix(w.GetText(), rollout.GetReason())
 }
 
 // shareOf is the new version's share of the requests, while it does not have all of them.
-func shareOf(rollout *apiv1.Rollout) string {
+func shareOf(rollout *dynamicdeployv1.Rollout) string {
 	switch rollout.GetState() {
-	case apiv1.Rollout_PROGRESSING, apiv1.Rollout_PAUSED:
+	case dynamicdeployv1.Rollout_PROGRESSING, dynamicdeployv1.Rollout_PAUSED:
 		return fmt.Sprintf(", %d %% of the requests", rollout.GetPercent())
 	}
 	return ""
@@ -214,7 +214,7 @@ func (c *cli) appPauseCommand() *cobra.Command {
 
 // pausedText is what is paused, and how it continues.
 func pausedText(app *apiv1.App) string {
-	rollout := app.GetRollout()
+	rollout := rolloutOf(app)
 	return fmt.Sprintf("version %d is paused, %d of %d instances, %d %% of the requests; %s",
 		app.GetVersion(), rollout.GetUpdated(), rollout.GetTotal(), rollout.GetPercent(), nextSteps(app, true))
 }
@@ -239,13 +239,44 @@ func nextSteps(app *apiv1.App, byHand bool) string {
 	return strings.Join(ways, ", ")
 }
 
-func isCanary(app *apiv1.App) bool {
-	return slices.ContainsFunc(app.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool {
-		if once := role.GetUpdate().GetOnce(); once != nil {
-			return once.GetStrategy() == apiv1.UpdatePolicy_CANARY
+func isCanary(app *apiv1.App) bool { return rolloutOf(app).GetCanary() }
+
+// rolloutOf is the rollout of an app. That of another master than DynamicDeploy, or of a version that its master has not begun with, has
+// what the app's status says.
+func rolloutOf(app *apiv1.App) *dynamicdeployv1.Rollout {
+	status, rollout := app.GetStatus(), &dynamicdeployv1.Rollout{}
+	if status.GetDetail().MessageIs(rollout) && status.GetDetail().UnmarshalTo(rollout) == nil {
+		return rollout
+	}
+	return &dynamicdeployv1.Rollout{
+		State: rolloutStates[status.GetState()], Version: status.GetVersion(), Updated: status.GetDone(), Total: status.GetTotal(),
+		Reason: status.GetReason(),
+	}
+}
+
+var rolloutStates = map[apiv1.MasterStatus_State]dynamicdeployv1.Rollout_State{
+	apiv1.MasterStatus_WORKING: dynamicdeployv1.Rollout_PROGRESSING, apiv1.MasterStatus_WAITING: dynamicdeployv1.Rollout_PAUSED,
+	apiv1.MasterStatus_DONE: dynamicdeployv1.Rollout_DONE, apiv1.MasterStatus_FAILED: dynamicdeployv1.Rollout_FAILED,
+}
+
+// workRows are what an app's master says of its work.
+func workRows(t table, app *apiv1.App) {
+	rollout := rolloutOf(app)
+	status := app.GetStatus()
+	switch {
+	case rollout.GetState() == dynamicdeployv1.Rollout_NONE:
+	case app.GetSpec().GetKind() != apiv1.AppSpec_APP:
+		t.row("status", because(word(status.GetState()), because(status.GetText(), status.GetReason())))
+		if outlook := status.GetOutlook(); outlook != nil {
+			t.row("outlook", outlookText(outlook))
 		}
-		return role.GetUpdate().GetStrategy() == apiv1.UpdatePolicy_CANARY
-	})
+	default:
+		t.row("rollout", rolloutStatus(app, fmt.Sprintf("%s, %d of %d at version %d%s", word(rollout.GetState()), rollout.GetUpdated(),
+			rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout))))
+		if text := failureOutlook(app); text != "" {
+			t.row("verdict", text)
+		}
+	}
 }
 
 // actedOn is done when the app's master acts on the command.

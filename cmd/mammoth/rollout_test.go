@@ -5,13 +5,16 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/types/known/anypb"
+
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
 func canaryApp() *apiv1.App {
-	app := &apiv1.App{Name: "web", Rollout: &apiv1.Rollout{
-		State: apiv1.Rollout_PAUSED, Version: 2, Updated: 1, Total: 3, Percent: 10, Reason: "a reason",
-	}}
+	app := &apiv1.App{Name: "web", Status: statusOf(&dynamicdeployv1.Rollout{
+		State: dynamicdeployv1.Rollout_PAUSED, Version: 2, Updated: 1, Total: 3, Percent: 10, Reason: "a reason",
+	})}
 	for i, version := range []int32{1, 1, 1, 2} {
 		app.Instances = append(app.Instances, &apiv1.Instance{
 			Id: "web-" + string(rune('1'+i)), Version: version, State: apiv1.Instance_RUNNING, Node: "node-1",
@@ -20,13 +23,22 @@ func canaryApp() *apiv1.App {
 	return app
 }
 
+// statusOf is the status of an app whose rollout is as given.
+func statusOf(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
+	detail, err := anypb.New(rollout)
+	if err != nil {
+		panic(err)
+	}
+	return &apiv1.MasterStatus{Version: rollout.GetVersion(), Reason: rollout.GetReason(), Detail: detail}
+}
+
 func TestARolloutIsALineForEachChange(t *testing.T) {
 	out := &bytes.Buffer{}
 	show := &lineRollout{out: out}
 	app := canaryApp()
 	show.update(app)
 	show.update(app)
-	app.Rollout = &apiv1.Rollout{State: apiv1.Rollout_DONE, Version: 2, Updated: 3, Total: 3, Percent: 100}
+	app.Status = statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_DONE, Version: 2, Updated: 3, Total: 3, Percent: 100})
 	show.update(app)
 	want := "web: version 2 is paused, 1 of 3 instances, 10 % of the requests: a reason; `mammoth app rollback web` takes it back, " +
 		"`mammoth app resume web` lets it continue\nweb: version 2 is done, 3 of 3 instances\n"

@@ -12,6 +12,7 @@ import (
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
 // trigger calls do once it was written the word.
@@ -92,7 +93,7 @@ func TestARolloutIsDoneOnlyWhenItsOwnVersionRuns(t *testing.T) {
 	app := func(edit func(*apiv1.App)) *apiv1.App {
 		app := &apiv1.App{
 			State: apiv1.App_RUNNING, Version: 2, Generation: 5, ObservedGeneration: 5, Wanted: 1, Running: 1,
-			Rollout: &apiv1.Rollout{State: apiv1.Rollout_DONE, Version: 2}, Instances: []*apiv1.Instance{{Id: "a", Version: 2}},
+			Status: statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_DONE, Version: 2}), Instances: []*apiv1.Instance{{Id: "a", Version: 2}},
 		}
 		edit(app)
 		return app
@@ -107,14 +108,18 @@ func TestARolloutIsDoneOnlyWhenItsOwnVersionRuns(t *testing.T) {
 		"an old one left":   {now: app(func(a *apiv1.App) { a.Instances = append(a.Instances, &apiv1.Instance{Version: 1}) })},
 		"only old ones run": {now: app(func(a *apiv1.App) { a.Instances[0].Version = 1 })},
 		"one too many":      {now: app(func(a *apiv1.App) { a.Instances = append(a.Instances, &apiv1.Instance{Version: 2}) })},
-		"progressing":       {now: app(func(a *apiv1.App) { a.Rollout.State = apiv1.Rollout_PROGRESSING })},
-		"no master yet":     {now: app(func(a *apiv1.App) { a.State = apiv1.App_ACCEPTED })},
-		"old failure":       {now: app(func(a *apiv1.App) { a.Rollout = &apiv1.Rollout{State: apiv1.Rollout_FAILED, Version: 1} }), done: true},
+		"progressing": {now: app(func(a *apiv1.App) {
+			a.Status = statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_PROGRESSING, Version: 2})
+		})},
+		"no master yet": {now: app(func(a *apiv1.App) { a.State = apiv1.App_ACCEPTED })},
+		"old failure": {now: app(func(a *apiv1.App) {
+			a.Status = statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_FAILED, Version: 1})
+		}), done: true},
 		"failed": {now: app(func(a *apiv1.App) {
-			a.Rollout = &apiv1.Rollout{State: apiv1.Rollout_FAILED, Version: 2, Reason: "it exits"}
+			a.Status = statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_FAILED, Version: 2, Reason: "it exits"})
 		}), err: "it exits"},
 		"reverted": {now: app(func(a *apiv1.App) {
-			a.Rollout = &apiv1.Rollout{State: apiv1.Rollout_REVERTED, Version: 3, Reason: "no"}
+			a.Status = statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_REVERTED, Version: 3, Reason: "no"})
 		}), err: "was reverted"},
 		"overtaken": {now: app(func(a *apiv1.App) { a.Version, a.Instances[0].Version = 3, 3 }), err: "newer version"},
 		"keeps failing": {now: app(func(a *apiv1.App) {
@@ -135,8 +140,10 @@ func TestARolloutIsDoneOnlyWhenItsOwnVersionRuns(t *testing.T) {
 		}
 	}
 	// What a revert has put back is deployed as it is.
-	deployed.app.Rollout = &apiv1.Rollout{State: apiv1.Rollout_REVERTED, Version: 2}
-	if done, err := rolledOut(deployed, app(func(a *apiv1.App) { a.Rollout.State = apiv1.Rollout_REVERTED })); !done || err != nil {
+	deployed.app.Status = statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_REVERTED, Version: 2})
+	if done, err := rolledOut(deployed, app(func(a *apiv1.App) {
+		a.Status = statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_REVERTED, Version: 2})
+	})); !done || err != nil {
 		t.Errorf("put back before: done %v, error %v", done, err)
 	}
 }
@@ -206,7 +213,7 @@ func TestAnAppThatHasNothingRunningIsStarting(t *testing.T) {
 }
 
 func TestAWaitEndsWhenTheEndCannotCome(t *testing.T) {
-	before := change{app: &apiv1.App{State: apiv1.App_RUNNING, Version: 1, Generation: 2, Rollout: &apiv1.Rollout{State: apiv1.Rollout_DONE, Version: 1}}}
+	before := change{app: &apiv1.App{State: apiv1.App_RUNNING, Version: 1, Generation: 2, Status: statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_DONE, Version: 1})}}
 	for name, c := range map[string]struct {
 		done func(change, *apiv1.App) (bool, error)
 		now  *apiv1.App
@@ -214,7 +221,7 @@ func TestAWaitEndsWhenTheEndCannotCome(t *testing.T) {
 	}{
 		"stopped meanwhile":    {scaled, &apiv1.App{State: apiv1.App_STOPPING, Reason: "root stopped it", Version: 1}, "it is stopping meanwhile: root stopped it"},
 		"removed meanwhile":    {rolledOut, &apiv1.App{State: apiv1.App_REMOVING, Version: 1}, "it is removing meanwhile"},
-		"a restart that fails": {restarted, &apiv1.App{State: apiv1.App_RUNNING, Version: 1, ObservedGeneration: 2, Rollout: &apiv1.Rollout{State: apiv1.Rollout_FAILED, Version: 1, Reason: "it crashes"}}, "it crashes"},
+		"a restart that fails": {restarted, &apiv1.App{State: apiv1.App_RUNNING, Version: 1, ObservedGeneration: 2, Status: statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_FAILED, Version: 1, Reason: "it crashes"})}, "it crashes"},
 		"started again":        {stopped, &apiv1.App{State: apiv1.App_ACCEPTED, Generation: 3}, "it was started again meanwhile"},
 	} {
 		done, err := c.done(before, c.now)

@@ -20,6 +20,9 @@ type control struct {
 	paused  bool
 	// percent is the share of the requests that the canary was given by hand; zero is none.
 	percent int32
+	// courses are those that were given for this version alone, by role. They win over the policy as long as the version is wanted, also
+	// when the spec does not say them any more.
+	courses map[string]*apiv1.UpdatePolicy_Course
 	// of is the share that the spec gave the canary then. Another spec with another share ends what was said.
 	of int32
 }
@@ -27,19 +30,34 @@ type control struct {
 // presentControl is what people have said of the rollout of the desired version.
 func (d *Master) presentControl() *control {
 	if d.control.version != d.desired.GetVersion() {
-		d.control = control{version: d.desired.GetVersion()}
+		d.control = control{version: d.desired.GetVersion(), courses: map[string]*apiv1.UpdatePolicy_Course{}}
 	}
-	if of := canaryPercent(d.desired.GetSpec()); of != d.control.of {
+	for _, role := range d.desired.GetSpec().GetRoles() {
+		// A version that repeats an earlier one does not repeat how that one took its place.
+		if once := role.GetUpdate().GetOnce(); once != nil && d.desired.GetFromVersion() == 0 {
+			d.control.courses[role.GetName()] = once
+		}
+	}
+	if of := d.canaryPercent(); of != d.control.of {
 		d.control.percent, d.control.of = 0, of
 	}
 	return &d.control
 }
 
-// canaryPercent is the share of the requests that a spec gives a canary; zero if it has none.
-func canaryPercent(spec *apiv1.AppSpec) int32 {
-	for _, role := range spec.GetRoles() {
-		if role.GetUpdate().GetStrategy() == apiv1.UpdatePolicy_CANARY {
-			return role.GetUpdate().GetCanaryPercent()
+// courseOf is how the desired version takes the place of the one before in a role: as was said for this version alone, or else by the policy.
+func (d *Master) courseOf(role *apiv1.RoleSpec) *apiv1.UpdatePolicy_Course {
+	if once := d.control.courses[role.GetName()]; once != nil {
+		return once
+	}
+	update := role.GetUpdate()
+	return &apiv1.UpdatePolicy_Course{Strategy: update.GetStrategy(), CanaryPercent: update.GetCanaryPercent(), Exclusive: update.GetExclusive()}
+}
+
+// canaryPercent is the share of the requests that the spec gives the canary; zero if there is none.
+func (d *Master) canaryPercent() int32 {
+	for _, role := range d.desired.GetSpec().GetRoles() {
+		if course := d.courseOf(role); course.GetStrategy() == apiv1.UpdatePolicy_CANARY {
+			return course.GetCanaryPercent()
 		}
 	}
 	return 0
@@ -71,8 +89,8 @@ func (d *Master) carryOut(command *masterv1.Command, now time.Time) (event strin
 		return "", unknownCommand(command, err)
 	}
 	rollout := d.presentRollout(now)
-	waits := rollout.GetState() == apiv1.Rollout_PAUSED
-	if d.ending() || !waits && rollout.GetState() != apiv1.Rollout_PROGRESSING {
+	waits := rollout.GetState() == dynamicdeployv1.Rollout_PAUSED
+	if d.ending() || !waits && rollout.GetState() != dynamicdeployv1.Rollout_PROGRESSING {
 		return "", fmt.Errorf("no rollout of %s is under way; \"mammoth deploy\" begins one: %w", d.app, errdefs.ErrFailedPrecondition)
 	}
 	said := d.presentControl()

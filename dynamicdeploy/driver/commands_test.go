@@ -68,7 +68,7 @@ func TestPeoplePauseAndResumeARollout(t *testing.T) {
 		w.refused(&dynamicdeployv1.Promote{}, errdefs.IsFailedPrecondition, "version 2 of web is no canary")
 		w.refused(&dynamicdeployv1.Done{}, errdefs.IsInvalidArgument, "DynamicDeploy has no command")
 		w.command(&dynamicdeployv1.Pause{})
-		if state := w.Rollout().GetState(); state != apiv1.Rollout_PAUSED {
+		if state := w.Rollout().GetState(); state != dynamicdeployv1.Rollout_PAUSED {
 			t.Errorf("once the pause is answered the rollout is %v", state)
 		}
 		w.refused(&dynamicdeployv1.Pause{}, errdefs.IsFailedPrecondition, "the rollout of web is paused already")
@@ -78,12 +78,12 @@ func TestPeoplePauseAndResumeARollout(t *testing.T) {
 		w.kill()
 		w.start()
 		w.after(time.Minute)
-		if now := w.updated(2); now != before || now == 3 || w.Rollout().GetState() != apiv1.Rollout_PAUSED {
+		if now := w.updated(2); now != before || now == 3 || w.Rollout().GetState() != dynamicdeployv1.Rollout_PAUSED {
 			t.Errorf("a paused rollout went on: %d of 3 instances are updated, before %d; %v", now, before, w.Rollout())
 		}
 		w.command(&dynamicdeployv1.Resume{})
 		w.after(time.Minute)
-		if w.updated(2) != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
+		if w.updated(2) != 3 || w.Rollout().GetState() != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("after the pause %d of 3 instances are updated; %v", w.updated(2), w.Rollout())
 		}
 		w.refused(&dynamicdeployv1.Pause{}, errdefs.IsFailedPrecondition, none)
@@ -98,7 +98,7 @@ func TestAnotherVersionIsNotPausedBecauseTheOneBeforeWas(t *testing.T) {
 		w.command(&dynamicdeployv1.Pause{})
 		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:3" })
 		w.after(time.Minute)
-		if w.updated(3) != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
+		if w.updated(3) != 3 || w.Rollout().GetState() != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("%d of 3 instances are updated; %v", w.updated(3), w.Rollout())
 		}
 	})
@@ -120,7 +120,7 @@ func TestPeoplePromoteACanary(t *testing.T) {
 		w.after(time.Minute)
 		share := func(want int32) {
 			t.Helper()
-			if r := w.Rollout(); r.GetState() != apiv1.Rollout_PAUSED || r.GetPercent() != want {
+			if r := w.Rollout(); r.GetState() != dynamicdeployv1.Rollout_PAUSED || r.GetPercent() != want {
 				t.Errorf("the canary is %v with %d %%, want it to wait with %d %%", r.GetState(), r.GetPercent(), want)
 			}
 		}
@@ -141,7 +141,7 @@ func TestPeoplePromoteACanary(t *testing.T) {
 		w.command(&dynamicdeployv1.Promote{})
 		w.refused(&dynamicdeployv1.Promote{}, errdefs.IsFailedPrecondition, "version 2 of web is promoted already")
 		w.after(time.Minute)
-		if w.updated(2) != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
+		if w.updated(2) != 3 || w.Rollout().GetState() != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("after the promotion %d of 3 instances are updated; %v", w.updated(2), w.Rollout())
 		}
 	})
@@ -154,8 +154,50 @@ func TestAnEarlierVersionNeedsNoCanary(t *testing.T) {
 		w.Deploy(canary(10))
 		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.FromVersion = 1 })
 		w.after(time.Minute)
-		if w.updated(2) != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
+		if w.updated(2) != 3 || w.Rollout().GetState() != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("%d of 3 instances are updated; %v", w.updated(2), w.Rollout())
 		}
+	})
+}
+
+func TestACourseIsSaidOfOneChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		w.after(5 * time.Second)
+		said := func(image string, once *apiv1.UpdatePolicy_Course) func(*apiv1.RoleSpec) {
+			return func(role *apiv1.RoleSpec) {
+				role.Image, role.Update = image, atOnce()
+				role.Update.Strategy, role.Update.Once = apiv1.UpdatePolicy_BLUE_GREEN, once
+			}
+		}
+		canaryOf30 := &apiv1.UpdatePolicy_Course{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 30}
+		waits := func(when string) {
+			t.Helper()
+			w.after(time.Minute)
+			if r := w.Rollout(); r.GetState() != dynamicdeployv1.Rollout_PAUSED || !r.GetCanary() || r.GetPercent() != 30 {
+				t.Errorf("%s: %v", when, r)
+			}
+		}
+		done := func(when string) {
+			t.Helper()
+			w.after(time.Minute)
+			if r := w.Rollout(); r.GetState() != dynamicdeployv1.Rollout_DONE || r.GetCanary() {
+				t.Errorf("%s: %v", when, r)
+			}
+		}
+		w.Deploy(said("web:2", canaryOf30))
+		waits("a course of its own")
+		w.SetDesired(func(wanted *masterv1.Wanted) {
+			wanted.Spec.Roles[0].Update.Once, wanted.Spec.Roles[0].Instances = nil, 4
+		})
+		waits("another count, which is no word on the course")
+		w.kill()
+		w.start()
+		waits("another master")
+		w.Deploy(said("web:3", nil))
+		done("the next version")
+		w.Deploy(said("web:2", canaryOf30))
+		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.FromVersion = 2 })
+		done("a version again, which does not repeat how it came in")
 	})
 }

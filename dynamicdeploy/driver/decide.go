@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -32,8 +34,9 @@ func (d *Master) Decide(now time.Time) time.Time {
 		r.plan.SetComesAfter(d.comesAfter(r.name))
 		actions, at := r.plan.Next(now)
 		earliest(at)
+		help := sync.OnceValue(func() string { return d.roomHelp(r, now) })
 		for _, action := range actions {
-			d.perform(r, action)
+			d.perform(r, action, help)
 		}
 		// Instances in service are reported first: when a new version takes over, there is no moment without an instance.
 		instances := r.plan.Instances(now)
@@ -46,21 +49,22 @@ func (d *Master) Decide(now time.Time) time.Time {
 			delete(d.roles, r.name)
 		}
 	}
-	if report := d.appRollout(rollouts); !proto.Equal(report, d.rollout) {
-		d.rollout = report
-		d.out.ReportRollout(report)
+	d.rollout = d.appRollout(rollouts)
+	if status := d.status(d.rollout); !proto.Equal(status, d.reportedStatus) {
+		d.reportedStatus = status
+		d.out.ReportStatus(status)
 	}
 	if wants := d.judgedByErrors(); wants != d.wantsTraffic {
 		d.wantsTraffic = wants
 		d.out.WantTraffic(wants)
 	}
 	switch d.rollout.GetState() {
-	case apiv1.Rollout_DONE, apiv1.Rollout_REVERTED:
+	case dynamicdeployv1.Rollout_DONE, dynamicdeployv1.Rollout_REVERTED:
 		d.note(&masterv1.VersionNote{Version: d.desired.GetVersion(), CameUp: true})
-	case apiv1.Rollout_FAILED:
+	case dynamicdeployv1.Rollout_FAILED:
 		d.note(&masterv1.VersionNote{Version: d.desired.GetVersion(), Failure: d.rollout.GetReason()})
 	}
-	if state := d.rollout.GetState(); d.control.paused && (state == apiv1.Rollout_DONE || state == apiv1.Rollout_REVERTED) {
+	if state := d.rollout.GetState(); d.control.paused && (state == dynamicdeployv1.Rollout_DONE || state == dynamicdeployv1.Rollout_REVERTED) {
 		// The next rollout is not paused because this one was.
 		d.control.paused = false
 		d.setDesired(d.desired, now)
@@ -86,11 +90,16 @@ func (d *Master) Starts() []Start {
 	return starts
 }
 
-func (d *Master) perform(r *role, action plan.Action) {
+// perform puts an action into the outbox, or among the starts. Help is what would help if there is no room for a new instance.
+func (d *Master) perform(r *role, action plan.Action, help func() string) {
 	switch action := action.(type) {
 	case plan.Ask:
 		spec := r.spec(d.desired, action.Version)
-		d.out.SetAsk(askOf(d.desired.GetSpec(), spec, action, r.prefix))
+		ask := askOf(d.desired.GetSpec(), spec, action, r.prefix)
+		if action.Version == d.desired.GetVersion() {
+			ask.Help = help()
+		}
+		d.out.SetAsk(ask)
 	case plan.WithdrawAsk:
 		d.out.WithdrawAsk(action.ID)
 	case plan.Start:
@@ -161,15 +170,6 @@ func (d *Master) report(r *role, instance plan.Instance) {
 	d.out.ReportInstance(report)
 }
 
-// setOutlook sets the part of a report about how the rollout may fail.
-func setOutlook(report *masterv1.RolloutReport, rollout plan.Rollout) {
-	report.Failures, report.MaxFailures, report.Reverts = int32(rollout.Failures), int32(rollout.MaxFailures), rollout.Reverts
-	report.FailsAt = nil
-	if !rollout.FailsAt.IsZero() {
-		report.FailsAt = timestamppb.New(rollout.FailsAt)
-	}
-}
-
 // note notes what has become of a version, for the history, unless that was noted last.
 func (d *Master) note(note *masterv1.VersionNote) {
 	if !proto.Equal(note, d.noted) {
@@ -191,42 +191,6 @@ func stableVersion(desired *masterv1.Wanted) int32 {
 // judgedByErrors reports whether a rollout is under way that fails when too many requests do.
 func (d *Master) judgedByErrors() bool {
 	state := d.rollout.GetState()
-	return (state == apiv1.Rollout_PROGRESSING || state == apiv1.Rollout_PAUSED) &&
+	return (state == dynamicdeployv1.Rollout_PROGRESSING || state == dynamicdeployv1.Rollout_PAUSED) &&
 		slices.ContainsFunc(d.desired.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })
-}
-
-// presentRollout is the rollout of the app as it is now.
-func (d *Master) presentRollout(now time.Time) *masterv1.RolloutReport {
-	var rollouts []plan.Rollout
-	for _, r := range d.inStartOrder() {
-		rollouts = append(rollouts, r.plan.Rollout(now))
-	}
-	return d.appRollout(rollouts)
-}
-
-// appRollout is the rollout of the app: the sums of its roles', with the state and reason of the role that is worst.
-func (d *Master) appRollout(rollouts []plan.Rollout) *masterv1.RolloutReport {
-	states := map[plan.RolloutState]apiv1.Rollout_State{
-		plan.Progressing: apiv1.Rollout_PROGRESSING, plan.Done: apiv1.Rollout_DONE,
-		plan.Failed: apiv1.Rollout_FAILED, plan.Paused: apiv1.Rollout_PAUSED, plan.Reverted: apiv1.Rollout_REVERTED,
-	}
-	report := &masterv1.RolloutReport{Version: d.desired.GetVersion()}
-	weight, percent := 0, 0
-	for _, rollout := range rollouts {
-		report.Updated += int32(rollout.Updated)
-		report.Total += int32(rollout.Total)
-		percent += rollout.Percent * rollout.Total
-		// A failed role decides, then one that is in progress.
-		rank := slices.Index([]plan.RolloutState{plan.NoRollout, plan.Done, plan.Reverted, plan.Paused, plan.Progressing, plan.Failed}, rollout.State)
-		// Of several roles in progress, the one that is nearest to failing decides.
-		closer := rank == weight && rollout.Failures > int(report.GetFailures())
-		if rank > weight || closer {
-			weight, report.State, report.Reason = rank, states[rollout.State], rollout.Reason
-			setOutlook(report, rollout)
-		}
-	}
-	if report.GetTotal() > 0 {
-		report.Percent = int32(percent) / report.GetTotal()
-	}
-	return report
 }

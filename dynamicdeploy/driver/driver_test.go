@@ -13,6 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/appmaster"
 	"github.com/mammoth-os/mammoth/appmaster/mastertest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -21,7 +22,7 @@ func TestAnAppComesUpAndAFailedInstanceIsReplacedAtOnce(t *testing.T) {
 		w := newWorld(t, 2, nil)
 		w.after(time.Second)
 		w.serves("web-1", "web-2", "web-3")
-		if w.ReportedGeneration() != 2 || w.Rollout().GetState() != apiv1.Rollout_DONE {
+		if w.ReportedGeneration() != 2 || w.Rollout().GetState() != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("observed %d, rollout %v", w.ReportedGeneration(), w.Rollout())
 		}
 		before := w.Registry()["web-2"]
@@ -126,7 +127,7 @@ func TestACrashLoopBacksOffAndRecovers(t *testing.T) {
 		if report.GetState() != apiv1.Instance_BACKOFF || report.GetNextAttemptAt() == nil || report.GetReason() == "" {
 			t.Errorf("report %v", report)
 		}
-		if w.Rollout().GetState() != apiv1.Rollout_FAILED || len(w.Revisions()) != 0 {
+		if w.Rollout().GetState() != dynamicdeployv1.Rollout_FAILED || len(w.Revisions()) != 0 {
 			t.Errorf("rollout %v, reverts %v", w.Rollout(), w.Revisions())
 		}
 		starts := w.Starts()
@@ -139,7 +140,7 @@ func TestACrashLoopBacksOffAndRecovers(t *testing.T) {
 		w.behave(mastertest.Normal)
 		w.after(2 * time.Minute)
 		w.serves("web-1")
-		if w.Rollout().GetState() != apiv1.Rollout_DONE {
+		if w.Rollout().GetState() != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("rollout %v", w.Rollout())
 		}
 	})

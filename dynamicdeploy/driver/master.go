@@ -14,6 +14,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -51,8 +52,10 @@ type Master struct {
 	// wantsTraffic says that balancers' counts were asked for.
 	wantsTraffic bool
 	// reported, rollout, noted, memo and reportedGeneration are what was last sent, so that only changes are.
-	reported           map[string]*masterv1.InstanceReport
-	rollout            *masterv1.RolloutReport
+	reported map[string]*masterv1.InstanceReport
+	// rollout is the app's rollout as it was decided on last, and reportedStatus what was reported of it.
+	rollout            *dynamicdeployv1.Rollout
+	reportedStatus     *apiv1.MasterStatus
 	noted              *masterv1.VersionNote
 	memo               []byte
 	reportedGeneration int64

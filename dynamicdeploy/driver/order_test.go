@@ -9,6 +9,7 @@ import (
 	"github.com/mammoth-os/mammoth/appmaster/mastertest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -75,7 +76,7 @@ func TestARoleStartsAfterTheOnesThatItNames(t *testing.T) {
 		if waiting != 2 {
 			t.Errorf("%d instances say what they wait for: %v", waiting, w.Instances())
 		}
-		if r := w.Rollout(); r.GetState() != apiv1.Rollout_PROGRESSING || r.GetTotal() != 3 || r.GetUpdated() != 0 {
+		if r := w.Rollout(); r.GetState() != dynamicdeployv1.Rollout_PROGRESSING || r.GetTotal() != 3 || r.GetUpdated() != 0 {
 			t.Errorf("rollout %v", r)
 		}
 		// Whoever takes over in the middle waits as well.
@@ -87,7 +88,7 @@ func TestARoleStartsAfterTheOnesThatItNames(t *testing.T) {
 		}
 		w.after(5 * time.Second)
 		w.serves("web-db-1", "web-front-1", "web-front-2")
-		if r := w.Rollout(); r.GetState() != apiv1.Rollout_DONE {
+		if r := w.Rollout(); r.GetState() != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("rollout %v", r)
 		}
 	})
@@ -117,13 +118,13 @@ func TestARoleIsUpdatedAfterTheOnesThatItNames(t *testing.T) {
 		if got := w.images(); got != "db-2 v3, front-1 v3, front-2 v3, front-4 v3" {
 			t.Errorf("at the end there are %s", got)
 		}
-		if r := w.Rollout(); r.GetState() != apiv1.Rollout_DONE || r.GetUpdated() != 4 {
+		if r := w.Rollout(); r.GetState() != dynamicdeployv1.Rollout_DONE || r.GetUpdated() != 4 {
 			t.Errorf("rollout %v", r)
 		}
 		// A change of the front alone waits for nobody.
 		w.deploy("front:3", "db:2")
 		w.after(5 * time.Second)
-		if got := w.images(); got != "db-2 v4, front-1 v4, front-2 v4, front-3 v4" || w.Rollout().GetState() != apiv1.Rollout_DONE {
+		if got := w.images(); got != "db-2 v4, front-1 v4, front-2 v4, front-3 v4" || w.Rollout().GetState() != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("after a change of the front there are %s: %v", got, w.Rollout())
 		}
 	})
@@ -144,7 +145,7 @@ func TestARoleStaysAsItIsWhenTheOneBeforeFails(t *testing.T) {
 				t.Errorf("%s was touched: %q became %q", name, before[name], got)
 			}
 		}
-		if r := w.Rollout(); r.GetState() != apiv1.Rollout_REVERTED {
+		if r := w.Rollout(); r.GetState() != dynamicdeployv1.Rollout_REVERTED {
 			t.Errorf("rollout %v", r)
 		}
 	})

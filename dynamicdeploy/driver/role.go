@@ -44,13 +44,15 @@ func (d *Master) roleNamed(name string) *role {
 // setDesired sets the desired state. Roles that the app does not have any more get a count of zero.
 func (d *Master) setDesired(desired *masterv1.Wanted, now time.Time) {
 	d.desired = desired
+	control := d.presentControl()
 	for _, spec := range desired.GetSpec().GetRoles() {
 		d.roleNamed(spec.GetName())
 	}
 	for _, r := range d.roles {
 		spec := roleOf(desired.GetSpec(), r.name)
-		next := desiredOf(desired, spec)
-		next.Paused = d.presentControl().paused
+		next, course := desiredOf(desired, spec), d.courseOf(spec)
+		next.Update.Strategy, next.Update.Percent, next.Update.Exclusive = strategies[course.GetStrategy()], int(course.GetCanaryPercent()), course.GetExclusive()
+		next.Paused = control.paused
 		if percent := d.percent(); percent > 0 {
 			next.Update.Percent = int(percent)
 		}

@@ -1,6 +1,7 @@
 package driver_test
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -8,12 +9,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/appmaster/mastertest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -30,7 +33,7 @@ func TestARollingUpdateNeverServesWithLess(t *testing.T) {
 				t.Fatalf("%d instances serve, %d containers are held", serving, leases)
 			}
 		}
-		if w.Rollout().GetState() != apiv1.Rollout_DONE || w.Starts() != 6 {
+		if w.Rollout().GetState() != dynamicdeployv1.Rollout_DONE || w.Starts() != 6 {
 			t.Errorf("rollout %v after %d starts", w.Rollout(), w.Starts())
 		}
 		for _, report := range w.Instances() {
@@ -52,7 +55,7 @@ func TestAVersionThatCrashesIsRevertedLongBeforeTheDeadline(t *testing.T) {
 		if len(w.Revisions()) != 1 || w.Revisions()[0].GetVersion() != 2 {
 			t.Fatalf("reverts: %v", w.Revisions())
 		}
-		if w.Rollout().GetState() != apiv1.Rollout_REVERTED || w.Rollout().GetVersion() != 3 || w.Rollout().GetReason() == "" {
+		if w.Rollout().GetState() != dynamicdeployv1.Rollout_REVERTED || w.Rollout().GetVersion() != 3 || w.Rollout().GetReason() == "" {
 			t.Errorf("rollout %v", w.Rollout())
 		}
 		if got := w.Registry(); !maps.Equal(got, old) {
@@ -64,6 +67,35 @@ func TestAVersionThatCrashesIsRevertedLongBeforeTheDeadline(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestAStopInTheMiddleOfARolloutIsNotItsEnd(t *testing.T) {
+	for name, restartBefore := range map[string]bool{"the instances are there yet": false, "the app is started anew": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 2, nil)
+				w.behave(crashing("web:2"))
+				w.after(time.Second)
+				w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
+				w.after(500 * time.Millisecond)
+				w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Stopped = true })
+				w.after(time.Minute)
+				if note := w.Note(2); note.GetCameUp() || len(w.Revisions()) != 0 {
+					t.Errorf("of a version that was stopped on its way it says %v; reverts %v", note, w.Revisions())
+				}
+				w.SetDesired(func(wanted *masterv1.Wanted) {
+					wanted.Stopped = false
+					if restartBefore {
+						wanted.RestartBefore = timestamppb.Now()
+					}
+				})
+				w.after(2 * time.Minute)
+				if len(w.Revisions()) != 1 || w.Revisions()[0].GetVersion() != 2 || w.Rollout().GetState() != dynamicdeployv1.Rollout_REVERTED {
+					t.Errorf("after the start the rollout is %v; reverts %v", w.Rollout(), w.Revisions())
+				}
+			})
+		})
+	}
 }
 
 func TestARevertGoesToTheNewestVersionThatCameUpAndHeld(t *testing.T) {
@@ -78,7 +110,7 @@ func TestARevertGoesToTheNewestVersionThatCameUpAndHeld(t *testing.T) {
 		w.after(time.Minute)
 		w.Deploy(func(role *apiv1.RoleSpec) { role.Image, role.Update.AutoRevert = "web:2", false })
 		w.after(time.Minute)
-		if r := w.Rollout(); r.GetState() != apiv1.Rollout_FAILED || r.GetReverts() || len(w.Revisions()) > 0 {
+		if r := w.Rollout(); r.GetState() != dynamicdeployv1.Rollout_FAILED || r.GetReverts() || len(w.Revisions()) > 0 {
 			t.Errorf("version 2, which is not to be reverted: %v, revisions %v", r, w.Revisions())
 		}
 		w.Deploy(func(role *apiv1.RoleSpec) { role.Image, role.Update.AutoRevert = "web:3", true })
@@ -130,7 +162,7 @@ func TestWithoutAVersionThatCameUpNothingIsReverted(t *testing.T) {
 		w.after(time.Minute)
 		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
 		w.after(time.Minute)
-		if r := w.Rollout(); r.GetState() != apiv1.Rollout_FAILED || r.GetReverts() || len(w.Revisions()) > 0 {
+		if r := w.Rollout(); r.GetState() != dynamicdeployv1.Rollout_FAILED || r.GetReverts() || len(w.Revisions()) > 0 {
 			t.Errorf("the second version that never came up: %v, revisions %v", r, w.Revisions())
 		}
 	})
@@ -146,7 +178,7 @@ func TestARolloutThatFailsReportsHowOftenItMayAndUntilWhen(t *testing.T) {
 		most := int32(0)
 		for range 100 {
 			w.after(100 * time.Millisecond)
-			if r := w.Rollout(); r.GetState() == apiv1.Rollout_PROGRESSING && r.GetVersion() == 2 {
+			if r := w.Rollout(); r.GetState() == dynamicdeployv1.Rollout_PROGRESSING && r.GetVersion() == 2 {
 				if r.GetFailures() < most || r.GetMaxFailures() != 5 || !r.GetReverts() {
 					t.Fatalf("after %d failures it reports %v", most, r)
 				}
@@ -161,7 +193,7 @@ func TestARolloutThatFailsReportsHowOftenItMayAndUntilWhen(t *testing.T) {
 			t.Errorf("it reports %d failures", most)
 		}
 		w.after(time.Minute)
-		if r := w.Rollout(); r.GetState() != apiv1.Rollout_REVERTED || r.GetFailures() != 0 || r.GetFailsAt() != nil || r.GetReverts() {
+		if r := w.Rollout(); r.GetState() != dynamicdeployv1.Rollout_REVERTED || r.GetFailures() != 0 || r.GetFailsAt() != nil || r.GetReverts() {
 			t.Errorf("at the end it reports %v", r)
 		}
 	})
@@ -173,7 +205,7 @@ func TestARollingRestartReplacesEachOnce(t *testing.T) {
 		w.after(time.Second)
 		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.RestartBefore = timestamppb.Now() })
 		w.after(10 * time.Second)
-		if w.Starts() != 6 || len(w.Registry()) != 3 || w.Leases() != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
+		if w.Starts() != 6 || len(w.Registry()) != 3 || w.Leases() != 3 || w.Rollout().GetState() != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("%d starts, registry %v, rollout %v", w.Starts(), w.Registry(), w.Rollout())
 		}
 		w.kill()
@@ -201,7 +233,7 @@ func TestARoleThatTheAppNoLongerHasIsTakenAway(t *testing.T) {
 		})
 		w.after(2 * time.Second)
 		w.serves("web-front-1", "web-front-2")
-		if w.Registry()["web-front-1"] != fronts || w.Starts() != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
+		if w.Registry()["web-front-1"] != fronts || w.Starts() != 3 || w.Rollout().GetState() != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("a role that did not change was replaced: %d starts, rollout %v", w.Starts(), w.Rollout())
 		}
 	})
@@ -213,13 +245,13 @@ func TestAnInstanceCountsOnceItHasBeenHealthyForAWhile(t *testing.T) {
 		w := newWorld(t, 2, func(role *apiv1.RoleSpec) { role.Update = nil })
 		w.after(9 * time.Second)
 		w.serves("web-1", "web-2", "web-3")
-		if state := w.Rollout().GetState(); state != apiv1.Rollout_PROGRESSING {
+		if state := w.Rollout().GetState(); state != dynamicdeployv1.Rollout_PROGRESSING {
 			t.Errorf("after nine seconds the rollout is %v", state)
 		}
 		w.kill()
 		w.start()
 		w.after(2 * time.Second)
-		if state := w.Rollout().GetState(); state != apiv1.Rollout_DONE {
+		if state := w.Rollout().GetState(); state != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("after eleven seconds and under a new master the rollout is %v", state)
 		}
 
@@ -242,5 +274,80 @@ func TestAnInstanceCountsOnceItHasBeenHealthyForAWhile(t *testing.T) {
 		if reverts := w.Revisions(); len(reverts) != 1 {
 			t.Errorf("reverts: %v", reverts)
 		}
+	})
+}
+
+func TestARolloutIsToldInWords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		says := func(want *apiv1.MasterStatus) {
+			t.Helper()
+			got := proto.CloneOf(w.Status())
+			got.Detail, got.Outlook = nil, nil
+			if !proto.Equal(got, want) {
+				t.Errorf("it says %v, want %v", got, want)
+			}
+		}
+		w.after(10 * time.Second)
+		says(&apiv1.MasterStatus{State: apiv1.MasterStatus_DONE, Version: 1, Done: 3, Total: 3, Text: "3 of 3 instances are at version 1"})
+		w.Deploy(canary(10))
+		w.after(time.Minute)
+		says(&apiv1.MasterStatus{
+			State: apiv1.MasterStatus_WAITING, Version: 2, Done: 1, Total: 3, Text: "the rollout of version 2 is paused", Reason: w.Rollout().GetReason(),
+			Help: `"mammoth app promote web" gives it the whole app, "mammoth app rollback web" takes it back`,
+		})
+		w.command(&dynamicdeployv1.Promote{})
+		w.after(time.Minute)
+		w.behave(crashing("web:3"))
+		w.Deploy(func(role *apiv1.RoleSpec) { role.Image, role.Update = "web:3", &apiv1.UpdatePolicy{MaxSurge: 1} })
+		w.after(1500 * time.Millisecond)
+		status := w.Status()
+		if status.GetState() != apiv1.MasterStatus_WORKING || status.GetText() != "0 of 3 instances are at version 3" {
+			t.Errorf("on its way it says %v", status)
+		}
+		failed := fmt.Sprintf("version 3 failed %d of 5 times; its rollout fails", w.Rollout().GetFailures())
+		if outlook := status.GetOutlook(); outlook.GetText() != failed || outlook.GetAt() == nil || outlook.GetUnless() != "it makes progress" {
+			t.Errorf("its outlook is %v, want %q", outlook, failed)
+		}
+		w.after(time.Minute)
+		says(&apiv1.MasterStatus{
+			State: apiv1.MasterStatus_FAILED, Version: 3, Total: 3, Text: "the rollout of version 3 failed", Reason: w.Rollout().GetReason(),
+			Help: `"mammoth app rollback web" goes back to the version before`,
+		})
+		w.Deploy(func(role *apiv1.RoleSpec) {
+			role.Image, role.Update = "web:3", atOnce()
+			role.Env = map[string]string{"A": "B"}
+		})
+		w.after(time.Minute)
+		if status := w.Status(); status.GetState() != apiv1.MasterStatus_DONE || status.GetText() != "version 2 was brought back" || status.GetReason() == "" {
+			t.Errorf("after a revert it says %v", status)
+		}
+	})
+}
+
+func TestAnAskSaysWhatWouldHelpIfThereIsNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 0, nil)
+		w.nodes["node-1"] = w.AddNode("node-1", 3)
+		w.after(10 * time.Second)
+		helps := func(when, want string) {
+			t.Helper()
+			w.after(5 * time.Second)
+			asks := w.Asks()
+			if len(asks) != 1 || !strings.Contains(asks[0].GetHelp(), want) || (want == "") != (asks[0].GetHelp() == "") {
+				t.Errorf("%s: %v", when, asks)
+			}
+		}
+		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
+		helps("an instance is replaced", "`maxUnavailable: 1` in its update policy")
+		w.Deploy(func(role *apiv1.RoleSpec) {
+			role.Image, role.Resources = "web:2", &corev1.Resources{CpuMillis: 1 << 20}
+		})
+		helps("its room would not do for the new one", "")
+		w.Deploy(func(role *apiv1.RoleSpec) {
+			role.Image, role.Resources, role.Update = "web:3", nil, atOnce()
+			role.Update.Strategy, role.Update.CanaryPercent = apiv1.UpdatePolicy_CANARY, 10
+		})
+		helps("a canary", "a rolling update with `maxUnavailable: 1` would do")
 	})
 }

@@ -74,7 +74,7 @@ func desiredOf(desired *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Desired {
 		w.StartMargin = startMargin
 	}
 	if desired.GetStopped() || desired.GetRemoving() {
-		w.Count = 0
+		w.Count, w.Stopped = 0, true
 	}
 	return w
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/mammoth-os/mammoth/dynamicdeploy/driver"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -52,6 +53,15 @@ func newWorld(t *testing.T, nodes int, change func(*apiv1.RoleSpec)) *world {
 // atOnce is a policy by which an instance counts as soon as it is healthy.
 func atOnce() *apiv1.UpdatePolicy {
 	return &apiv1.UpdatePolicy{MaxSurge: 1, AutoRevert: true, MinHealthy: durationpb.New(0)}
+}
+
+// Rollout is the detail of the newest status.
+func (w *world) Rollout() *dynamicdeployv1.Rollout {
+	rollout := &dynamicdeployv1.Rollout{}
+	if detail := w.Status().GetDetail(); detail != nil && detail.UnmarshalTo(rollout) != nil {
+		w.Errorf("the detail of the status is a %s", detail.GetTypeUrl())
+	}
+	return rollout
 }
 
 func (w *world) add(name string) { w.nodes[name] = w.AddNode(name, 100) }

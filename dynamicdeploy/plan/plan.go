@@ -45,6 +45,8 @@ type Desired struct {
 	Reverted bool
 	// Paused is true while a person has paused the rollout.
 	Paused bool
+	// Stopped is true while the app is stopped or removed: a rollout that is under way goes on once it is started again.
+	Stopped bool
 }
 
 // Update is how one version replaces another.

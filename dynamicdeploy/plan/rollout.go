@@ -41,11 +41,13 @@ func (o *rollout) setDesired(desired Desired, now time.Time) {
 	if o.version == desired.Version && o.restartBefore.Equal(desired.RestartBefore) && o.state != NoRollout {
 		return
 	}
+	changed, underWay := o.version != desired.Version, o.state == Progressing || o.state == Paused
 	next := rollout{
 		version: desired.Version, restartBefore: desired.RestartBefore, state: Progressing,
-		progressAt: now, newVersion: o.version != desired.Version, base: o.base, switched: o.switched, completed: o.completed,
+		// A restart in the middle of a rollout is a part of it.
+		progressAt: now, newVersion: changed || o.newVersion && underWay, base: o.base, switched: o.switched, completed: o.completed,
 	}
-	if next.newVersion {
+	if changed {
 		if desired.Reverted {
 			next.reason = o.reason
 		}
@@ -91,6 +93,10 @@ func (o *rollout) quietAt(watch time.Duration) time.Time {
 func (r *Role) evaluate(now time.Time) {
 	o := &r.rollout
 	if o.state != Progressing && o.state != Failed && o.state != Paused {
+		return
+	}
+	if r.desired.Stopped {
+		o.progressAt = now // it goes on when the app is started again
 		return
 	}
 	updated, unproven, outdated := r.progress(now)
@@ -247,6 +253,8 @@ func (r *Role) evaluated() bool {
 func (r *Role) failsAt(now time.Time) time.Time {
 	o := &r.rollout
 	switch {
+	case r.desired.Stopped:
+		return time.Time{}
 	case !o.tooManySince.IsZero():
 		return o.tooManySince.Add(detectionTime)
 	case o.state != Progressing, o.reopened, r.desired.Update.Deadline <= 0, r.waitsForDrain(now), r.waitsForNode(now), r.deferred:

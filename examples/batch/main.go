@@ -14,6 +14,7 @@ import (
 	"strconv"
 
 	"github.com/mammoth-os/mammoth/appmaster"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
@@ -70,6 +71,17 @@ func run(ctx context.Context, config appmaster.Config, count int, spec *corev1.C
 	for _, allocation := range registration.GetContainers() {
 		start(allocation)
 	}
+	report := func() {
+		status := &apiv1.MasterStatus{
+			State: apiv1.MasterStatus_WORKING, Version: registration.GetWanted().GetVersion(), Done: int32(done), Total: int32(count),
+			Text: fmt.Sprintf("%d of %d commands have run", done, count),
+		}
+		if done == count {
+			status.State = apiv1.MasterStatus_DONE
+		}
+		client.ReportStatus(status)
+	}
+	report()
 	ask(count - done - len(registration.GetContainers()))
 	client.ReportGeneration(registration.GetWanted().GetGeneration())
 	for done < count {
@@ -87,6 +99,7 @@ func run(ctx context.Context, config appmaster.Config, count int, spec *corev1.C
 			}
 			done++
 			client.SaveMemo([]byte(strconv.Itoa(done)))
+			report()
 		case appmaster.DesiredChanged:
 			if event.Desired.GetStopped() || event.Desired.GetRemoving() {
 				return client.Finish(ctx, "it was stopped")

@@ -16,7 +16,7 @@ import (
 )
 
 // Kinds are what events are about.
-var Kinds = []string{"app", "attempt", "balancer", "container", "instance", "lending", "node", "queue", "rollout", "zone"}
+var Kinds = []string{"app", "attempt", "balancer", "container", "instance", "lending", "node", "queue", "status", "zone"}
 
 // CheckKind refuses to look for events of a kind that there is not.
 func CheckKind(kind string) error {

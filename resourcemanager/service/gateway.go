@@ -11,18 +11,16 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
-
-// jsonOptions are the options of every answer over REST.
-var jsonOptions = protojson.MarshalOptions{EmitDefaultValues: true}
 
 // Gateway serves the services of a connection over REST: as protobuf JSON with zero values, and streams as one JSON object a
 // line.
 func Gateway(ctx context.Context, connection *grpc.ClientConn) (http.Handler, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &marshaler{runtime.JSONPb{
-			MarshalOptions:   jsonOptions,
+			MarshalOptions:   wire.JSON,
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
 		}}),
 		runtime.SetQueryParameterParser(&queryParser{}),

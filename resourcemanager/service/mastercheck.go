@@ -7,6 +7,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/spec"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -71,9 +73,23 @@ func checkAllocate(request *masterv1.AllocateRequest) error {
 		if size := proto.Size(answer); size > maxItemBytes {
 			return invalid("the answer to command %q has %d bytes, and the most is %d", truncated(answer.GetId()), size, maxItemBytes)
 		}
+		if _, err := wire.JSON.Marshal(answer); err != nil {
+			return invalid("the answer to command %q cannot be written as JSON, which people are shown: %v", truncated(answer.GetId()), err)
+		}
 	}
-	if size := proto.Size(request.GetRollout()) + proto.Size(request.GetRevise()); size > maxItemBytes {
-		return invalid("the report of a rollout has %d bytes, and the most is %d", size, maxItemBytes)
+	if size := proto.Size(request.GetRevise()); size > maxItemBytes {
+		return invalid("the wish for an earlier version has %d bytes, and the most is %d", size, maxItemBytes)
+	}
+	return checkStatus(request.GetStatus())
+}
+
+// checkStatus refuses a status that is too large, or that people could not be shown.
+func checkStatus(status *apiv1.MasterStatus) error {
+	if size := proto.Size(status); size > maxItemBytes {
+		return invalid("the status of an application master has %d bytes, and the most is %d", size, maxItemBytes)
+	}
+	if _, err := wire.JSON.Marshal(status); err != nil {
+		return invalid("the status of an application master cannot be written as JSON, which people are shown: %v", err)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -49,7 +50,7 @@ func (v *AppView) JSON() ([]byte, error) {
 	if text := v.json.Value(); text != nil {
 		return *text, nil
 	}
-	text, err := jsonOptions.Marshal(v.App)
+	text, err := wire.JSON.Marshal(v.App)
 	if err != nil {
 		return nil, err
 	}

@@ -9,10 +9,9 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-func TestWhatIsStartedAfterAStopBeginsWithARolloutOfItsOwn(t *testing.T) {
-	for state, anew := range map[apiv1.Rollout_State]bool{
-		apiv1.Rollout_REVERTED: true, apiv1.Rollout_FAILED: true, apiv1.Rollout_DONE: true,
-		apiv1.Rollout_PROGRESSING: false, apiv1.Rollout_PAUSED: false,
+func TestWhatIsStartedAfterAStopBeginsAnew(t *testing.T) {
+	for _, state := range []apiv1.MasterStatus_State{
+		apiv1.MasterStatus_WORKING, apiv1.MasterStatus_WAITING, apiv1.MasterStatus_DONE, apiv1.MasterStatus_FAILED,
 	} {
 		inZone(t, func(z *testZone) {
 			n := z.addNode("node-1")
@@ -20,7 +19,7 @@ func TestWhatIsStartedAfterAStopBeginsWithARolloutOfItsOwn(t *testing.T) {
 			m := n.launchMaster()
 			m.say(&masterv1.AllocateRequest{
 				ObservedGeneration: 1,
-				Rollout:            &masterv1.RolloutReport{Version: 1, State: state, Total: 1, Reason: "an old reason"},
+				Status:             &apiv1.MasterStatus{Version: 1, State: state, Total: 1, Reason: "an old reason"},
 			})
 			master := masterContainer(z, "web")
 			if _, err := z.apps().StopApp(context.Background(), &apiv1.StopAppRequest{Name: "web"}); err != nil {
@@ -34,11 +33,11 @@ func TestWhatIsStartedAfterAStopBeginsWithARolloutOfItsOwn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if kept := app.GetRollout().GetReason() == "an old reason"; kept == anew {
-				t.Errorf("after %v it begins with %v: %s", state, app.GetRollout().GetState(), app.GetRollout().GetReason())
+			if status := app.GetStatus(); status.GetState() != apiv1.MasterStatus_WORKING || status.GetReason() != "its application master has not begun yet" {
+				t.Errorf("after %v it begins with %v", state, status)
 			}
-			if restart := n.launchMaster().register.GetWanted().GetRestartBefore(); (restart != nil) != anew {
-				t.Errorf("after %v its master is told to begin anew at %v", state, restart)
+			if n.launchMaster().register.GetWanted().GetRestartBefore() == nil {
+				t.Errorf("after %v its master is not told to begin anew", state)
 			}
 		})
 	}

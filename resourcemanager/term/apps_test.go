@@ -24,8 +24,8 @@ func spec2(instances int32) *apiv1.AppSpec {
 	return spec
 }
 
-func done(version, total int32) *masterv1.RolloutReport {
-	return &masterv1.RolloutReport{Version: version, State: apiv1.Rollout_DONE, Updated: total, Total: total}
+func done(version, total int32) *apiv1.MasterStatus {
+	return &apiv1.MasterStatus{Version: version, State: apiv1.MasterStatus_DONE, Done: total, Total: total}
 }
 
 func newestWanted(answers []*masterv1.AllocateResponse) *masterv1.Wanted {
@@ -59,8 +59,8 @@ func TestVersionsRiseOnlyWhenInstancesMustChange(t *testing.T) {
 		if changed.GetVersion() != 2 || changed.GetGeneration() != 3 || changed.GetWanted() != 5 {
 			t.Errorf("a new image: version %d, generation %d, wanted %d", changed.GetVersion(), changed.GetGeneration(), changed.GetWanted())
 		}
-		if changed.GetRollout().GetState() != apiv1.Rollout_PROGRESSING || changed.GetRollout().GetVersion() != 2 {
-			t.Errorf("its rollout is %v", changed.GetRollout())
+		if changed.GetStatus().GetState() != apiv1.MasterStatus_WORKING || changed.GetStatus().GetVersion() != 2 {
+			t.Errorf("its rollout is %v", changed.GetStatus())
 		}
 		m.say(&masterv1.AllocateRequest{ObservedGeneration: 3})
 		if got := z.app("web").GetObservedGeneration(); got != 3 {
@@ -135,13 +135,12 @@ func TestAVersionThatCameUpAndDidNotHoldIsTakenBack(t *testing.T) {
 		m.say(cameUp(1, 2))
 		z.deploy(spec2(2))
 		m.say(cameUp(2, 2))
-		m.say(&masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: 2, State: apiv1.Rollout_PROGRESSING, Total: 2}})
+		m.say(&masterv1.AllocateRequest{Status: &apiv1.MasterStatus{Version: 2, State: apiv1.MasterStatus_WORKING, Total: 2}})
 		m.say(revised(2, 1, "web-3 exited with code 7"))
 		if app := z.app("web"); app.GetVersion() != 3 || app.GetSpec().GetRoles()[0].GetImage() != "web:1" {
 			t.Fatalf("after the revert: version %d of image %s", app.GetVersion(), app.GetSpec().GetRoles()[0].GetImage())
 		}
 		restored := cameUp(3, 2)
-		restored.Rollout.State = apiv1.Rollout_REVERTED
 		m.say(restored)
 		history, err := z.apps().GetAppHistory(context.Background(), &apiv1.GetAppRequest{Name: "web"})
 		if err != nil {
@@ -156,7 +155,7 @@ func TestAVersionThatCameUpAndDidNotHoldIsTakenBack(t *testing.T) {
 			}
 		}
 		z.deploy(spec2(2)) // once more, and it does not come up at all
-		m.say(&masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: 4, State: apiv1.Rollout_FAILED, Total: 2, Reason: "it exits"}})
+		m.say(&masterv1.AllocateRequest{Status: &apiv1.MasterStatus{Version: 4, State: apiv1.MasterStatus_FAILED, Total: 2, Reason: "it exits"}})
 		back, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web"})
 		if err != nil || back.GetSpec().GetRoles()[0].GetImage() != "web:1" {
 			t.Errorf("rolled back from 4: %v, %v; want the program of version 3", back, err)

@@ -71,12 +71,12 @@ func TestAnAnswerIsReadOnceWhatFollowsFromTheCommandIsStored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		request := reported(1, apiv1.Rollout_PROGRESSING, 30)
+		request := reported(1, apiv1.MasterStatus_WORKING, 1)
 		request.Memo = []byte("paused")
 		request.Answers = []*masterv1.CommandAnswer{{Id: commands[0].GetId(), Answer: done, Event: "version 1 of web: somebody paused it"}}
 		m.say(request)
 		got := <-came
-		if got.err != nil || !got.response.GetAnswer().MessageIs(&dynamicdeployv1.Done{}) || got.response.GetApp().GetRollout().GetPercent() != 30 {
+		if got.err != nil || !got.response.GetAnswer().MessageIs(&dynamicdeployv1.Done{}) || got.response.GetApp().GetStatus().GetDone() != 1 {
 			t.Errorf("the command is answered %v, %v", got.response, got.err)
 		}
 		if !slices.ContainsFunc(z.events("web"), func(e *apiv1.Event) bool { return e.GetMessage() == "version 1 of web: somebody paused it" }) {

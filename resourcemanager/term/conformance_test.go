@@ -37,7 +37,8 @@ func TestTheResourceManagerPassesTheSuiteOfItsFake(t *testing.T) {
 			response, err := z.apps().CommandApp(ctx, &apiv1.CommandAppRequest{Name: "web", Command: command})
 			return response.GetAnswer(), wire.Error(err)
 		}
-		return mastertest.Subject{Conn: z.conn, Restart: restart, Command: command, Avoid: []string{"home"}, Next: func() mastertest.Attempt {
+		status := func() *apiv1.MasterStatus { return z.app("web").GetStatus() }
+		return mastertest.Subject{Conn: z.conn, Restart: restart, Command: command, Status: status, Avoid: []string{"home"}, Next: func() mastertest.Attempt {
 			if master == "" {
 				z.deploy(webSpec(1))
 			} else {

@@ -39,7 +39,7 @@ func TestTheLargestVersionsAreStoredOnceAndRead(t *testing.T) {
 			z.deploy(largeSpec(i + 1))
 			for range 5 {
 				// Whatever else changes of the app writes no version again.
-				m.say(&masterv1.AllocateRequest{Memo: []byte("remember"), Rollout: &masterv1.RolloutReport{Version: int32(i + 2), Reason: fmt.Sprint(z.app("web").GetGeneration())}})
+				m.say(&masterv1.AllocateRequest{Memo: []byte("remember"), Status: &apiv1.MasterStatus{Version: int32(i + 2), Reason: fmt.Sprint(z.app("web").GetGeneration())}})
 			}
 		}
 		before, err := z.apps().GetAppHistory(context.Background(), &apiv1.GetAppRequest{Name: "web"})

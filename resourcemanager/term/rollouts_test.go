@@ -19,13 +19,13 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
-func reported(version int32, state apiv1.Rollout_State, percent int32) *masterv1.AllocateRequest {
-	return &masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: version, State: state, Total: 2, Percent: percent}}
+func reported(version int32, state apiv1.MasterStatus_State, done int32) *masterv1.AllocateRequest {
+	return &masterv1.AllocateRequest{Status: &apiv1.MasterStatus{Version: version, State: state, Total: 2, Done: done}}
 }
 
 // cameUp is the request with which a master reports that a version runs with all of its instances.
 func cameUp(version, total int32) *masterv1.AllocateRequest {
-	return &masterv1.AllocateRequest{Rollout: done(version, total), Notes: []*masterv1.VersionNote{{Version: version, CameUp: true}}}
+	return &masterv1.AllocateRequest{Status: done(version, total), Notes: []*masterv1.VersionNote{{Version: version, CameUp: true}}}
 }
 
 // revised is the request with which a master goes back to an earlier version because the present one has failed.
@@ -81,12 +81,12 @@ func TestAStepIsDoneOnceBalancersRouteByIt(t *testing.T) {
 		m.startInstance(n, "web-1")
 		z.board.HoldBack()
 		m.say(cameUp(1, 1))
-		if state := z.app("web").GetRollout().GetState(); state == apiv1.Rollout_DONE {
+		if state := z.app("web").GetStatus().GetState(); state == apiv1.MasterStatus_DONE {
 			t.Error("a rollout is done while a balancer does not route to it")
 		}
 		z.board.Confirm()
 		z.pass(0)
-		if state := z.app("web").GetRollout().GetState(); state != apiv1.Rollout_DONE {
+		if state := z.app("web").GetStatus().GetState(); state != apiv1.MasterStatus_DONE {
 			t.Errorf("after the balancers' word the rollout is %v", state)
 		}
 	})
@@ -158,7 +158,7 @@ func TestAMasterThatIsAheadOfANodeIsHeldBack(t *testing.T) {
 			old := m.startInstance(n, "web-1")
 			m.say(cameUp(1, 1))
 			z.deploy(exposedAt(spec2(1), "web.example.test"))
-			m.say(reported(2, apiv1.Rollout_PROGRESSING, 0))
+			m.say(reported(2, apiv1.MasterStatus_WORKING, 0))
 			fresh := allocated(m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask1("web-2")}}))[0].GetLease().GetContainerId()
 			n.report(fresh, func(s *corev1.ContainerStatus) {
 				s.State, s.Health = corev1.ContainerStatus_RUNNING, corev1.ContainerStatus_STARTING
@@ -170,12 +170,12 @@ func TestAMasterThatIsAheadOfANodeIsHeldBack(t *testing.T) {
 					{Id: "web-2", ContainerId: fresh, Version: 2, State: apiv1.Instance_RUNNING, InService: true, Weight: 100},
 					{Id: "web-1", ContainerId: old, Version: 1, State: apiv1.Instance_DRAINING, Weight: 100},
 				},
-				Rollout: done(2, 1),
+				Status: done(2, 1),
 			})
 			if names, _ := z.board.Serving("web"); !slices.Equal(names, []string{"web-1"}) {
 				t.Errorf("before the node's word %v is routed to, want web-1", names)
 			}
-			if state := z.app("web").GetRollout().GetState(); withdrawn(answers) || state == apiv1.Rollout_DONE {
+			if state := z.app("web").GetStatus().GetState(); withdrawn(answers) || state == apiv1.MasterStatus_DONE {
 				t.Errorf("before the node's word web-1 is withdrawn (%t) and the rollout %v", withdrawn(answers), state)
 			}
 			want := []string{"web-2"}
@@ -190,7 +190,7 @@ func TestAMasterThatIsAheadOfANodeIsHeldBack(t *testing.T) {
 			if names, _ := z.board.Serving("web"); !slices.Equal(names, want) {
 				t.Errorf("after it %v is routed to, want %v", names, want)
 			}
-			if state := z.app("web").GetRollout().GetState(); !withdrawn(answers) || state != apiv1.Rollout_DONE {
+			if state := z.app("web").GetStatus().GetState(); !withdrawn(answers) || state != apiv1.MasterStatus_DONE {
 				t.Errorf("after it web-1 is withdrawn (%t) and the rollout %v", withdrawn(answers), state)
 			}
 		})
@@ -199,45 +199,6 @@ func TestAMasterThatIsAheadOfANodeIsHeldBack(t *testing.T) {
 
 func withdrawn(answers []*masterv1.AllocateResponse) bool {
 	return slices.ContainsFunc(answers, func(answer *masterv1.AllocateResponse) bool { return slices.Contains(answer.GetWithdrawn(), "web-1") })
-}
-
-func TestACourseIsSaidOfOneChange(t *testing.T) {
-	inZone(t, func(z *testZone) {
-		n := z.addNode("node-1")
-		z.deploy(webSpec(2))
-		m := n.launchMaster()
-		m.say(cameUp(1, 2))
-		once := spec2(2)
-		once.Roles[0].Update = &apiv1.UpdatePolicy{
-			MaxSurge: 1, Strategy: apiv1.UpdatePolicy_BLUE_GREEN,
-			Once: &apiv1.UpdatePolicy_Course{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 30},
-		}
-		z.deploy(once)
-		told := func() *apiv1.UpdatePolicy { return newestWanted(m.heard()).GetSpec().GetRoles()[0].GetUpdate() }
-		if update := told(); update.GetStrategy() != apiv1.UpdatePolicy_CANARY || update.GetCanaryPercent() != 30 || update.GetOnce() != nil {
-			t.Errorf("the master is told %v", update)
-		}
-		// Another count is no word on the course; another version ends it.
-		plain := proto.CloneOf(once)
-		plain.Roles[0].Update.Once, plain.Roles[0].Instances = nil, 3
-		z.deploy(plain)
-		if update := told(); update.GetStrategy() != apiv1.UpdatePolicy_CANARY {
-			t.Errorf("after another count the master is told %v", update)
-		}
-		next := proto.CloneOf(plain)
-		next.Roles[0].Env = map[string]string{"A": "B"}
-		z.deploy(next)
-		if update := told(); update.GetStrategy() != apiv1.UpdatePolicy_BLUE_GREEN || update.GetCanaryPercent() != 0 {
-			t.Errorf("of the next version the master is told %v", update)
-		}
-		// Going back does not repeat how that version once came in.
-		if _, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web", Version: 2}); err != nil {
-			t.Fatal(err)
-		}
-		if update := told(); update.GetStrategy() != apiv1.UpdatePolicy_BLUE_GREEN {
-			t.Errorf("of a rollback the master is told %v", update)
-		}
-	})
 }
 
 func TestARefusalIsToldOnce(t *testing.T) {

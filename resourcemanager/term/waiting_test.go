@@ -24,6 +24,9 @@ func narrowQueue() *apiv1.SetQueuesRequest {
 	}}
 }
 
+// oldFirst is what a master says would help.
+const oldFirst = "an old instance goes first"
+
 // fullQueue has an app of one instance at its second version, for whose first new instance its queue leaves no room.
 func fullQueue(z *testZone) (*fakeNode, *fakeMaster) {
 	if _, err := z.rm.SetQueues(context.Background(), narrowQueue()); err != nil {
@@ -35,14 +38,16 @@ func fullQueue(z *testZone) (*fakeNode, *fakeMaster) {
 	z.deploy(spec)
 	m := n.launchMaster()
 	m.startInstance(n, "web-1")
-	m.say(&masterv1.AllocateRequest{Rollout: done(1, 1), ObservedGeneration: 1})
+	m.say(&masterv1.AllocateRequest{Status: done(1, 1), ObservedGeneration: 1})
 	next := spec2(1)
 	next.Queue = "narrow"
 	z.deploy(next)
+	ask := ask1("web-2")
+	ask.Help = oldFirst
 	m.say(&masterv1.AllocateRequest{
-		ObservedGeneration: 2, Asks: []*masterv1.Ask{ask1("web-2")},
+		ObservedGeneration: 2, Asks: []*masterv1.Ask{ask},
 		Instances: []*masterv1.InstanceReport{{Id: "web-2", Version: 2, State: apiv1.Instance_PENDING}},
-		Rollout:   &masterv1.RolloutReport{Version: 2, State: apiv1.Rollout_PROGRESSING, Total: 1},
+		Status:    &apiv1.MasterStatus{Version: 2, State: apiv1.MasterStatus_WORKING, Total: 1},
 	})
 	return n, m
 }
@@ -61,7 +66,7 @@ func TestARolloutInAFullQueueSaysWhichLimitAndWhatWouldDo(t *testing.T) {
 		n, m := fullQueue(z)
 		z.pass(time.Second)
 		const why = "web-2 waits for capacity: queue narrow holds 0.6 cpu of its maximum of 0.7 cpu; 0.5 cpu more are asked"
-		const help = "`maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: an old instance then goes first and makes room for a new one"
+		const help = oldFirst
 		app := z.app("web")
 		if len(app.GetWaiting()) != 1 || app.GetWaiting()[0].GetText() != why || app.GetWaiting()[0].GetHelp() != help || app.GetWaiting()[0].GetInstances() != 1 {
 			t.Fatalf("it says %v", app.GetWaiting())
@@ -106,7 +111,7 @@ func TestWhatAnInstanceWaitsForIsOverAtOnceWhenNothingIsMissing(t *testing.T) {
 		if got := z.app("web").GetWaiting(); len(got) != 1 {
 			t.Fatalf("an instance is not there, and it says %v", got)
 		}
-		m.say(&masterv1.AllocateRequest{GoneInstances: []string{"web-2"}, Rollout: done(2, 1)})
+		m.say(&masterv1.AllocateRequest{GoneInstances: []string{"web-2"}, Status: done(2, 1)})
 		if got := z.app("web").GetWaiting(); len(got) != 0 {
 			t.Errorf("nothing is missing, and it says %v", got)
 		}
@@ -181,7 +186,7 @@ func TestEveryStateThatLastsSaysWhy(t *testing.T) {
 		}
 		m.say(&masterv1.AllocateRequest{GoneInstances: []string{"web-1"}})
 		container := m.startInstance(n, "web-1")
-		m.say(&masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: 1, State: apiv1.Rollout_PAUSED, Updated: 1, Total: 1, Reason: "a person paused it"}})
+		m.say(&masterv1.AllocateRequest{Status: &apiv1.MasterStatus{Version: 1, State: apiv1.MasterStatus_WAITING, Done: 1, Total: 1, Text: "the rollout of version 1 is paused", Reason: "a person paused it"}})
 		says(z, "the rollout of version 1 is paused: a person paused it")
 		m.say(cameUp(1, 1))
 		z.pass(5 * time.Second)
@@ -395,7 +400,7 @@ func TestANodeThatIsDrainedSaysWhatKeepsItsContainers(t *testing.T) {
 		z.deploy(webSpec(1))
 		m := n.launchMaster()
 		m.startInstance(n, "web-1")
-		m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Rollout: done(1, 1)})
+		m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Status: done(1, 1)})
 		if _, err := z.rm.Drain(context.Background(), "node-1", "a new disk"); err != nil {
 			t.Fatal(err)
 		}
@@ -424,8 +429,9 @@ func TestAnAppThatFailsItsProbeSaysWhatItSawAndWhatComesOfIt(t *testing.T) {
 		m.say(&masterv1.AllocateRequest{
 			ObservedGeneration: 1,
 			Instances:          []*masterv1.InstanceReport{{Id: "web-1", ContainerId: container, Version: 1, State: apiv1.Instance_STARTING, Reason: comes}},
-			Rollout: &masterv1.RolloutReport{
-				Version: 1, State: apiv1.Rollout_PROGRESSING, Total: 1, Failures: 2, MaxFailures: 5, FailsAt: failsAt, Reverts: true,
+			Status: &apiv1.MasterStatus{
+				Version: 1, State: apiv1.MasterStatus_WORKING, Total: 1,
+				Outlook: &apiv1.Outlook{Text: "version 1 failed 2 of 5 times; it is reverted", At: failsAt, Unless: "it makes progress"},
 			},
 		})
 		z.pass(10 * time.Second)
@@ -433,11 +439,11 @@ func TestAnAppThatFailsItsProbeSaysWhatItSawAndWhatComesOfIt(t *testing.T) {
 		if got := app.GetWaiting(); len(got) != 1 || got[0].GetText() != "web-1 is not healthy yet: the last probe: "+comes {
 			t.Errorf("it waits for %v", got)
 		}
-		if r := app.GetRollout(); r.GetFailures() != 2 || r.GetMaxFailures() != 5 || !r.GetReverts() || !r.GetFailsAt().AsTime().Equal(failsAt.AsTime()) {
-			t.Errorf("its rollout is %v", r)
+		if outlook := app.GetStatus().GetOutlook(); !outlook.GetAt().AsTime().Equal(failsAt.AsTime()) {
+			t.Errorf("its outlook is %v", outlook)
 		}
 		explained, err := z.apps().ExplainApp(context.Background(), &apiv1.GetAppRequest{Name: "web"})
-		if want := "; version 1 failed 2 of 5 times; it is reverted in 1m20s without progress"; err != nil || !strings.HasSuffix(explained.GetSummary(), want) {
+		if want := "; version 1 failed 2 of 5 times; it is reverted in 1m20s unless it makes progress"; err != nil || !strings.HasSuffix(explained.GetSummary(), want) {
 			t.Errorf("explain says %q, %v", explained.GetSummary(), err)
 		}
 	})

@@ -152,7 +152,7 @@ type app struct {
 
 	// What each part alone knows of the app.
 	counts    appCounts
-	rollout   appRollout
+	status    appStatus
 	attempt   appAttempt
 	master    appMaster
 	asks      appAsks

@@ -32,7 +32,7 @@ func (vs *views) make(a *app) *apiv1.App {
 	if !a.ending() {
 		view.Wanted, view.Schedules = vs.desired.count(a), vs.desired.scheduledCounts(a)
 	}
-	view.Rollout = vs.rollouts.view(a, view.GetWanted())
+	view.Status = a.presentStatus(view.GetWanted())
 	a.view.countsAt = time.Time{}
 	instances := vs.instances(a)
 	if awaited := vs.lostNodes(a); awaited != "" {
@@ -59,7 +59,7 @@ func (vs *views) make(a *app) *apiv1.App {
 // inspection.
 func (vs *views) waiting(a *app, view *apiv1.App, instances int) []*apiv1.Waiting {
 	if view.GetState() != apiv1.App_RUNNING || view.GetRunning() != view.GetWanted() || instances != int(view.GetWanted()) ||
-		isProgressing(view.GetRollout()) {
+		isWorking(view.GetStatus()) {
 		return a.waits()
 	}
 	return slices.DeleteFunc(slices.Clone(a.waits()), func(w *apiv1.Waiting) bool { return w.GetInstances() > 0 })

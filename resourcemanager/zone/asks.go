@@ -127,6 +127,11 @@ func (qs *asks) granted(c *container) *masterv1.Ask {
 	return known.GetAsk()
 }
 
+// helpOf is what the master says would help if there is no room for an ask; empty if it knows of nothing.
+func (a *app) helpOf(ask scheduler.AskExplanation) string {
+	return a.asks.byID[ask.Ask].GetAsk().GetHelp()
+}
+
 func (a *app) askCount() int { return len(a.asks.byID) }
 
 func (qs *asks) ended(c *container) { qs.dropSettled(c.app, c.record.GetLease().GetAskId()) }

@@ -31,9 +31,9 @@ var parts = []part{
 			"app.record.Outcome",
 	},
 	{
-		[]string{"rollouts", "appRollout", "rolloutStep", "rolloutHelps"},
-		[]string{"rollouts.go", "versions.go", "strategy.go", "replacements.go", "rolloutwords.go"},
-		"app.record.Spec app.record.Version app.record.Versions app.record.Revised app.record.Rollout " +
+		[]string{"versions", "appStatus", "heldStatus"},
+		[]string{"versions.go", "status.go", "replacements.go"},
+		"app.record.Spec app.record.Version app.record.Versions app.record.Revised app.record.Status " +
 			"app.record.FromVersion",
 	},
 	{

@@ -37,7 +37,7 @@ type desired struct {
 	leases     *leases
 	masters    *masters
 	commands   *commands
-	rollouts   *rollouts
+	versions   *versions
 	explainer  *explainer
 	views      *views
 }
@@ -89,7 +89,7 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 		return nil, err
 	}
 	if request.GetDryRun() {
-		if err := ds.rollouts.planReplacements(a, spec, plan); err != nil {
+		if err := ds.versions.planReplacements(a, spec, plan); err != nil {
 			return nil, err
 		}
 		plan.App = &apiv1.App{Name: spec.GetName(), Queue: spec.GetQueue(), Wanted: wantedInstances(spec), Spec: spec}
@@ -138,7 +138,7 @@ func (ds *desired) create(who peer.User, spec *apiv1.AppSpec) (*app, error) {
 		Id: appID.String(), Name: spec.GetName(), CreatedAt: timestamppb.New(ds.now), Attempt: &storev1.Attempt{}, User: who.Name,
 	})
 	ds.apps.index(a)
-	ds.rollouts.setVersion(a, spec, "deploy")
+	ds.versions.setVersion(a, spec, "deploy")
 	a.record.Generation = 1
 	ds.apps.announce(a)
 	ds.apps.move(a, lifecycle.AppSubmitted, "deployed")
@@ -155,7 +155,7 @@ func (ds *desired) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error 
 	if err != nil {
 		return err
 	}
-	ds.rollouts.change(a, spec, cause)
+	ds.versions.change(a, spec, cause)
 	ds.start(a, cause)
 	ds.changed(a)
 	return nil
@@ -231,7 +231,7 @@ func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.
 	}
 	ds.Emit(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
 		"%s is scaled from %d to %d instances", a.record.GetName(), before, request.GetInstances())})
-	ds.rollouts.setSpec(a, after)
+	ds.versions.setSpec(a, after)
 	ds.noteCounts(a, role.GetName())
 	ds.changed(a)
 	return ds.views.of(a), nil
@@ -272,9 +272,9 @@ func (ds *desired) restart(who peer.User, name string) (*apiv1.App, error) {
 	}
 	switch a.state() {
 	case lifecycle.AppStopped, lifecycle.AppStopping:
-		if !a.underWay() {
-			a.record.RestartBefore = timestamppb.New(ds.now)
-			ds.rollouts.beginAnew(a)
+		a.record.RestartBefore = timestamppb.New(ds.now)
+		if a.attemptState() != lifecycle.AttemptRegistered {
+			ds.versions.forgetStatus(a)
 		}
 	case lifecycle.AppAccepted, lifecycle.AppRunning:
 		a.record.RestartBefore = timestamppb.New(ds.now)
@@ -415,7 +415,7 @@ func (ds *desired) drop(a *app) {
 	for _, c := range sortedContainers(a.containers) {
 		ds.leases.drop(c)
 	}
-	ds.rollouts.forgetVersions(a)
+	ds.versions.forgetVersions(a)
 	ds.commands.appGone(a)
 	ds.masters.forgetMemo(a)
 	ds.Forget(kindApp, a.id.String())
@@ -439,7 +439,7 @@ func (ds *desired) wanted(a *app) *masterv1.Wanted {
 		Removing:      a.state() == lifecycle.AppRemoving,
 		RestartBefore: a.record.GetRestartBefore(),
 	}
-	ds.rollouts.complete(a, wanted)
+	ds.versions.complete(a, wanted)
 	return wanted
 }
 

@@ -58,7 +58,7 @@ type endpoints struct {
 	leases    *leases
 	nodes     *nodes
 	balancers *balancers
-	rollouts  *rollouts
+	versions  *versions
 }
 
 // areUnconfirmed reports whether a balancer has yet to confirm the newest endpoints of an app.
@@ -270,8 +270,8 @@ type confirmation struct {
 	// count of withdrawals is not withdrawal any more.
 	withdrawn  string
 	withdrawal int
-	// step is a step of a rollout that is done.
-	step *rolloutStep
+	// status is what a master says of its work, which counts then.
+	status *heldStatus
 	// stopsAll has every instance of an app stopped, since the app ends.
 	stopsAll bool
 }
@@ -301,8 +301,8 @@ func (es *endpoints) confirmed(number int64) {
 	case then.stopsAll:
 		es.stopAll(a)
 	case a.removed:
-	case then.step != nil:
-		es.rollouts.confirmed(a, *then.step)
+	case then.status != nil:
+		es.versions.confirmed(a, *then.status)
 	case a.instances[then.withdrawn] != nil && a.endpoints.withdrawals[then.withdrawn] == then.withdrawal:
 		response := es.masters.response(a)
 		response.Withdrawn = append(response.Withdrawn, then.withdrawn)

@@ -24,7 +24,6 @@ func (x *explainer) explain(name string) (*apiv1.Explanation, error) {
 	}
 	view := x.views.of(a)
 	e := &apiv1.Explanation{Summary: x.summary(a, view)}
-	helps := x.rollouts.helps(a)
 	for _, ask := range x.scheduler.Explain(a.id, x.now).Asks {
 		if ask.Pending == 0 {
 			continue
@@ -32,7 +31,7 @@ func (x *explainer) explain(name string) (*apiv1.Explanation, error) {
 		o := obstacle(askSubject(ask), int32(ask.Pending), ask)
 		if !x.nodes.anyRegistered() {
 			o.Reason, o.Limit, o.Help = "it waits for capacity: "+noNode, "", noNodeHelp
-		} else if help := helps.of(a.roleOf(o.GetSubject())); help != "" {
+		} else if help := a.helpOf(ask); help != "" {
 			o.Help = help
 		}
 		e.Obstacles = append(e.Obstacles, o)
@@ -42,7 +41,7 @@ func (x *explainer) explain(name string) (*apiv1.Explanation, error) {
 			e.Obstacles = append(e.Obstacles, o)
 		}
 	}
-	e.Obstacles = append(e.Obstacles, x.rollouts.obstacles(view.GetRollout())...)
+	e.Obstacles = append(e.Obstacles, statusObstacles(view.GetStatus())...)
 	e.Obstacles = append(e.Obstacles, x.nodeObstacles(a)...)
 	e.Obstacles = append(e.Obstacles, x.balancers.obstacles(name)...)
 	if a.state() == lifecycle.AppRunning {
@@ -91,7 +90,7 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 	}
 	running, wanted := view.GetRunning(), view.GetWanted()
 	text := fmt.Sprintf("%s is running: %d of %d instances healthy", name, running, wanted)
-	return text + x.rollouts.progress(view.GetRollout())
+	return text + x.versions.progress(view.GetStatus())
 }
 
 // masterObstacle is what stands in the way of the master's container, as the end of a sentence.

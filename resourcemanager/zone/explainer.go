@@ -20,7 +20,7 @@ type explainer struct {
 	balancers *balancers
 	endpoints *endpoints
 	nodes     *nodes
-	rollouts  *rollouts
+	versions  *versions
 	views     *views
 }
 
@@ -87,7 +87,7 @@ func (x *explainer) runningReasons(a *app, r *waiting.Reasons) {
 			x.instanceReason(a, r, name, a.instances[name])
 		}
 	}
-	x.rollouts.reason(a, r)
+	x.versions.statusReason(a, r)
 	for _, o := range x.balancers.obstacles(a.record.GetName()) {
 		r.About(waiting.Cause{Detail: because(o.GetSubject(), o.GetReason())})
 	}
@@ -115,7 +115,6 @@ func (x *explainer) capacityReasons(a *app, r *waiting.Reasons) map[string]bool 
 	known := x.nodes.anyRegistered()
 	var last waiting.Cause
 	var like scheduler.AskExplanation
-	helps := x.rollouts.helps(a)
 	for i, ask := range x.scheduler.Explain(a.id, x.now).Asks {
 		if ask.Pending == 0 || ask.Ask == "" {
 			continue
@@ -123,14 +122,14 @@ func (x *explainer) capacityReasons(a *app, r *waiting.Reasons) map[string]bool 
 		name := askSubject(ask)
 		role := a.roleOf(name)
 		asked[name] = true
-		if i > 0 && last.Role == role && waitAlike(like, ask) {
+		if i > 0 && last.Role == role && waitAlike(like, ask) && a.helpOf(like) == a.helpOf(ask) {
 			r.Of(name, int32(ask.Pending), last)
 			continue
 		}
 		c := x.capacityCause(ask)
 		if !known {
 			c = waiting.Cause{One: "waits for capacity", Many: "wait for capacity", Detail: noNode, Help: noNodeHelp}
-		} else if help := helps.of(role); help != "" {
+		} else if help := a.helpOf(ask); help != "" {
 			c.Help = help
 		}
 		c.Role = role

@@ -97,7 +97,7 @@ func (in Scale) step(z *Core) (any, error)      { return z.desired.scale(in.Who,
 func (in RestartApp) step(z *Core) (any, error) { return z.desired.restart(in.Who, in.App) }
 func (in StopApp) step(z *Core) (any, error)    { return z.desired.stop(in.Who, in.App) }
 func (in RemoveApp) step(z *Core) (any, error)  { return z.desired.remove(in.Who, in.App) }
-func (in Rollback) step(z *Core) (any, error)   { return z.rollouts.rollback(in.Who, in.App, in.Version) }
+func (in Rollback) step(z *Core) (any, error)   { return z.versions.rollback(in.Who, in.App, in.Version) }
 
 func (in StartMaster) step(z *Core) (any, error) { return z.desired.startMaster(in.Who, in.Spec) }
 

@@ -44,7 +44,7 @@ type masters struct {
 	asks      *asks
 	attempts  *attempts
 	desired   *desired
-	rollouts  *rollouts
+	versions  *versions
 	commands  *commands
 	waits     *waits
 	leases    *leases
@@ -221,17 +221,17 @@ func (ms *masters) allocate(bearer string, stream StreamID, request *masterv1.Al
 		a.record.ObservedGeneration = min(observed, a.record.GetGeneration())
 		ms.apps.changed(a)
 	}
-	if rollout := request.GetRollout(); rollout != nil {
-		ms.rollouts.report(a, rollout)
+	if status := request.GetStatus(); status != nil {
+		ms.versions.report(a, status)
 	}
 	if request.Traffic != nil {
 		a.master.wantsTraffic = request.GetTraffic()
 	}
 	for _, note := range request.GetNotes() {
-		ms.rollouts.note(a, note)
+		ms.versions.note(a, note)
 	}
 	if revise := request.GetRevise(); revise != nil {
-		ms.rollouts.revise(a, revise)
+		ms.versions.revise(a, revise)
 	}
 	for _, answer := range request.GetAnswers() {
 		ms.commands.answered(a, answer)

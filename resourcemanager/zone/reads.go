@@ -38,7 +38,7 @@ func (z *Core) App(name string) (*apiv1.App, error) {
 }
 
 // History is the versions that an app has had, and the last attempts of its master.
-func (z *Core) History(name string) (*apiv1.AppHistory, error) { return z.rollouts.history(name) }
+func (z *Core) History(name string) (*apiv1.AppHistory, error) { return z.versions.history(name) }
 
 // Explain says what an app waits for, and what would help.
 func (z *Core) Explain(name string) (*apiv1.Explanation, error) { return z.explainer.explain(name) }

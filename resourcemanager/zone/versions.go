@@ -15,6 +15,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/access"
 )
 
 // keepVersions is how many versions before the present one are kept, and keepBytes how large they may be together: a master
@@ -24,12 +25,52 @@ const (
 	keepBytes    = 2 << 20
 )
 
+// versions are the specs that an app is wanted to have, and was, and what its master says of its work on the present one. The other parts
+// have a spec changed (change, setVersion, setSpec, forgetVersions), pass on what a master reports (report, confirmed, note, revise,
+// forgetStatus), have what it is sent completed (complete), and ask for what people are shown (presentStatus, history, statusReason, progress,
+// planReplacements).
+//
+// A version is a spec with which instances run. It is stable if its master has noted that it came up, and not that it failed.
+type versions struct {
+	*turn
+	access    *access.Rules
+	scheduler *scheduling
+	units     *units
+	apps      *apps
+	damage    *damage
+	desired   *desired
+	endpoints *endpoints
+	leases    *leases
+	explainer *explainer
+	views     *views
+}
+
+// change makes a spec the wanted one, as a new version if instances have to be replaced.
+func (vs *versions) change(a *app, spec *apiv1.AppSpec, cause string) {
+	if specs.NeedsNewInstances(a.record.GetSpec(), spec) {
+		vs.setVersion(a, spec, cause)
+		return
+	}
+	vs.setSpec(a, spec)
+}
+
+// complete adds the versions to what a master is sent.
+func (vs *versions) complete(a *app, wanted *masterv1.Wanted) {
+	r := a.record
+	wanted.Version, wanted.Revised, wanted.FromVersion = r.GetVersion(), r.GetRevised(), r.GetFromVersion()
+	wanted.Versions = make(map[int32]*apiv1.AppSpec, len(r.GetVersions()))
+	for _, version := range r.GetVersions() {
+		wanted.Versions[version.GetVersion()] = version.GetSpec()
+		wanted.Notes = append(wanted.Notes, &masterv1.VersionNote{Version: version.GetVersion(), CameUp: version.GetCameUp(), Failure: version.GetFailure()})
+	}
+}
+
 // setVersion makes a spec the wanted one, as a new version.
-func (rs *rollouts) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
+func (vs *versions) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	r := a.record
 	r.Version++
 	r.Spec, r.Revised, r.FromVersion = spec, false, 0
-	rs.desired.refreshCounts(a)
+	vs.desired.refreshCounts(a)
 	versions := make([]*apiv1.AppHistory_Version, 0, len(r.GetVersions())+1)
 	for _, version := range r.GetVersions() {
 		if version.GetCurrent() {
@@ -39,23 +80,23 @@ func (rs *rollouts) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 		versions = append(versions, version)
 	}
 	r.Versions = append(versions, &apiv1.AppHistory_Version{
-		Version: r.GetVersion(), CreatedAt: timestamppb.New(rs.now), Cause: cause, Spec: spec, Current: true,
+		Version: r.GetVersion(), CreatedAt: timestamppb.New(vs.now), Cause: cause, Spec: spec, Current: true,
 	})
-	rs.saveVersion(a, r.Versions[len(r.Versions)-1])
-	rs.dropVersions(a)
+	vs.saveVersion(a, r.Versions[len(r.Versions)-1])
+	vs.dropVersions(a)
 	if r.GetVersion() > 1 {
-		rs.Emit(&apiv1.Event{Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("version %d of %s is wanted: %s", r.GetVersion(), r.GetName(), cause)})
+		vs.Emit(&apiv1.Event{Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("version %d of %s is wanted: %s", r.GetVersion(), r.GetName(), cause)})
 	}
-	rs.apps.changed(a)
+	vs.apps.changed(a)
 }
 
 // saveVersion stores a version.
-func (rs *rollouts) saveVersion(a *app, version *apiv1.AppHistory_Version) {
-	rs.Save(kindVersion, versionKey(a, version), &storev1.Version{AppId: a.id.String(), Version: version})
+func (vs *versions) saveVersion(a *app, version *apiv1.AppHistory_Version) {
+	vs.Save(kindVersion, versionKey(a, version), &storev1.Version{AppId: a.id.String(), Version: version})
 }
 
 // dropVersions forgets the oldest versions if there are too many, or they are too large. The newest stable version stays.
-func (rs *rollouts) dropVersions(a *app) {
+func (vs *versions) dropVersions(a *app) {
 	var good int32
 	for _, version := range a.record.GetVersions() {
 		if stable(version) {
@@ -71,16 +112,16 @@ func (rs *rollouts) dropVersions(a *app) {
 			kept = append(kept, version)
 			continue
 		}
-		rs.Forget(kindVersion, versionKey(a, version))
+		vs.Forget(kindVersion, versionKey(a, version))
 	}
 	slices.Reverse(kept)
 	a.record.Versions = kept
 }
 
 // forgetVersions forgets the versions of an app that is gone.
-func (rs *rollouts) forgetVersions(a *app) {
+func (vs *versions) forgetVersions(a *app) {
 	for _, version := range a.record.GetVersions() {
-		rs.Forget(kindVersion, versionKey(a, version))
+		vs.Forget(kindVersion, versionKey(a, version))
 	}
 }
 
@@ -103,20 +144,20 @@ func withoutVersions(record *storev1.App) *storev1.App {
 }
 
 // setSpec changes the wanted spec without a new version.
-func (rs *rollouts) setSpec(a *app, spec *apiv1.AppSpec) {
+func (vs *versions) setSpec(a *app, spec *apiv1.AppSpec) {
 	r := a.record
 	r.Spec = spec
-	rs.desired.refreshCounts(a)
+	vs.desired.refreshCounts(a)
 	r.Versions = slices.Clone(r.GetVersions())
 	last := proto.CloneOf(r.GetVersions()[len(r.GetVersions())-1])
 	last.Spec = spec
 	r.Versions[len(r.GetVersions())-1] = last
-	rs.saveVersion(a, last)
-	rs.apps.changed(a)
+	vs.saveVersion(a, last)
+	vs.apps.changed(a)
 }
 
 // note stores in the history what became of a version that is kept.
-func (rs *rollouts) note(a *app, note *masterv1.VersionNote) {
+func (vs *versions) note(a *app, note *masterv1.VersionNote) {
 	r := a.record
 	i := slices.IndexFunc(r.GetVersions(), func(v *apiv1.AppHistory_Version) bool { return v.GetVersion() == note.GetVersion() })
 	if i < 0 {
@@ -130,9 +171,9 @@ func (rs *rollouts) note(a *app, note *masterv1.VersionNote) {
 	noted.CameUp, noted.Failure = cameUp, note.GetFailure()
 	r.Versions = slices.Clone(r.GetVersions())
 	r.Versions[i] = noted
-	rs.saveVersion(a, noted)
-	rs.desired.notifyMaster(a) // it goes by the notes when it revises
-	rs.apps.changed(a)
+	vs.saveVersion(a, noted)
+	vs.desired.notifyMaster(a) // it goes by the notes when it revises
+	vs.apps.changed(a)
 }
 
 // stable reports whether a version has succeeded, and has not failed since.
@@ -140,8 +181,8 @@ func stable(version *apiv1.AppHistory_Version) bool {
 	return version.GetCameUp() && version.GetFailure() == ""
 }
 
-func (rs *rollouts) rollback(who peer.User, name string, version int32) (*apiv1.App, error) {
-	a, err := rs.apps.changeable(who, name, "roll back")
+func (vs *versions) rollback(who peer.User, name string, version int32) (*apiv1.App, error) {
+	a, err := vs.apps.changeable(who, name, "roll back")
 	if err != nil {
 		return nil, err
 	}
@@ -160,18 +201,18 @@ func (rs *rollouts) rollback(who peer.User, name string, version int32) (*apiv1.
 		return nil, fmt.Errorf("%s runs what version %d says already: %w", name, old.GetVersion(), errdefs.ErrFailedPrecondition)
 	}
 	if spec.GetQueue() != a.record.GetSpec().GetQueue() {
-		if err := rs.access.MaySubmit(who, spec.GetQueue()); err != nil {
+		if err := vs.access.MaySubmit(who, spec.GetQueue()); err != nil {
 			return nil, err
 		}
 	}
-	if err := rs.apps.checkClaims(spec); err != nil {
+	if err := vs.apps.checkClaims(spec); err != nil {
 		return nil, err
 	}
-	if err := rs.desired.replaceSpec(a, spec, fmt.Sprintf("rollback to %d", old.GetVersion())); err != nil {
+	if err := vs.desired.replaceSpec(a, spec, fmt.Sprintf("rollback to %d", old.GetVersion())); err != nil {
 		return nil, err
 	}
-	rs.repeats(a, old)
-	return rs.views.of(a), nil
+	vs.repeats(a, old)
+	return vs.views.of(a), nil
 }
 
 // earlier finds the newest stable version before the present one that needs other instances. If the master never reports what became of
@@ -205,14 +246,10 @@ func (a *app) version(number int32) (*apiv1.AppHistory_Version, error) {
 		a.record.GetName(), number, a.record.GetName(), errdefs.ErrNotFound)
 }
 
-// withCountsOf is the old spec with the counts of the present one: an earlier program is wanted again, and not an earlier load. The
-// strategy of its own rollout does not count any more.
+// withCountsOf is the old spec with the counts of the present one: an earlier program is wanted again, and not an earlier load.
 func withCountsOf(present, old *apiv1.AppSpec) *apiv1.AppSpec {
 	spec := proto.CloneOf(old)
 	for _, role := range spec.GetRoles() {
-		if role.GetUpdate() != nil {
-			role.Update.Once = nil
-		}
 		for _, now := range present.GetRoles() {
 			if now.GetName() == role.GetName() {
 				role.Instances = now.GetInstances()
@@ -223,74 +260,74 @@ func withCountsOf(present, old *apiv1.AppSpec) *apiv1.AppSpec {
 }
 
 // revise makes an earlier version the wanted one again, because the master wants it.
-func (rs *rollouts) revise(a *app, revise *masterv1.Revise) {
+func (vs *versions) revise(a *app, revise *masterv1.Revise) {
 	r := a.record
 	if revise.GetVersion() != r.GetVersion() || revise.GetToVersion() == r.GetVersion() || a.ending() {
 		return // something else is wanted by now
 	}
 	earlier, err := a.version(revise.GetToVersion())
 	if err == nil {
-		err = rs.desired.replaceSpec(a, withCountsOf(r.GetSpec(), earlier.GetSpec()), revise.GetCause())
+		err = vs.desired.replaceSpec(a, withCountsOf(r.GetSpec(), earlier.GetSpec()), revise.GetCause())
 	}
 	if err != nil {
-		rs.Emit(&apiv1.Event{
+		vs.Emit(&apiv1.Event{
 			Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(),
 			Message: fmt.Sprintf("the application master of %s cannot have version %d again (%s): %v", r.GetName(), revise.GetToVersion(), revise.GetCause(), err),
 		})
 		return
 	}
 	r.Revised = true
-	rs.repeats(a, earlier)
+	vs.repeats(a, earlier)
 }
 
 // repeats notes that the present version has the spec of an earlier one.
-func (rs *rollouts) repeats(a *app, earlier *apiv1.AppHistory_Version) {
+func (vs *versions) repeats(a *app, earlier *apiv1.AppHistory_Version) {
 	a.record.FromVersion = earlier.GetVersion()
-	rs.desired.notifyMaster(a)
-	rs.apps.changed(a)
+	vs.desired.notifyMaster(a)
+	vs.apps.changed(a)
 }
 
 // load gives every app its versions, which are read in the order of their numbers, and the spec of the last one.
-func (rs *rollouts) load(stored Records) error {
+func (vs *versions) load(stored Records) error {
 	err := loadRecords(stored, kindVersion, func(record *storev1.Version) error {
-		if a := rs.apps.ofRecord(record.GetAppId()); a != nil {
+		if a := vs.apps.ofRecord(record.GetAppId()); a != nil {
 			record.Version.Current = record.GetVersion().GetVersion() == a.record.GetVersion()
 			a.record.Versions = append(a.record.Versions, record.GetVersion())
 			a.record.Spec = record.GetVersion().GetSpec()
 		}
 		return nil
 	})
-	for _, a := range rs.apps.sorted() {
+	for _, a := range vs.apps.sorted() {
 		versions := a.record.GetVersions()
 		if len(versions) > 0 && versions[len(versions)-1].GetCurrent() {
 			continue
 		}
 		lost := fmt.Errorf("version %d of app %s is not there", a.record.GetVersion(), a.record.GetName())
-		if err = errors.Join(err, rs.damage.tolerate(lost)); err != nil {
+		if err = errors.Join(err, vs.damage.tolerate(lost)); err != nil {
 			return err
 		}
-		rs.fallBack(a)
+		vs.fallBack(a)
 	}
 	return err
 }
 
 // fallBack makes the newest version that is there the present one, if the record of the present one was lost. Without any version the app
 // counts as lost.
-func (rs *rollouts) fallBack(a *app) {
+func (vs *versions) fallBack(a *app) {
 	versions := a.record.GetVersions()
 	if len(versions) == 0 {
-		rs.apps.remove(a)
-		rs.Forget(kindApp, a.id.String())
+		vs.apps.remove(a)
+		vs.Forget(kindApp, a.id.String())
 		return
 	}
 	newest := versions[len(versions)-1]
 	newest.Current = true
 	a.record.Version, a.record.Spec = newest.GetVersion(), newest.GetSpec()
-	rs.Save(kindApp, a.id.String(), a.record)
+	vs.Save(kindApp, a.id.String(), a.record)
 }
 
-func (rs *rollouts) history(name string) (*apiv1.AppHistory, error) {
-	a, err := rs.apps.named(name)
+func (vs *versions) history(name string) (*apiv1.AppHistory, error) {
+	a, err := vs.apps.named(name)
 	if err != nil {
 		return nil, err
 	}

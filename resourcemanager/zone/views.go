@@ -39,7 +39,7 @@ type views struct {
 	*turn
 	apps     *apps
 	desired  *desired
-	rollouts *rollouts
+	versions *versions
 	nodes    *nodes
 	// byStream are the apps by the streams of those who watch them.
 	byStream map[StreamID]*app

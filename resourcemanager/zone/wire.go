@@ -24,11 +24,11 @@ func newCore(settled config, lastEvent int64) *Core {
 	})
 	z.wireApps(record)
 	z.wireNodes(record)
-	z.views = views{turn: t, apps: &z.apps, desired: &z.desired, rollouts: &z.rollouts, nodes: &z.nodes, byStream: map[StreamID]*app{}}
+	z.views = views{turn: t, apps: &z.apps, desired: &z.desired, versions: &z.versions, nodes: &z.nodes, byStream: map[StreamID]*app{}}
 	z.waits = waits{turn: t, apps: &z.apps, explainer: &z.explainer, masters: &z.masters, nodes: &z.nodes}
 	z.explainer = explainer{
 		turn: t, scheduler: &z.scheduler, apps: &z.apps, balancers: &z.balancers, endpoints: &z.endpoints, nodes: &z.nodes,
-		rollouts: &z.rollouts, views: &z.views,
+		versions: &z.versions, views: &z.views,
 	}
 	return z
 }
@@ -42,10 +42,10 @@ func (z *Core) wireApps(record *storev1.Zone) {
 	}
 	z.desired = desired{
 		turn: t, access: &z.access, scheduler: &z.scheduler, apps: &z.apps, asks: &z.asks, attempts: &z.attempts, endpoints: &z.endpoints,
-		frameworks: &z.frameworks, leases: &z.leases, masters: &z.masters, commands: &z.commands, rollouts: &z.rollouts,
+		frameworks: &z.frameworks, leases: &z.leases, masters: &z.masters, commands: &z.commands, versions: &z.versions,
 		explainer: &z.explainer, views: &z.views,
 	}
-	z.rollouts = rollouts{
+	z.versions = versions{
 		turn: t, access: &z.access, scheduler: &z.scheduler, units: &z.units, apps: &z.apps, damage: &z.damage, desired: &z.desired,
 		endpoints: &z.endpoints, leases: &z.leases, explainer: &z.explainer, views: &z.views,
 	}
@@ -55,12 +55,12 @@ func (z *Core) wireApps(record *storev1.Zone) {
 	}
 	z.asks = asks{turn: t, scheduler: &z.scheduler, apps: &z.apps, attempts: &z.attempts}
 	z.masters = masters{
-		turn: t, config: &z.config, apps: &z.apps, asks: &z.asks, attempts: &z.attempts, desired: &z.desired, rollouts: &z.rollouts, waits: &z.waits, leases: &z.leases, endpoints: &z.endpoints, nodes: &z.nodes,
+		turn: t, config: &z.config, apps: &z.apps, asks: &z.asks, attempts: &z.attempts, desired: &z.desired, versions: &z.versions, waits: &z.waits, leases: &z.leases, endpoints: &z.endpoints, nodes: &z.nodes,
 		damage: &z.damage, byStream: map[StreamID]*app{}, commands: &z.commands,
 	}
 	z.commands = commands{turn: t, apps: &z.apps, masters: &z.masters, views: &z.views, open: map[id.App][]openCommand{}}
 	z.endpoints = endpoints{
-		turn: t, apps: &z.apps, masters: &z.masters, leases: &z.leases, nodes: &z.nodes, balancers: &z.balancers, rollouts: &z.rollouts,
+		turn: t, apps: &z.apps, masters: &z.masters, leases: &z.leases, nodes: &z.nodes, balancers: &z.balancers, versions: &z.versions,
 	}
 	z.balancers = balancers{
 		turn: t, record: &storev1.Balancers{},

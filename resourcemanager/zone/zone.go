@@ -50,7 +50,7 @@ type Core struct {
 type appParts struct {
 	apps      apps
 	desired   desired
-	rollouts  rollouts
+	versions  versions
 	attempts  attempts
 	asks      asks
 	masters   masters

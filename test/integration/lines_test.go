@@ -220,17 +220,17 @@ stop: {drain: 0s}
 			d.shell("curl", "-sS", fmt.Sprintf("http://%s:%d/sick", instance.Address, instance.Port))
 		}
 	}
-	for deadline := time.Now().Add(2 * time.Minute); app.Rollout.State != "REVERTED"; {
+	for deadline := time.Now().Add(2 * time.Minute); app.Status.Detail.State != "REVERTED"; {
 		if time.Now().After(deadline) {
-			t.Fatalf("the canary answers with errors, and its rollout is %+v", app.Rollout)
+			t.Fatalf("the canary answers with errors, and its rollout is %+v", app.Status)
 		}
 		_ = exec.Command("curl", "-sS", "-H", "Host: web.example.test", "http://"+front+"/healthz").Run()
 		if app, err = d.App(d.ctx, "web"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if !strings.Contains(app.Rollout.Reason, "answers of version 2 were errors, at most 20 % may be") {
-		t.Errorf("the reason is %q", app.Rollout.Reason)
+	if !strings.Contains(app.Status.Detail.Reason, "answers of version 2 were errors, at most 20 % may be") {
+		t.Errorf("the reason is %q", app.Status.Detail.Reason)
 	}
 	if share := d.share(front, "1", 50); share != 100 {
 		t.Errorf("after the revert %.1f %% of the requests are answered by version 1", share)

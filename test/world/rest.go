@@ -72,7 +72,7 @@ func (l *laws) restless(m *manager, app *apiv1.App) string {
 		return fmt.Sprintf("of %s run %d of %d instances, and there are %d: %v", name, app.GetRunning(), app.GetWanted(), len(app.GetInstances()), app.GetWaiting())
 	case app.GetObservedGeneration() != app.GetGeneration():
 		return fmt.Sprintf("the master of %s has acted on generation %d of %d", name, app.GetObservedGeneration(), app.GetGeneration())
-	case app.GetRollout().GetState() == apiv1.Rollout_PROGRESSING:
+	case app.GetStatus().GetState() == apiv1.MasterStatus_WORKING:
 		return fmt.Sprintf("%s is still rolled out", name)
 	}
 	endpoints := m.registry.services[name]

@@ -250,7 +250,10 @@ type App struct {
 		ContainerID string
 	}
 	Instances []Instance
-	Rollout   struct{ State, Reason string }
+	// Status is what the application master says; its detail is the rollout.
+	Status struct {
+		Detail struct{ State, Reason string }
+	}
 }
 
 // Instance is one instance of an App.

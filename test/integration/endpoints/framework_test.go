@@ -216,7 +216,7 @@ func TestAFrameworksNginxServesWithoutItsCompanion(t *testing.T) {
 	z.refused(strings.Replace(edgeManifest, "minHealthy: 0s", "minHealthy: 0s, deadline: 2s", 1), z.Address, 1)
 	z.until("the configuration before", func() bool {
 		app, err := z.App(z.ctx, "edge")
-		return err == nil && app.Rollout.State == "REVERTED" && app.Running == 1
+		return err == nil && app.Status.Detail.State == "REVERTED" && app.Running == 1
 	})
 	check("a configuration that cannot be")
 	l.stop()

@@ -595,62 +595,61 @@ func (Instance_State) EnumDescriptor() ([]byte, []int) {
 	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12, 0}
 }
 
-type Rollout_State int32
+type MasterStatus_State int32
 
 const (
-	// No change is under way.
-	Rollout_NONE        Rollout_State = 0
-	Rollout_PROGRESSING Rollout_State = 1
-	Rollout_DONE        Rollout_State = 2
-	Rollout_PAUSED      Rollout_State = 3
-	Rollout_FAILED      Rollout_State = 4
-	Rollout_REVERTED    Rollout_State = 5
+	// It has no such work.
+	MasterStatus_NONE MasterStatus_State = 0
+	// The work goes on.
+	MasterStatus_WORKING MasterStatus_State = 1
+	// It goes on when a person says so.
+	MasterStatus_WAITING MasterStatus_State = 2
+	MasterStatus_DONE    MasterStatus_State = 3
+	MasterStatus_FAILED  MasterStatus_State = 4
 )
 
-// Enum value maps for Rollout_State.
+// Enum value maps for MasterStatus_State.
 var (
-	Rollout_State_name = map[int32]string{
+	MasterStatus_State_name = map[int32]string{
 		0: "NONE",
-		1: "PROGRESSING",
-		2: "DONE",
-		3: "PAUSED",
+		1: "WORKING",
+		2: "WAITING",
+		3: "DONE",
 		4: "FAILED",
-		5: "REVERTED",
 	}
-	Rollout_State_value = map[string]int32{
-		"NONE":        0,
-		"PROGRESSING": 1,
-		"DONE":        2,
-		"PAUSED":      3,
-		"FAILED":      4,
-		"REVERTED":    5,
+	MasterStatus_State_value = map[string]int32{
+		"NONE":    0,
+		"WORKING": 1,
+		"WAITING": 2,
+		"DONE":    3,
+		"FAILED":  4,
 	}
 )
 
-func (x Rollout_State) Enum() *Rollout_State {
-	p := new(Rollout_State)
+func (x MasterStatus_State) Enum() *MasterStatus_State {
+	p := new(MasterStatus_State)
 	*p = x
 	return p
 }
 
-func (x Rollout_State) String() string {
+func (x MasterStatus_State) String() string {
 	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
 }
 
-func (Rollout_State) Descriptor() protoreflect.EnumDescriptor {
+func (MasterStatus_State) Descriptor() protoreflect.EnumDescriptor {
 	return file_mammoth_api_v1_app_proto_enumTypes[10].Descriptor()
 }
 
-func (Rollout_State) Type() protoreflect.EnumType {
+func (MasterStatus_State) Type() protoreflect.EnumType {
 	return &file_mammoth_api_v1_app_proto_enumTypes[10]
 }
 
-func (x Rollout_State) Number() protoreflect.EnumNumber {
+func (x MasterStatus_State) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
-// Deprecated: Use Rollout_State.Descriptor instead.
-func (Rollout_State) EnumDescriptor() ([]byte, []int) {
+// Deprecated: Use MasterStatus_State.Descriptor instead.
+func (MasterStatus_State) EnumDescriptor() ([]byte, []int) {
 	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13, 0}
 }
 
@@ -711,7 +710,7 @@ func (x RoleDiff_Effect) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RoleDiff_Effect.Descriptor instead.
 func (RoleDiff_Effect) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // AppSpec is an app's manifest.
@@ -1514,8 +1513,9 @@ type App struct {
 	Running   int32       `protobuf:"varint,6,opt,name=running,proto3" json:"running,omitempty"`
 	Version   int32       `protobuf:"varint,7,opt,name=version,proto3" json:"version,omitempty"`
 	Instances []*Instance `protobuf:"bytes,8,rep,name=instances,proto3" json:"instances,omitempty"`
-	Rollout   *Rollout    `protobuf:"bytes,9,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	Master    *Master     `protobuf:"bytes,10,opt,name=master,proto3" json:"master,omitempty"`
+	// What the application master says of its work.
+	Status *MasterStatus `protobuf:"bytes,9,opt,name=status,proto3" json:"status,omitempty"`
+	Master *Master       `protobuf:"bytes,10,opt,name=master,proto3" json:"master,omitempty"`
 	// Why it is in this state, one sentence; may be empty.
 	Reason    string                 `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
@@ -1623,9 +1623,9 @@ func (x *App) GetInstances() []*Instance {
 	return nil
 }
 
-func (x *App) GetRollout() *Rollout {
+func (x *App) GetStatus() *MasterStatus {
 	if x != nil {
-		return x.Rollout
+		return x.Status
 	}
 	return nil
 }
@@ -2132,41 +2132,43 @@ func (x *Instance) GetFailures() int32 {
 	return 0
 }
 
-type Rollout struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	State   Rollout_State          `protobuf:"varint,1,opt,name=state,proto3,enum=mammoth.api.v1.Rollout_State" json:"state,omitempty"`
-	Version int32                  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	Updated int32                  `protobuf:"varint,3,opt,name=updated,proto3" json:"updated,omitempty"`
-	Total   int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
-	Reason  string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The share of requests that the new version is given, in percent.
-	Percent int32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
-	// While it is judged: how many failures of the version count so far, and with how many it has failed.
-	Failures    int32 `protobuf:"varint,7,opt,name=failures,proto3" json:"failures,omitempty"`
-	MaxFailures int32 `protobuf:"varint,8,opt,name=max_failures,json=maxFailures,proto3" json:"max_failures,omitempty"`
-	// When it has failed if nothing changes: unless it makes progress by then or, with as many failures as max_failures, unless a node
-	// turns out to be to blame. Unset while nothing of that passes.
-	FailsAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=fails_at,json=failsAt,proto3" json:"fails_at,omitempty"`
-	// The version before is brought back if it fails.
-	Reverts       bool `protobuf:"varint,10,opt,name=reverts,proto3" json:"reverts,omitempty"`
+// MasterStatus is what an app's application master says of its work on a version of the app.
+type MasterStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	State MasterStatus_State     `protobuf:"varint,1,opt,name=state,proto3,enum=mammoth.api.v1.MasterStatus_State" json:"state,omitempty"`
+	// The version of the app that the work is for.
+	Version int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// How far it is, one sentence: "2 of 3 instances are at version 4". May be empty.
+	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	// Why it waits or has failed, or what went wrong before it was done, one sentence; may be empty.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What a person could do about it, one sentence; may be empty.
+	Help string `protobuf:"bytes,5,opt,name=help,proto3" json:"help,omitempty"`
+	// How much of the work is done, and how much it is in all, in units of the master's.
+	Done  int32 `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`
+	Total int32 `protobuf:"varint,7,opt,name=total,proto3" json:"total,omitempty"`
+	// What happens unless something changes. Unset if nothing does.
+	Outlook *Outlook `protobuf:"bytes,8,opt,name=outlook,proto3" json:"outlook,omitempty"`
+	// The same in the master's own terms, for whoever knows it: of an app of DynamicDeploy a mammoth.dynamicdeploy.v1.Rollout.
+	Detail        *anypb.Any `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Rollout) Reset() {
-	*x = Rollout{}
+func (x *MasterStatus) Reset() {
+	*x = MasterStatus{}
 	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Rollout) String() string {
+func (x *MasterStatus) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Rollout) ProtoMessage() {}
+func (*MasterStatus) ProtoMessage() {}
 
-func (x *Rollout) ProtoReflect() protoreflect.Message {
+func (x *MasterStatus) ProtoReflect() protoreflect.Message {
 	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -2178,79 +2180,134 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
-func (*Rollout) Descriptor() ([]byte, []int) {
+// Deprecated: Use MasterStatus.ProtoReflect.Descriptor instead.
+func (*MasterStatus) Descriptor() ([]byte, []int) {
 	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *Rollout) GetState() Rollout_State {
+func (x *MasterStatus) GetState() MasterStatus_State {
 	if x != nil {
 		return x.State
 	}
-	return Rollout_NONE
+	return MasterStatus_NONE
 }
 
-func (x *Rollout) GetVersion() int32 {
+func (x *MasterStatus) GetVersion() int32 {
 	if x != nil {
 		return x.Version
 	}
 	return 0
 }
 
-func (x *Rollout) GetUpdated() int32 {
+func (x *MasterStatus) GetText() string {
 	if x != nil {
-		return x.Updated
+		return x.Text
 	}
-	return 0
+	return ""
 }
 
-func (x *Rollout) GetTotal() int32 {
-	if x != nil {
-		return x.Total
-	}
-	return 0
-}
-
-func (x *Rollout) GetReason() string {
+func (x *MasterStatus) GetReason() string {
 	if x != nil {
 		return x.Reason
 	}
 	return ""
 }
 
-func (x *Rollout) GetPercent() int32 {
+func (x *MasterStatus) GetHelp() string {
 	if x != nil {
-		return x.Percent
+		return x.Help
+	}
+	return ""
+}
+
+func (x *MasterStatus) GetDone() int32 {
+	if x != nil {
+		return x.Done
 	}
 	return 0
 }
 
-func (x *Rollout) GetFailures() int32 {
+func (x *MasterStatus) GetTotal() int32 {
 	if x != nil {
-		return x.Failures
+		return x.Total
 	}
 	return 0
 }
 
-func (x *Rollout) GetMaxFailures() int32 {
+func (x *MasterStatus) GetOutlook() *Outlook {
 	if x != nil {
-		return x.MaxFailures
-	}
-	return 0
-}
-
-func (x *Rollout) GetFailsAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.FailsAt
+		return x.Outlook
 	}
 	return nil
 }
 
-func (x *Rollout) GetReverts() bool {
+func (x *MasterStatus) GetDetail() *anypb.Any {
 	if x != nil {
-		return x.Reverts
+		return x.Detail
 	}
-	return false
+	return nil
+}
+
+// Outlook is what happens at a known time: "version 4 is reverted" at 10:31:20 unless "it makes progress".
+type Outlook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Text  string                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	At    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// Empty: unless anything changes.
+	Unless        string `protobuf:"bytes,3,opt,name=unless,proto3" json:"unless,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Outlook) Reset() {
+	*x = Outlook{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outlook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outlook) ProtoMessage() {}
+
+func (x *Outlook) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outlook.ProtoReflect.Descriptor instead.
+func (*Outlook) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Outlook) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Outlook) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Outlook) GetUnless() string {
+	if x != nil {
+		return x.Unless
+	}
+	return ""
 }
 
 // DeployRequest has a spec or a manifest.
@@ -2276,7 +2333,7 @@ type DeployRequest struct {
 
 func (x *DeployRequest) Reset() {
 	*x = DeployRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +2345,7 @@ func (x *DeployRequest) String() string {
 func (*DeployRequest) ProtoMessage() {}
 
 func (x *DeployRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +2358,7 @@ func (x *DeployRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployRequest.ProtoReflect.Descriptor instead.
 func (*DeployRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{14}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeployRequest) GetSpec() *AppSpec {
@@ -2363,7 +2420,7 @@ type ManifestMistakes struct {
 
 func (x *ManifestMistakes) Reset() {
 	*x = ManifestMistakes{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2432,7 @@ func (x *ManifestMistakes) String() string {
 func (*ManifestMistakes) ProtoMessage() {}
 
 func (x *ManifestMistakes) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2445,7 @@ func (x *ManifestMistakes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestMistakes.ProtoReflect.Descriptor instead.
 func (*ManifestMistakes) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ManifestMistakes) GetMistakes() []*ManifestMistakes_Mistake {
@@ -2415,7 +2472,7 @@ type DeployResponse struct {
 
 func (x *DeployResponse) Reset() {
 	*x = DeployResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2427,7 +2484,7 @@ func (x *DeployResponse) String() string {
 func (*DeployResponse) ProtoMessage() {}
 
 func (x *DeployResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2440,7 +2497,7 @@ func (x *DeployResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployResponse.ProtoReflect.Descriptor instead.
 func (*DeployResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeployResponse) GetApp() *App {
@@ -2491,7 +2548,7 @@ type AppDiff struct {
 
 func (x *AppDiff) Reset() {
 	*x = AppDiff{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2560,7 @@ func (x *AppDiff) String() string {
 func (*AppDiff) ProtoMessage() {}
 
 func (x *AppDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2573,7 @@ func (x *AppDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppDiff.ProtoReflect.Descriptor instead.
 func (*AppDiff) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AppDiff) GetFields() []*FieldDiff {
@@ -2546,7 +2603,7 @@ type RoleDiff struct {
 
 func (x *RoleDiff) Reset() {
 	*x = RoleDiff{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2558,7 +2615,7 @@ func (x *RoleDiff) String() string {
 func (*RoleDiff) ProtoMessage() {}
 
 func (x *RoleDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2571,7 +2628,7 @@ func (x *RoleDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleDiff.ProtoReflect.Descriptor instead.
 func (*RoleDiff) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RoleDiff) GetRole() string {
@@ -2609,7 +2666,7 @@ type FieldDiff struct {
 
 func (x *FieldDiff) Reset() {
 	*x = FieldDiff{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2621,7 +2678,7 @@ func (x *FieldDiff) String() string {
 func (*FieldDiff) ProtoMessage() {}
 
 func (x *FieldDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2634,7 +2691,7 @@ func (x *FieldDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldDiff.ProtoReflect.Descriptor instead.
 func (*FieldDiff) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FieldDiff) GetKey() string {
@@ -2677,7 +2734,7 @@ type PlannedReplacement struct {
 
 func (x *PlannedReplacement) Reset() {
 	*x = PlannedReplacement{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2746,7 @@ func (x *PlannedReplacement) String() string {
 func (*PlannedReplacement) ProtoMessage() {}
 
 func (x *PlannedReplacement) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2759,7 @@ func (x *PlannedReplacement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedReplacement.ProtoReflect.Descriptor instead.
 func (*PlannedReplacement) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PlannedReplacement) GetRole() string {
@@ -2757,7 +2814,7 @@ type PlannedPlacement struct {
 
 func (x *PlannedPlacement) Reset() {
 	*x = PlannedPlacement{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +2826,7 @@ func (x *PlannedPlacement) String() string {
 func (*PlannedPlacement) ProtoMessage() {}
 
 func (x *PlannedPlacement) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +2839,7 @@ func (x *PlannedPlacement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedPlacement.ProtoReflect.Descriptor instead.
 func (*PlannedPlacement) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{21}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PlannedPlacement) GetInstance() string {
@@ -2809,7 +2866,7 @@ type ListAppsRequest struct {
 
 func (x *ListAppsRequest) Reset() {
 	*x = ListAppsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2821,7 +2878,7 @@ func (x *ListAppsRequest) String() string {
 func (*ListAppsRequest) ProtoMessage() {}
 
 func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2834,7 +2891,7 @@ func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{22}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListAppsRequest) GetQueue() string {
@@ -2853,7 +2910,7 @@ type ListAppsResponse struct {
 
 func (x *ListAppsResponse) Reset() {
 	*x = ListAppsResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2865,7 +2922,7 @@ func (x *ListAppsResponse) String() string {
 func (*ListAppsResponse) ProtoMessage() {}
 
 func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2878,7 +2935,7 @@ func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppsResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListAppsResponse) GetApps() []*App {
@@ -2897,7 +2954,7 @@ type GetAppRequest struct {
 
 func (x *GetAppRequest) Reset() {
 	*x = GetAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +2966,7 @@ func (x *GetAppRequest) String() string {
 func (*GetAppRequest) ProtoMessage() {}
 
 func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +2979,7 @@ func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAppRequest.ProtoReflect.Descriptor instead.
 func (*GetAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetAppRequest) GetName() string {
@@ -2944,7 +3001,7 @@ type AppManifest struct {
 
 func (x *AppManifest) Reset() {
 	*x = AppManifest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2956,7 +3013,7 @@ func (x *AppManifest) String() string {
 func (*AppManifest) ProtoMessage() {}
 
 func (x *AppManifest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2969,7 +3026,7 @@ func (x *AppManifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppManifest.ProtoReflect.Descriptor instead.
 func (*AppManifest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AppManifest) GetManifest() string {
@@ -2998,7 +3055,7 @@ type ScaleAppRequest struct {
 
 func (x *ScaleAppRequest) Reset() {
 	*x = ScaleAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3067,7 @@ func (x *ScaleAppRequest) String() string {
 func (*ScaleAppRequest) ProtoMessage() {}
 
 func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3080,7 @@ func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleAppRequest.ProtoReflect.Descriptor instead.
 func (*ScaleAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ScaleAppRequest) GetName() string {
@@ -3056,7 +3113,7 @@ type RestartAppRequest struct {
 
 func (x *RestartAppRequest) Reset() {
 	*x = RestartAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3068,7 +3125,7 @@ func (x *RestartAppRequest) String() string {
 func (*RestartAppRequest) ProtoMessage() {}
 
 func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3081,7 +3138,7 @@ func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartAppRequest.ProtoReflect.Descriptor instead.
 func (*RestartAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RestartAppRequest) GetName() string {
@@ -3100,7 +3157,7 @@ type StopAppRequest struct {
 
 func (x *StopAppRequest) Reset() {
 	*x = StopAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3112,7 +3169,7 @@ func (x *StopAppRequest) String() string {
 func (*StopAppRequest) ProtoMessage() {}
 
 func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3125,7 +3182,7 @@ func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAppRequest.ProtoReflect.Descriptor instead.
 func (*StopAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StopAppRequest) GetName() string {
@@ -3144,7 +3201,7 @@ type RemoveAppRequest struct {
 
 func (x *RemoveAppRequest) Reset() {
 	*x = RemoveAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3156,7 +3213,7 @@ func (x *RemoveAppRequest) String() string {
 func (*RemoveAppRequest) ProtoMessage() {}
 
 func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3169,7 +3226,7 @@ func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveAppRequest.ProtoReflect.Descriptor instead.
 func (*RemoveAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RemoveAppRequest) GetName() string {
@@ -3190,7 +3247,7 @@ type RollbackAppRequest struct {
 
 func (x *RollbackAppRequest) Reset() {
 	*x = RollbackAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3202,7 +3259,7 @@ func (x *RollbackAppRequest) String() string {
 func (*RollbackAppRequest) ProtoMessage() {}
 
 func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3215,7 +3272,7 @@ func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackAppRequest.ProtoReflect.Descriptor instead.
 func (*RollbackAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RollbackAppRequest) GetName() string {
@@ -3245,7 +3302,7 @@ type StartMasterRequest struct {
 
 func (x *StartMasterRequest) Reset() {
 	*x = StartMasterRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +3314,7 @@ func (x *StartMasterRequest) String() string {
 func (*StartMasterRequest) ProtoMessage() {}
 
 func (x *StartMasterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +3327,7 @@ func (x *StartMasterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartMasterRequest.ProtoReflect.Descriptor instead.
 func (*StartMasterRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StartMasterRequest) GetName() string {
@@ -3309,7 +3366,7 @@ type StartMasterResponse struct {
 
 func (x *StartMasterResponse) Reset() {
 	*x = StartMasterResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3321,7 +3378,7 @@ func (x *StartMasterResponse) String() string {
 func (*StartMasterResponse) ProtoMessage() {}
 
 func (x *StartMasterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3334,7 +3391,7 @@ func (x *StartMasterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartMasterResponse.ProtoReflect.Descriptor instead.
 func (*StartMasterResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StartMasterResponse) GetAppId() string {
@@ -3376,7 +3433,7 @@ type CommandAppRequest struct {
 
 func (x *CommandAppRequest) Reset() {
 	*x = CommandAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3388,7 +3445,7 @@ func (x *CommandAppRequest) String() string {
 func (*CommandAppRequest) ProtoMessage() {}
 
 func (x *CommandAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3401,7 +3458,7 @@ func (x *CommandAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAppRequest.ProtoReflect.Descriptor instead.
 func (*CommandAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CommandAppRequest) GetName() string {
@@ -3429,7 +3486,7 @@ type CommandAppResponse struct {
 
 func (x *CommandAppResponse) Reset() {
 	*x = CommandAppResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3441,7 +3498,7 @@ func (x *CommandAppResponse) String() string {
 func (*CommandAppResponse) ProtoMessage() {}
 
 func (x *CommandAppResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3454,7 +3511,7 @@ func (x *CommandAppResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAppResponse.ProtoReflect.Descriptor instead.
 func (*CommandAppResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CommandAppResponse) GetAnswer() *anypb.Any {
@@ -3482,7 +3539,7 @@ type AppHistory struct {
 
 func (x *AppHistory) Reset() {
 	*x = AppHistory{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3494,7 +3551,7 @@ func (x *AppHistory) String() string {
 func (*AppHistory) ProtoMessage() {}
 
 func (x *AppHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3507,7 +3564,7 @@ func (x *AppHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory.ProtoReflect.Descriptor instead.
 func (*AppHistory) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AppHistory) GetVersions() []*AppHistory_Version {
@@ -3544,7 +3601,7 @@ type AppLogsRequest struct {
 
 func (x *AppLogsRequest) Reset() {
 	*x = AppLogsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3556,7 +3613,7 @@ func (x *AppLogsRequest) String() string {
 func (*AppLogsRequest) ProtoMessage() {}
 
 func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3569,7 +3626,7 @@ func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppLogsRequest.ProtoReflect.Descriptor instead.
 func (*AppLogsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AppLogsRequest) GetName() string {
@@ -3633,7 +3690,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3645,7 +3702,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3658,7 +3715,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{37}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Explanation) GetSummary() string {
@@ -3694,7 +3751,7 @@ type Obstacle struct {
 
 func (x *Obstacle) Reset() {
 	*x = Obstacle{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3706,7 +3763,7 @@ func (x *Obstacle) String() string {
 func (*Obstacle) ProtoMessage() {}
 
 func (x *Obstacle) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3719,7 +3776,7 @@ func (x *Obstacle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
 func (*Obstacle) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{38}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Obstacle) GetSubject() string {
@@ -3789,7 +3846,7 @@ type Expose_Http struct {
 
 func (x *Expose_Http) Reset() {
 	*x = Expose_Http{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3801,7 +3858,7 @@ func (x *Expose_Http) String() string {
 func (*Expose_Http) ProtoMessage() {}
 
 func (x *Expose_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3886,7 +3943,7 @@ type Expose_Tcp struct {
 
 func (x *Expose_Tcp) Reset() {
 	*x = Expose_Tcp{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3898,7 +3955,7 @@ func (x *Expose_Tcp) String() string {
 func (*Expose_Tcp) ProtoMessage() {}
 
 func (x *Expose_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3940,7 +3997,7 @@ type Expose_Timeouts struct {
 
 func (x *Expose_Timeouts) Reset() {
 	*x = Expose_Timeouts{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3952,7 +4009,7 @@ func (x *Expose_Timeouts) String() string {
 func (*Expose_Timeouts) ProtoMessage() {}
 
 func (x *Expose_Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3994,7 +4051,7 @@ type UpdatePolicy_Course struct {
 
 func (x *UpdatePolicy_Course) Reset() {
 	*x = UpdatePolicy_Course{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4006,7 +4063,7 @@ func (x *UpdatePolicy_Course) String() string {
 func (*UpdatePolicy_Course) ProtoMessage() {}
 
 func (x *UpdatePolicy_Course) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4114,7 @@ type ManifestMistakes_Mistake struct {
 
 func (x *ManifestMistakes_Mistake) Reset() {
 	*x = ManifestMistakes_Mistake{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4069,7 +4126,7 @@ func (x *ManifestMistakes_Mistake) String() string {
 func (*ManifestMistakes_Mistake) ProtoMessage() {}
 
 func (x *ManifestMistakes_Mistake) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4082,7 +4139,7 @@ func (x *ManifestMistakes_Mistake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestMistakes_Mistake.ProtoReflect.Descriptor instead.
 func (*ManifestMistakes_Mistake) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16, 0}
 }
 
 func (x *ManifestMistakes_Mistake) GetLine() int32 {
@@ -4124,7 +4181,7 @@ type AppHistory_Version struct {
 
 func (x *AppHistory_Version) Reset() {
 	*x = AppHistory_Version{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4136,7 +4193,7 @@ func (x *AppHistory_Version) String() string {
 func (*AppHistory_Version) ProtoMessage() {}
 
 func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4149,7 +4206,7 @@ func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Version.ProtoReflect.Descriptor instead.
 func (*AppHistory_Version) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36, 0}
 }
 
 func (x *AppHistory_Version) GetVersion() int32 {
@@ -4220,7 +4277,7 @@ type AppHistory_Attempt struct {
 
 func (x *AppHistory_Attempt) Reset() {
 	*x = AppHistory_Attempt{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4232,7 +4289,7 @@ func (x *AppHistory_Attempt) String() string {
 func (*AppHistory_Attempt) ProtoMessage() {}
 
 func (x *AppHistory_Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4245,7 +4302,7 @@ func (x *AppHistory_Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Attempt.ProtoReflect.Descriptor instead.
 func (*AppHistory_Attempt) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35, 1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36, 1}
 }
 
 func (x *AppHistory_Attempt) GetNumber() int32 {
@@ -4317,7 +4374,7 @@ type Obstacle_FailedTest struct {
 
 func (x *Obstacle_FailedTest) Reset() {
 	*x = Obstacle_FailedTest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[48]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4329,7 +4386,7 @@ func (x *Obstacle_FailedTest) String() string {
 func (*Obstacle_FailedTest) ProtoMessage() {}
 
 func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[48]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4342,7 +4399,7 @@ func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle_FailedTest.ProtoReflect.Descriptor instead.
 func (*Obstacle_FailedTest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{38, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39, 0}
 }
 
 func (x *Obstacle_FailedTest) GetTest() string {
@@ -4490,7 +4547,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"StopPolicy\x12/\n" +
 	"\x05grace\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12/\n" +
 	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12\x16\n" +
-	"\x06signal\x18\x03 \x01(\tR\x06signal\"\xa1\a\n" +
+	"\x06signal\x18\x03 \x01(\tR\x06signal\"\xa4\a\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12/\n" +
@@ -4499,8 +4556,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x06wanted\x18\x05 \x01(\x05R\x06wanted\x12\x18\n" +
 	"\arunning\x18\x06 \x01(\x05R\arunning\x12\x18\n" +
 	"\aversion\x18\a \x01(\x05R\aversion\x126\n" +
-	"\tinstances\x18\b \x03(\v2\x18.mammoth.api.v1.InstanceR\tinstances\x121\n" +
-	"\arollout\x18\t \x01(\v2\x17.mammoth.api.v1.RolloutR\arollout\x12.\n" +
+	"\tinstances\x18\b \x03(\v2\x18.mammoth.api.v1.InstanceR\tinstances\x124\n" +
+	"\x06status\x18\t \x01(\v2\x1c.mammoth.api.v1.MasterStatusR\x06status\x12.\n" +
 	"\x06master\x18\n" +
 	" \x01(\v2\x16.mammoth.api.v1.MasterR\x06master\x12\x16\n" +
 	"\x06reason\x18\v \x01(\tR\x06reason\x129\n" +
@@ -4594,28 +4651,28 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\bSTOPPING\x10\b\x12\v\n" +
 	"\aBACKOFF\x10\t\x12\x0f\n" +
 	"\vUNREACHABLE\x10\n" +
-	"\"\x9e\x03\n" +
-	"\aRollout\x123\n" +
-	"\x05state\x18\x01 \x01(\x0e2\x1d.mammoth.api.v1.Rollout.StateR\x05state\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x18\n" +
-	"\aupdated\x18\x03 \x01(\x05R\aupdated\x12\x14\n" +
-	"\x05total\x18\x04 \x01(\x05R\x05total\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
-	"\apercent\x18\x06 \x01(\x05R\apercent\x12\x1a\n" +
-	"\bfailures\x18\a \x01(\x05R\bfailures\x12!\n" +
-	"\fmax_failures\x18\b \x01(\x05R\vmaxFailures\x125\n" +
-	"\bfails_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\afailsAt\x12\x18\n" +
-	"\areverts\x18\n" +
-	" \x01(\bR\areverts\"R\n" +
+	"\"\xf0\x02\n" +
+	"\fMasterStatus\x128\n" +
+	"\x05state\x18\x01 \x01(\x0e2\".mammoth.api.v1.MasterStatus.StateR\x05state\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04help\x18\x05 \x01(\tR\x04help\x12\x12\n" +
+	"\x04done\x18\x06 \x01(\x05R\x04done\x12\x14\n" +
+	"\x05total\x18\a \x01(\x05R\x05total\x121\n" +
+	"\aoutlook\x18\b \x01(\v2\x17.mammoth.api.v1.OutlookR\aoutlook\x12,\n" +
+	"\x06detail\x18\t \x01(\v2\x14.google.protobuf.AnyR\x06detail\"A\n" +
 	"\x05State\x12\b\n" +
-	"\x04NONE\x10\x00\x12\x0f\n" +
-	"\vPROGRESSING\x10\x01\x12\b\n" +
-	"\x04DONE\x10\x02\x12\n" +
+	"\x04NONE\x10\x00\x12\v\n" +
+	"\aWORKING\x10\x01\x12\v\n" +
+	"\aWAITING\x10\x02\x12\b\n" +
+	"\x04DONE\x10\x03\x12\n" +
 	"\n" +
-	"\x06PAUSED\x10\x03\x12\n" +
-	"\n" +
-	"\x06FAILED\x10\x04\x12\f\n" +
-	"\bREVERTED\x10\x05\"\xc4\x02\n" +
+	"\x06FAILED\x10\x04\"a\n" +
+	"\aOutlook\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
+	"\x06unless\x18\x03 \x01(\tR\x06unless\"\xc4\x02\n" +
 	"\rDeployRequest\x12+\n" +
 	"\x04spec\x18\x01 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12#\n" +
@@ -4796,7 +4853,7 @@ func file_mammoth_api_v1_app_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
-var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(NodeState)(0),                   // 0: mammoth.api.v1.NodeState
 	(AppSpec_Kind)(0),                // 1: mammoth.api.v1.AppSpec.Kind
@@ -4808,7 +4865,7 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(App_Outcome)(0),                 // 7: mammoth.api.v1.App.Outcome
 	(Master_State)(0),                // 8: mammoth.api.v1.Master.State
 	(Instance_State)(0),              // 9: mammoth.api.v1.Instance.State
-	(Rollout_State)(0),               // 10: mammoth.api.v1.Rollout.State
+	(MasterStatus_State)(0),          // 10: mammoth.api.v1.MasterStatus.State
 	(RoleDiff_Effect)(0),             // 11: mammoth.api.v1.RoleDiff.Effect
 	(*AppSpec)(nil),                  // 12: mammoth.api.v1.AppSpec
 	(*RoleSpec)(nil),                 // 13: mammoth.api.v1.RoleSpec
@@ -4823,175 +4880,178 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(*Waiting)(nil),                  // 22: mammoth.api.v1.Waiting
 	(*Master)(nil),                   // 23: mammoth.api.v1.Master
 	(*Instance)(nil),                 // 24: mammoth.api.v1.Instance
-	(*Rollout)(nil),                  // 25: mammoth.api.v1.Rollout
-	(*DeployRequest)(nil),            // 26: mammoth.api.v1.DeployRequest
-	(*ManifestMistakes)(nil),         // 27: mammoth.api.v1.ManifestMistakes
-	(*DeployResponse)(nil),           // 28: mammoth.api.v1.DeployResponse
-	(*AppDiff)(nil),                  // 29: mammoth.api.v1.AppDiff
-	(*RoleDiff)(nil),                 // 30: mammoth.api.v1.RoleDiff
-	(*FieldDiff)(nil),                // 31: mammoth.api.v1.FieldDiff
-	(*PlannedReplacement)(nil),       // 32: mammoth.api.v1.PlannedReplacement
-	(*PlannedPlacement)(nil),         // 33: mammoth.api.v1.PlannedPlacement
-	(*ListAppsRequest)(nil),          // 34: mammoth.api.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),         // 35: mammoth.api.v1.ListAppsResponse
-	(*GetAppRequest)(nil),            // 36: mammoth.api.v1.GetAppRequest
-	(*AppManifest)(nil),              // 37: mammoth.api.v1.AppManifest
-	(*ScaleAppRequest)(nil),          // 38: mammoth.api.v1.ScaleAppRequest
-	(*RestartAppRequest)(nil),        // 39: mammoth.api.v1.RestartAppRequest
-	(*StopAppRequest)(nil),           // 40: mammoth.api.v1.StopAppRequest
-	(*RemoveAppRequest)(nil),         // 41: mammoth.api.v1.RemoveAppRequest
-	(*RollbackAppRequest)(nil),       // 42: mammoth.api.v1.RollbackAppRequest
-	(*StartMasterRequest)(nil),       // 43: mammoth.api.v1.StartMasterRequest
-	(*StartMasterResponse)(nil),      // 44: mammoth.api.v1.StartMasterResponse
-	(*CommandAppRequest)(nil),        // 45: mammoth.api.v1.CommandAppRequest
-	(*CommandAppResponse)(nil),       // 46: mammoth.api.v1.CommandAppResponse
-	(*AppHistory)(nil),               // 47: mammoth.api.v1.AppHistory
-	(*AppLogsRequest)(nil),           // 48: mammoth.api.v1.AppLogsRequest
-	(*Explanation)(nil),              // 49: mammoth.api.v1.Explanation
-	(*Obstacle)(nil),                 // 50: mammoth.api.v1.Obstacle
-	nil,                              // 51: mammoth.api.v1.RoleSpec.EnvEntry
-	(*Expose_Http)(nil),              // 52: mammoth.api.v1.Expose.Http
-	(*Expose_Tcp)(nil),               // 53: mammoth.api.v1.Expose.Tcp
-	(*Expose_Timeouts)(nil),          // 54: mammoth.api.v1.Expose.Timeouts
-	(*UpdatePolicy_Course)(nil),      // 55: mammoth.api.v1.UpdatePolicy.Course
-	nil,                              // 56: mammoth.api.v1.DeployRequest.ImagesEntry
-	(*ManifestMistakes_Mistake)(nil), // 57: mammoth.api.v1.ManifestMistakes.Mistake
-	(*AppHistory_Version)(nil),       // 58: mammoth.api.v1.AppHistory.Version
-	(*AppHistory_Attempt)(nil),       // 59: mammoth.api.v1.AppHistory.Attempt
-	(*Obstacle_FailedTest)(nil),      // 60: mammoth.api.v1.Obstacle.FailedTest
-	(*v1.Resources)(nil),             // 61: mammoth.core.v1.Resources
-	(*v1.Port)(nil),                  // 62: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),           // 63: mammoth.core.v1.HealthCheck
-	(*structpb.ListValue)(nil),       // 64: google.protobuf.ListValue
-	(v1.ContainerSpec_Network)(0),    // 65: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),      // 66: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 67: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),           // 68: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),                 // 69: mammoth.core.v1.Phase
-	(*anypb.Any)(nil),                // 70: google.protobuf.Any
-	(*v1.ExecInput)(nil),             // 71: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),              // 72: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),            // 73: mammoth.core.v1.ExecOutput
+	(*MasterStatus)(nil),             // 25: mammoth.api.v1.MasterStatus
+	(*Outlook)(nil),                  // 26: mammoth.api.v1.Outlook
+	(*DeployRequest)(nil),            // 27: mammoth.api.v1.DeployRequest
+	(*ManifestMistakes)(nil),         // 28: mammoth.api.v1.ManifestMistakes
+	(*DeployResponse)(nil),           // 29: mammoth.api.v1.DeployResponse
+	(*AppDiff)(nil),                  // 30: mammoth.api.v1.AppDiff
+	(*RoleDiff)(nil),                 // 31: mammoth.api.v1.RoleDiff
+	(*FieldDiff)(nil),                // 32: mammoth.api.v1.FieldDiff
+	(*PlannedReplacement)(nil),       // 33: mammoth.api.v1.PlannedReplacement
+	(*PlannedPlacement)(nil),         // 34: mammoth.api.v1.PlannedPlacement
+	(*ListAppsRequest)(nil),          // 35: mammoth.api.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),         // 36: mammoth.api.v1.ListAppsResponse
+	(*GetAppRequest)(nil),            // 37: mammoth.api.v1.GetAppRequest
+	(*AppManifest)(nil),              // 38: mammoth.api.v1.AppManifest
+	(*ScaleAppRequest)(nil),          // 39: mammoth.api.v1.ScaleAppRequest
+	(*RestartAppRequest)(nil),        // 40: mammoth.api.v1.RestartAppRequest
+	(*StopAppRequest)(nil),           // 41: mammoth.api.v1.StopAppRequest
+	(*RemoveAppRequest)(nil),         // 42: mammoth.api.v1.RemoveAppRequest
+	(*RollbackAppRequest)(nil),       // 43: mammoth.api.v1.RollbackAppRequest
+	(*StartMasterRequest)(nil),       // 44: mammoth.api.v1.StartMasterRequest
+	(*StartMasterResponse)(nil),      // 45: mammoth.api.v1.StartMasterResponse
+	(*CommandAppRequest)(nil),        // 46: mammoth.api.v1.CommandAppRequest
+	(*CommandAppResponse)(nil),       // 47: mammoth.api.v1.CommandAppResponse
+	(*AppHistory)(nil),               // 48: mammoth.api.v1.AppHistory
+	(*AppLogsRequest)(nil),           // 49: mammoth.api.v1.AppLogsRequest
+	(*Explanation)(nil),              // 50: mammoth.api.v1.Explanation
+	(*Obstacle)(nil),                 // 51: mammoth.api.v1.Obstacle
+	nil,                              // 52: mammoth.api.v1.RoleSpec.EnvEntry
+	(*Expose_Http)(nil),              // 53: mammoth.api.v1.Expose.Http
+	(*Expose_Tcp)(nil),               // 54: mammoth.api.v1.Expose.Tcp
+	(*Expose_Timeouts)(nil),          // 55: mammoth.api.v1.Expose.Timeouts
+	(*UpdatePolicy_Course)(nil),      // 56: mammoth.api.v1.UpdatePolicy.Course
+	nil,                              // 57: mammoth.api.v1.DeployRequest.ImagesEntry
+	(*ManifestMistakes_Mistake)(nil), // 58: mammoth.api.v1.ManifestMistakes.Mistake
+	(*AppHistory_Version)(nil),       // 59: mammoth.api.v1.AppHistory.Version
+	(*AppHistory_Attempt)(nil),       // 60: mammoth.api.v1.AppHistory.Attempt
+	(*Obstacle_FailedTest)(nil),      // 61: mammoth.api.v1.Obstacle.FailedTest
+	(*v1.Resources)(nil),             // 62: mammoth.core.v1.Resources
+	(*v1.Port)(nil),                  // 63: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),           // 64: mammoth.core.v1.HealthCheck
+	(*structpb.ListValue)(nil),       // 65: google.protobuf.ListValue
+	(v1.ContainerSpec_Network)(0),    // 66: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),      // 67: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 68: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),           // 69: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),                 // 70: mammoth.core.v1.Phase
+	(*anypb.Any)(nil),                // 71: google.protobuf.Any
+	(*v1.ExecInput)(nil),             // 72: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),              // 73: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),            // 74: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,  // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
 	13, // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
 	14, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	61, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	62, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
-	51, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	63, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	62, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	63, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	52, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
+	64, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
 	16, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
 	17, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
 	18, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
 	19, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	64, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
-	65, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	65, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
+	66, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
 	15, // 13: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	52, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	53, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	53, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	54, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
 	2,  // 16: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
-	54, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	55, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
 	3,  // 18: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
 	4,  // 19: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
 	5,  // 20: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	66, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	55, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
-	66, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
-	66, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	66, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	66, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	66, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	66, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	67, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	56, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
+	67, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	67, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	67, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	67, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	67, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	67, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
 	6,  // 29: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
 	24, // 30: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
-	25, // 31: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	25, // 31: mammoth.api.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
 	23, // 32: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	67, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	68, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
 	12, // 34: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
 	22, // 35: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
 	21, // 36: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
 	7,  // 37: mammoth.api.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
-	67, // 38: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
-	67, // 39: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
-	67, // 40: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	67, // 41: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	68, // 38: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
+	68, // 39: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
+	68, // 40: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	68, // 41: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
 	8,  // 42: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	67, // 43: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	68, // 43: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
 	9,  // 44: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	68, // 45: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	69, // 46: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	67, // 47: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	67, // 48: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
-	10, // 49: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
-	67, // 50: mammoth.api.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
-	12, // 51: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	56, // 52: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
-	57, // 53: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
-	20, // 54: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	33, // 55: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	49, // 56: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	32, // 57: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
-	29, // 58: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
-	31, // 59: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
-	30, // 60: mammoth.api.v1.AppDiff.roles:type_name -> mammoth.api.v1.RoleDiff
-	11, // 61: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
-	31, // 62: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
-	20, // 63: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	70, // 64: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
-	70, // 65: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
-	20, // 66: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
-	58, // 67: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	59, // 68: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
-	67, // 69: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	50, // 70: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	60, // 71: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	66, // 72: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	66, // 73: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,  // 74: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	67, // 75: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	12, // 76: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	8,  // 77: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	67, // 78: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	67, // 79: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	67, // 80: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
-	26, // 81: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	34, // 82: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	36, // 83: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	36, // 84: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
-	36, // 85: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	38, // 86: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	39, // 87: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	40, // 88: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	41, // 89: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	42, // 90: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	43, // 91: mammoth.api.v1.Apps.StartMaster:input_type -> mammoth.api.v1.StartMasterRequest
-	45, // 92: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
-	36, // 93: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	36, // 94: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	48, // 95: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	71, // 96: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	28, // 97: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	35, // 98: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	20, // 99: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	37, // 100: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
-	20, // 101: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	20, // 102: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	20, // 103: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	20, // 104: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	20, // 105: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	20, // 106: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	44, // 107: mammoth.api.v1.Apps.StartMaster:output_type -> mammoth.api.v1.StartMasterResponse
-	46, // 108: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
-	47, // 109: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	49, // 110: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	72, // 111: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	73, // 112: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	97, // [97:113] is the sub-list for method output_type
-	81, // [81:97] is the sub-list for method input_type
-	81, // [81:81] is the sub-list for extension type_name
-	81, // [81:81] is the sub-list for extension extendee
-	0,  // [0:81] is the sub-list for field type_name
+	69, // 45: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	70, // 46: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	68, // 47: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	68, // 48: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	10, // 49: mammoth.api.v1.MasterStatus.state:type_name -> mammoth.api.v1.MasterStatus.State
+	26, // 50: mammoth.api.v1.MasterStatus.outlook:type_name -> mammoth.api.v1.Outlook
+	71, // 51: mammoth.api.v1.MasterStatus.detail:type_name -> google.protobuf.Any
+	68, // 52: mammoth.api.v1.Outlook.at:type_name -> google.protobuf.Timestamp
+	12, // 53: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	57, // 54: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
+	58, // 55: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
+	20, // 56: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	34, // 57: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	50, // 58: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	33, // 59: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
+	30, // 60: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
+	32, // 61: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	31, // 62: mammoth.api.v1.AppDiff.roles:type_name -> mammoth.api.v1.RoleDiff
+	11, // 63: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
+	32, // 64: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	20, // 65: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	71, // 66: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
+	71, // 67: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
+	20, // 68: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
+	59, // 69: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	60, // 70: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
+	68, // 71: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	51, // 72: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	61, // 73: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	67, // 74: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	67, // 75: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,  // 76: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	68, // 77: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	12, // 78: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	8,  // 79: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	68, // 80: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	68, // 81: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	68, // 82: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	27, // 83: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	35, // 84: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	37, // 85: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	37, // 86: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
+	37, // 87: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	39, // 88: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	40, // 89: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	41, // 90: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	42, // 91: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	43, // 92: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	44, // 93: mammoth.api.v1.Apps.StartMaster:input_type -> mammoth.api.v1.StartMasterRequest
+	46, // 94: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
+	37, // 95: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	37, // 96: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	49, // 97: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	72, // 98: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	29, // 99: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	36, // 100: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	20, // 101: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	38, // 102: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
+	20, // 103: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	20, // 104: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	20, // 105: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	20, // 106: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	20, // 107: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	20, // 108: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	45, // 109: mammoth.api.v1.Apps.StartMaster:output_type -> mammoth.api.v1.StartMasterResponse
+	47, // 110: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
+	48, // 111: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	50, // 112: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	73, // 113: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	74, // 114: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	99, // [99:115] is the sub-list for method output_type
+	83, // [83:99] is the sub-list for method input_type
+	83, // [83:83] is the sub-list for extension type_name
+	83, // [83:83] is the sub-list for extension extendee
+	0,  // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }
@@ -4999,14 +5059,14 @@ func file_mammoth_api_v1_app_proto_init() {
 	if File_mammoth_api_v1_app_proto != nil {
 		return
 	}
-	file_mammoth_api_v1_app_proto_msgTypes[36].OneofWrappers = []any{}
+	file_mammoth_api_v1_app_proto_msgTypes[37].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_app_proto_rawDesc), len(file_mammoth_api_v1_app_proto_rawDesc)),
 			NumEnums:      12,
-			NumMessages:   49,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -12,6 +12,7 @@ package dynamicdeployv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -23,6 +24,66 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+type Rollout_State int32
+
+const (
+	// No change is under way.
+	Rollout_NONE        Rollout_State = 0
+	Rollout_PROGRESSING Rollout_State = 1
+	Rollout_DONE        Rollout_State = 2
+	Rollout_PAUSED      Rollout_State = 3
+	Rollout_FAILED      Rollout_State = 4
+	// The version before is wanted again, and has come up.
+	Rollout_REVERTED Rollout_State = 5
+)
+
+// Enum value maps for Rollout_State.
+var (
+	Rollout_State_name = map[int32]string{
+		0: "NONE",
+		1: "PROGRESSING",
+		2: "DONE",
+		3: "PAUSED",
+		4: "FAILED",
+		5: "REVERTED",
+	}
+	Rollout_State_value = map[string]int32{
+		"NONE":        0,
+		"PROGRESSING": 1,
+		"DONE":        2,
+		"PAUSED":      3,
+		"FAILED":      4,
+		"REVERTED":    5,
+	}
+)
+
+func (x Rollout_State) Enum() *Rollout_State {
+	p := new(Rollout_State)
+	*p = x
+	return p
+}
+
+func (x Rollout_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Rollout_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_enumTypes[0].Descriptor()
+}
+
+func (Rollout_State) Type() protoreflect.EnumType {
+	return &file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_enumTypes[0]
+}
+
+func (x Rollout_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Rollout_State.Descriptor instead.
+func (Rollout_State) EnumDescriptor() ([]byte, []int) {
+	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{4, 0}
+}
 
 // Pause holds the rollout that is under way where it is. It ends with the rollout, with Resume, with Promote, and with another version.
 type Pause struct {
@@ -181,16 +242,169 @@ func (*Done) Descriptor() ([]byte, []int) {
 	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{3}
 }
 
+// Rollout is how far the change to a version has come: the detail of DynamicDeploy's status.
+type Rollout struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	State   Rollout_State          `protobuf:"varint,1,opt,name=state,proto3,enum=mammoth.dynamicdeploy.v1.Rollout_State" json:"state,omitempty"`
+	Version int32                  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Updated int32                  `protobuf:"varint,3,opt,name=updated,proto3" json:"updated,omitempty"`
+	Total   int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	Reason  string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The share of requests that the new version is given, in percent.
+	Percent int32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
+	// While it is judged: how many failures of the version count so far, and with how many it has failed.
+	Failures    int32 `protobuf:"varint,7,opt,name=failures,proto3" json:"failures,omitempty"`
+	MaxFailures int32 `protobuf:"varint,8,opt,name=max_failures,json=maxFailures,proto3" json:"max_failures,omitempty"`
+	// When it has failed if nothing changes: unless it makes progress by then or, with as many failures as max_failures, unless a node
+	// turns out to be to blame. Unset while nothing of that passes.
+	FailsAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=fails_at,json=failsAt,proto3" json:"fails_at,omitempty"`
+	// The version before is brought back if it fails.
+	Reverts bool `protobuf:"varint,10,opt,name=reverts,proto3" json:"reverts,omitempty"`
+	// The version is a canary until it is promoted.
+	Canary        bool `protobuf:"varint,11,opt,name=canary,proto3" json:"canary,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Rollout) GetState() Rollout_State {
+	if x != nil {
+		return x.State
+	}
+	return Rollout_NONE
+}
+
+func (x *Rollout) GetVersion() int32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Rollout) GetUpdated() int32 {
+	if x != nil {
+		return x.Updated
+	}
+	return 0
+}
+
+func (x *Rollout) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Rollout) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Rollout) GetPercent() int32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *Rollout) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *Rollout) GetMaxFailures() int32 {
+	if x != nil {
+		return x.MaxFailures
+	}
+	return 0
+}
+
+func (x *Rollout) GetFailsAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailsAt
+	}
+	return nil
+}
+
+func (x *Rollout) GetReverts() bool {
+	if x != nil {
+		return x.Reverts
+	}
+	return false
+}
+
+func (x *Rollout) GetCanary() bool {
+	if x != nil {
+		return x.Canary
+	}
+	return false
+}
+
 var File_mammoth_dynamicdeploy_v1_dynamicdeploy_proto protoreflect.FileDescriptor
 
 const file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDesc = "" +
 	"\n" +
-	",mammoth/dynamicdeploy/v1/dynamicdeploy.proto\x12\x18mammoth.dynamicdeploy.v1\"\a\n" +
+	",mammoth/dynamicdeploy/v1/dynamicdeploy.proto\x12\x18mammoth.dynamicdeploy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\a\n" +
 	"\x05Pause\"\b\n" +
 	"\x06Resume\"#\n" +
 	"\aPromote\x12\x18\n" +
 	"\apercent\x18\x01 \x01(\x05R\apercent\"\x06\n" +
-	"\x04DoneBNZLgithub.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1;dynamicdeployv1b\x06proto3"
+	"\x04Done\"\xc0\x03\n" +
+	"\aRollout\x12=\n" +
+	"\x05state\x18\x01 \x01(\x0e2'.mammoth.dynamicdeploy.v1.Rollout.StateR\x05state\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x18\n" +
+	"\aupdated\x18\x03 \x01(\x05R\aupdated\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\x05R\x05total\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
+	"\apercent\x18\x06 \x01(\x05R\apercent\x12\x1a\n" +
+	"\bfailures\x18\a \x01(\x05R\bfailures\x12!\n" +
+	"\fmax_failures\x18\b \x01(\x05R\vmaxFailures\x125\n" +
+	"\bfails_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\afailsAt\x12\x18\n" +
+	"\areverts\x18\n" +
+	" \x01(\bR\areverts\x12\x16\n" +
+	"\x06canary\x18\v \x01(\bR\x06canary\"R\n" +
+	"\x05State\x12\b\n" +
+	"\x04NONE\x10\x00\x12\x0f\n" +
+	"\vPROGRESSING\x10\x01\x12\b\n" +
+	"\x04DONE\x10\x02\x12\n" +
+	"\n" +
+	"\x06PAUSED\x10\x03\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x04\x12\f\n" +
+	"\bREVERTED\x10\x05BNZLgithub.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1;dynamicdeployv1b\x06proto3"
 
 var (
 	file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescOnce sync.Once
@@ -204,19 +418,25 @@ func file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP() []byte {
 	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescData
 }
 
-var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_goTypes = []any{
-	(*Pause)(nil),   // 0: mammoth.dynamicdeploy.v1.Pause
-	(*Resume)(nil),  // 1: mammoth.dynamicdeploy.v1.Resume
-	(*Promote)(nil), // 2: mammoth.dynamicdeploy.v1.Promote
-	(*Done)(nil),    // 3: mammoth.dynamicdeploy.v1.Done
+	(Rollout_State)(0),            // 0: mammoth.dynamicdeploy.v1.Rollout.State
+	(*Pause)(nil),                 // 1: mammoth.dynamicdeploy.v1.Pause
+	(*Resume)(nil),                // 2: mammoth.dynamicdeploy.v1.Resume
+	(*Promote)(nil),               // 3: mammoth.dynamicdeploy.v1.Promote
+	(*Done)(nil),                  // 4: mammoth.dynamicdeploy.v1.Done
+	(*Rollout)(nil),               // 5: mammoth.dynamicdeploy.v1.Rollout
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	0, // 0: mammoth.dynamicdeploy.v1.Rollout.state:type_name -> mammoth.dynamicdeploy.v1.Rollout.State
+	6, // 1: mammoth.dynamicdeploy.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_init() }
@@ -229,13 +449,14 @@ func file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDesc), len(file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   4,
+			NumEnums:      1,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_goTypes,
 		DependencyIndexes: file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_depIdxs,
+		EnumInfos:         file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_enumTypes,
 		MessageInfos:      file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes,
 	}.Build()
 	File_mammoth_dynamicdeploy_v1_dynamicdeploy_proto = out.File

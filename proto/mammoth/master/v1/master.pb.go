@@ -192,7 +192,9 @@ type Ask struct {
 	// Its containers run until somebody ends them: no reservation waits for their room.
 	Service bool `protobuf:"varint,10,opt,name=service,proto3" json:"service,omitempty"`
 	// It replaces a container that the app has lost: reservations for others give way to it.
-	Replaces      bool `protobuf:"varint,11,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	Replaces bool `protobuf:"varint,11,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	// What a person could do if there is no room for it, one sentence; empty: nothing that the master knows of.
+	Help          string `protobuf:"bytes,12,opt,name=help,proto3" json:"help,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -302,6 +304,13 @@ func (x *Ask) GetReplaces() bool {
 		return x.Replaces
 	}
 	return false
+}
+
+func (x *Ask) GetHelp() string {
+	if x != nil {
+		return x.Help
+	}
+	return ""
 }
 
 type Allocation struct {
@@ -524,125 +533,6 @@ func (x *InstanceReport) GetFailures() int32 {
 	return 0
 }
 
-// RolloutReport is how far the change to the wanted revision has come.
-type RolloutReport struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Version int32                  `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	State   v1.Rollout_State       `protobuf:"varint,2,opt,name=state,proto3,enum=mammoth.api.v1.Rollout_State" json:"state,omitempty"`
-	Updated int32                  `protobuf:"varint,3,opt,name=updated,proto3" json:"updated,omitempty"`
-	Total   int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
-	Reason  string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The share of requests that the new version is given, in percent.
-	Percent int32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
-	// These four are as in mammoth.api.v1.Rollout.
-	Failures      int32                  `protobuf:"varint,7,opt,name=failures,proto3" json:"failures,omitempty"`
-	MaxFailures   int32                  `protobuf:"varint,8,opt,name=max_failures,json=maxFailures,proto3" json:"max_failures,omitempty"`
-	FailsAt       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=fails_at,json=failsAt,proto3" json:"fails_at,omitempty"`
-	Reverts       bool                   `protobuf:"varint,10,opt,name=reverts,proto3" json:"reverts,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RolloutReport) Reset() {
-	*x = RolloutReport{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RolloutReport) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RolloutReport) ProtoMessage() {}
-
-func (x *RolloutReport) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RolloutReport.ProtoReflect.Descriptor instead.
-func (*RolloutReport) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *RolloutReport) GetVersion() int32 {
-	if x != nil {
-		return x.Version
-	}
-	return 0
-}
-
-func (x *RolloutReport) GetState() v1.Rollout_State {
-	if x != nil {
-		return x.State
-	}
-	return v1.Rollout_State(0)
-}
-
-func (x *RolloutReport) GetUpdated() int32 {
-	if x != nil {
-		return x.Updated
-	}
-	return 0
-}
-
-func (x *RolloutReport) GetTotal() int32 {
-	if x != nil {
-		return x.Total
-	}
-	return 0
-}
-
-func (x *RolloutReport) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-func (x *RolloutReport) GetPercent() int32 {
-	if x != nil {
-		return x.Percent
-	}
-	return 0
-}
-
-func (x *RolloutReport) GetFailures() int32 {
-	if x != nil {
-		return x.Failures
-	}
-	return 0
-}
-
-func (x *RolloutReport) GetMaxFailures() int32 {
-	if x != nil {
-		return x.MaxFailures
-	}
-	return 0
-}
-
-func (x *RolloutReport) GetFailsAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.FailsAt
-	}
-	return nil
-}
-
-func (x *RolloutReport) GetReverts() bool {
-	if x != nil {
-		return x.Reverts
-	}
-	return false
-}
-
 // AllocateRequest has at most 500 asks, releases and reports; more are sent with further requests.
 type AllocateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -655,8 +545,10 @@ type AllocateRequest struct {
 	// Instances that are new or changed.
 	Instances []*InstanceReport `protobuf:"bytes,4,rep,name=instances,proto3" json:"instances,omitempty"`
 	// Instances that exist no more.
-	GoneInstances []string       `protobuf:"bytes,5,rep,name=gone_instances,json=goneInstances,proto3" json:"gone_instances,omitempty"`
-	Rollout       *RolloutReport `protobuf:"bytes,6,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	GoneInstances []string `protobuf:"bytes,5,rep,name=gone_instances,json=goneInstances,proto3" json:"gone_instances,omitempty"`
+	// What the master says of its work, for people and for whoever waits for it. A status replaces the one before it. One that says that
+	// the work waits, is done or has failed counts once balancers route by what the master has said before.
+	Status *v1.MasterStatus `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"`
 	// Have an earlier version wanted again.
 	Revise *Revise `protobuf:"bytes,7,opt,name=revise,proto3" json:"revise,omitempty"`
 	// Saved for the next attempt, if set. At most 64 KiB.
@@ -675,7 +567,7 @@ type AllocateRequest struct {
 
 func (x *AllocateRequest) Reset() {
 	*x = AllocateRequest{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[6]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +579,7 @@ func (x *AllocateRequest) String() string {
 func (*AllocateRequest) ProtoMessage() {}
 
 func (x *AllocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[6]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +592,7 @@ func (x *AllocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateRequest.ProtoReflect.Descriptor instead.
 func (*AllocateRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{6}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AllocateRequest) GetSequence() int64 {
@@ -738,9 +630,9 @@ func (x *AllocateRequest) GetGoneInstances() []string {
 	return nil
 }
 
-func (x *AllocateRequest) GetRollout() *RolloutReport {
+func (x *AllocateRequest) GetStatus() *v1.MasterStatus {
 	if x != nil {
-		return x.Rollout
+		return x.Status
 	}
 	return nil
 }
@@ -799,7 +691,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[7]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +703,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[7]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +716,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{7}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Release) GetContainerId() string {
@@ -858,7 +750,7 @@ type CommandAnswer struct {
 
 func (x *CommandAnswer) Reset() {
 	*x = CommandAnswer{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +762,7 @@ func (x *CommandAnswer) String() string {
 func (*CommandAnswer) ProtoMessage() {}
 
 func (x *CommandAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +775,7 @@ func (x *CommandAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAnswer.ProtoReflect.Descriptor instead.
 func (*CommandAnswer) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{8}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CommandAnswer) GetId() string {
@@ -936,7 +828,7 @@ type Revise struct {
 
 func (x *Revise) Reset() {
 	*x = Revise{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +840,7 @@ func (x *Revise) String() string {
 func (*Revise) ProtoMessage() {}
 
 func (x *Revise) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +853,7 @@ func (x *Revise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revise.ProtoReflect.Descriptor instead.
 func (*Revise) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{9}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Revise) GetVersion() int32 {
@@ -999,7 +891,7 @@ type VersionNote struct {
 
 func (x *VersionNote) Reset() {
 	*x = VersionNote{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +903,7 @@ func (x *VersionNote) String() string {
 func (*VersionNote) ProtoMessage() {}
 
 func (x *VersionNote) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +916,7 @@ func (x *VersionNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionNote.ProtoReflect.Descriptor instead.
 func (*VersionNote) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{10}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *VersionNote) GetVersion() int32 {
@@ -1076,7 +968,7 @@ type Wanted struct {
 
 func (x *Wanted) Reset() {
 	*x = Wanted{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +980,7 @@ func (x *Wanted) String() string {
 func (*Wanted) ProtoMessage() {}
 
 func (x *Wanted) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +993,7 @@ func (x *Wanted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wanted.ProtoReflect.Descriptor instead.
 func (*Wanted) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Wanted) GetSpec() *v1.AppSpec {
@@ -1200,7 +1092,7 @@ type AllocateResponse struct {
 
 func (x *AllocateResponse) Reset() {
 	*x = AllocateResponse{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1104,7 @@ func (x *AllocateResponse) String() string {
 func (*AllocateResponse) ProtoMessage() {}
 
 func (x *AllocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1117,7 @@ func (x *AllocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateResponse.ProtoReflect.Descriptor instead.
 func (*AllocateResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{12}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AllocateResponse) GetAppliedSequence() int64 {
@@ -1319,7 +1211,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1331,7 +1223,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1344,7 +1236,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{13}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Command) GetId() string {
@@ -1378,7 +1270,7 @@ type Waits struct {
 
 func (x *Waits) Reset() {
 	*x = Waits{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1282,7 @@ func (x *Waits) String() string {
 func (*Waits) ProtoMessage() {}
 
 func (x *Waits) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1295,7 @@ func (x *Waits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waits.ProtoReflect.Descriptor instead.
 func (*Waits) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{14}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Waits) GetWaiting() []*v1.Waiting {
@@ -1426,7 +1318,7 @@ type Traffic struct {
 
 func (x *Traffic) Reset() {
 	*x = Traffic{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1330,7 @@ func (x *Traffic) String() string {
 func (*Traffic) ProtoMessage() {}
 
 func (x *Traffic) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1343,7 @@ func (x *Traffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
 func (*Traffic) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{15}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Traffic) GetInstance() string {
@@ -1489,7 +1381,7 @@ type PreemptionNotice struct {
 
 func (x *PreemptionNotice) Reset() {
 	*x = PreemptionNotice{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1393,7 @@ func (x *PreemptionNotice) String() string {
 func (*PreemptionNotice) ProtoMessage() {}
 
 func (x *PreemptionNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1406,7 @@ func (x *PreemptionNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreemptionNotice.ProtoReflect.Descriptor instead.
 func (*PreemptionNotice) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{16}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PreemptionNotice) GetContainerId() string {
@@ -1558,7 +1450,7 @@ type NodeUpdate struct {
 
 func (x *NodeUpdate) Reset() {
 	*x = NodeUpdate{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1462,7 @@ func (x *NodeUpdate) String() string {
 func (*NodeUpdate) ProtoMessage() {}
 
 func (x *NodeUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1475,7 @@ func (x *NodeUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeUpdate.ProtoReflect.Descriptor instead.
 func (*NodeUpdate) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{17}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NodeUpdate) GetNodeId() string {
@@ -1626,7 +1518,7 @@ type FinishRequest struct {
 
 func (x *FinishRequest) Reset() {
 	*x = FinishRequest{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1530,7 @@ func (x *FinishRequest) String() string {
 func (*FinishRequest) ProtoMessage() {}
 
 func (x *FinishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1543,7 @@ func (x *FinishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishRequest.ProtoReflect.Descriptor instead.
 func (*FinishRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{18}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FinishRequest) GetFailed() bool {
@@ -1676,7 +1568,7 @@ type FinishResponse struct {
 
 func (x *FinishResponse) Reset() {
 	*x = FinishResponse{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[19]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1580,7 @@ func (x *FinishResponse) String() string {
 func (*FinishResponse) ProtoMessage() {}
 
 func (x *FinishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[19]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1593,7 @@ func (x *FinishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishResponse.ProtoReflect.Descriptor instead.
 func (*FinishResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{19}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{18}
 }
 
 var File_mammoth_master_v1_master_proto protoreflect.FileDescriptor
@@ -1720,7 +1612,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"containers\x124\n" +
 	"\alargest\x18\x06 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\alargest\x12\x12\n" +
 	"\x04memo\x18\a \x01(\fR\x04memo\x12\x1a\n" +
-	"\bregistry\x18\b \x01(\tR\bregistry\"\xf2\x02\n" +
+	"\bregistry\x18\b \x01(\tR\bregistry\"\x86\x03\n" +
 	"\x03Ask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x128\n" +
@@ -1734,7 +1626,8 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\bduration\x18\t \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x18\n" +
 	"\aservice\x18\n" +
 	" \x01(\bR\aservice\x12\x1a\n" +
-	"\breplaces\x18\v \x01(\bR\breplaces\"\xf8\x02\n" +
+	"\breplaces\x18\v \x01(\bR\breplaces\x12\x12\n" +
+	"\x04help\x18\f \x01(\tR\x04help\"\xf8\x02\n" +
 	"\n" +
 	"Allocation\x12,\n" +
 	"\x05lease\x18\x01 \x01(\v2\x16.mammoth.core.v1.LeaseR\x05lease\x125\n" +
@@ -1760,26 +1653,14 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12B\n" +
 	"\x0fnext_attempt_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\x12\x1a\n" +
-	"\bfailures\x18\v \x01(\x05R\bfailures\"\xd0\x02\n" +
-	"\rRolloutReport\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\x05R\aversion\x123\n" +
-	"\x05state\x18\x02 \x01(\x0e2\x1d.mammoth.api.v1.Rollout.StateR\x05state\x12\x18\n" +
-	"\aupdated\x18\x03 \x01(\x05R\aupdated\x12\x14\n" +
-	"\x05total\x18\x04 \x01(\x05R\x05total\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
-	"\apercent\x18\x06 \x01(\x05R\apercent\x12\x1a\n" +
-	"\bfailures\x18\a \x01(\x05R\bfailures\x12!\n" +
-	"\fmax_failures\x18\b \x01(\x05R\vmaxFailures\x125\n" +
-	"\bfails_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\afailsAt\x12\x18\n" +
-	"\areverts\x18\n" +
-	" \x01(\bR\areverts\"\xc8\x04\n" +
+	"\bfailures\x18\v \x01(\x05R\bfailures\"\xc2\x04\n" +
 	"\x0fAllocateRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12*\n" +
 	"\x04asks\x18\x02 \x03(\v2\x16.mammoth.master.v1.AskR\x04asks\x124\n" +
 	"\arelease\x18\x03 \x03(\v2\x1a.mammoth.master.v1.ReleaseR\arelease\x12?\n" +
 	"\tinstances\x18\x04 \x03(\v2!.mammoth.master.v1.InstanceReportR\tinstances\x12%\n" +
-	"\x0egone_instances\x18\x05 \x03(\tR\rgoneInstances\x12:\n" +
-	"\arollout\x18\x06 \x01(\v2 .mammoth.master.v1.RolloutReportR\arollout\x121\n" +
+	"\x0egone_instances\x18\x05 \x03(\tR\rgoneInstances\x124\n" +
+	"\x06status\x18\x06 \x01(\v2\x1c.mammoth.api.v1.MasterStatusR\x06status\x121\n" +
 	"\x06revise\x18\a \x01(\v2\x19.mammoth.master.v1.ReviseR\x06revise\x12\x12\n" +
 	"\x04memo\x18\b \x01(\fR\x04memo\x12/\n" +
 	"\x13observed_generation\x18\n" +
@@ -1880,96 +1761,93 @@ func file_mammoth_master_v1_master_proto_rawDescGZIP() []byte {
 	return file_mammoth_master_v1_master_proto_rawDescData
 }
 
-var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*RegisterRequest)(nil),       // 0: mammoth.master.v1.RegisterRequest
 	(*RegisterResponse)(nil),      // 1: mammoth.master.v1.RegisterResponse
 	(*Ask)(nil),                   // 2: mammoth.master.v1.Ask
 	(*Allocation)(nil),            // 3: mammoth.master.v1.Allocation
 	(*InstanceReport)(nil),        // 4: mammoth.master.v1.InstanceReport
-	(*RolloutReport)(nil),         // 5: mammoth.master.v1.RolloutReport
-	(*AllocateRequest)(nil),       // 6: mammoth.master.v1.AllocateRequest
-	(*Release)(nil),               // 7: mammoth.master.v1.Release
-	(*CommandAnswer)(nil),         // 8: mammoth.master.v1.CommandAnswer
-	(*Revise)(nil),                // 9: mammoth.master.v1.Revise
-	(*VersionNote)(nil),           // 10: mammoth.master.v1.VersionNote
-	(*Wanted)(nil),                // 11: mammoth.master.v1.Wanted
-	(*AllocateResponse)(nil),      // 12: mammoth.master.v1.AllocateResponse
-	(*Command)(nil),               // 13: mammoth.master.v1.Command
-	(*Waits)(nil),                 // 14: mammoth.master.v1.Waits
-	(*Traffic)(nil),               // 15: mammoth.master.v1.Traffic
-	(*PreemptionNotice)(nil),      // 16: mammoth.master.v1.PreemptionNotice
-	(*NodeUpdate)(nil),            // 17: mammoth.master.v1.NodeUpdate
-	(*FinishRequest)(nil),         // 18: mammoth.master.v1.FinishRequest
-	(*FinishResponse)(nil),        // 19: mammoth.master.v1.FinishResponse
-	nil,                           // 20: mammoth.master.v1.Allocation.LabelsEntry
-	nil,                           // 21: mammoth.master.v1.Wanted.VersionsEntry
-	(*v1.AppSpec)(nil),            // 22: mammoth.api.v1.AppSpec
-	(*v11.Resources)(nil),         // 23: mammoth.core.v1.Resources
-	(*v1.Placement)(nil),          // 24: mammoth.api.v1.Placement
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
-	(*v11.Lease)(nil),             // 26: mammoth.core.v1.Lease
-	(*v11.ContainerToken)(nil),    // 27: mammoth.core.v1.ContainerToken
-	(v1.Instance_State)(0),        // 28: mammoth.api.v1.Instance.State
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(v1.Rollout_State)(0),         // 30: mammoth.api.v1.Rollout.State
-	(*anypb.Any)(nil),             // 31: google.protobuf.Any
-	(*v11.ContainerStatus)(nil),   // 32: mammoth.core.v1.ContainerStatus
-	(*v1.Waiting)(nil),            // 33: mammoth.api.v1.Waiting
-	(v1.NodeState)(0),             // 34: mammoth.api.v1.NodeState
+	(*AllocateRequest)(nil),       // 5: mammoth.master.v1.AllocateRequest
+	(*Release)(nil),               // 6: mammoth.master.v1.Release
+	(*CommandAnswer)(nil),         // 7: mammoth.master.v1.CommandAnswer
+	(*Revise)(nil),                // 8: mammoth.master.v1.Revise
+	(*VersionNote)(nil),           // 9: mammoth.master.v1.VersionNote
+	(*Wanted)(nil),                // 10: mammoth.master.v1.Wanted
+	(*AllocateResponse)(nil),      // 11: mammoth.master.v1.AllocateResponse
+	(*Command)(nil),               // 12: mammoth.master.v1.Command
+	(*Waits)(nil),                 // 13: mammoth.master.v1.Waits
+	(*Traffic)(nil),               // 14: mammoth.master.v1.Traffic
+	(*PreemptionNotice)(nil),      // 15: mammoth.master.v1.PreemptionNotice
+	(*NodeUpdate)(nil),            // 16: mammoth.master.v1.NodeUpdate
+	(*FinishRequest)(nil),         // 17: mammoth.master.v1.FinishRequest
+	(*FinishResponse)(nil),        // 18: mammoth.master.v1.FinishResponse
+	nil,                           // 19: mammoth.master.v1.Allocation.LabelsEntry
+	nil,                           // 20: mammoth.master.v1.Wanted.VersionsEntry
+	(*v1.AppSpec)(nil),            // 21: mammoth.api.v1.AppSpec
+	(*v11.Resources)(nil),         // 22: mammoth.core.v1.Resources
+	(*v1.Placement)(nil),          // 23: mammoth.api.v1.Placement
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*v11.Lease)(nil),             // 25: mammoth.core.v1.Lease
+	(*v11.ContainerToken)(nil),    // 26: mammoth.core.v1.ContainerToken
+	(v1.Instance_State)(0),        // 27: mammoth.api.v1.Instance.State
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*v1.MasterStatus)(nil),       // 29: mammoth.api.v1.MasterStatus
+	(*anypb.Any)(nil),             // 30: google.protobuf.Any
+	(*v11.ContainerStatus)(nil),   // 31: mammoth.core.v1.ContainerStatus
+	(*v1.Waiting)(nil),            // 32: mammoth.api.v1.Waiting
+	(v1.NodeState)(0),             // 33: mammoth.api.v1.NodeState
 }
 var file_mammoth_master_v1_master_proto_depIdxs = []int32{
-	22, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
-	11, // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
+	21, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
+	10, // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
 	3,  // 2: mammoth.master.v1.RegisterResponse.containers:type_name -> mammoth.master.v1.Allocation
-	23, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
-	23, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
-	24, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
-	25, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
-	26, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
-	27, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
-	20, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
-	27, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
-	28, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
-	29, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
-	30, // 13: mammoth.master.v1.RolloutReport.state:type_name -> mammoth.api.v1.Rollout.State
-	29, // 14: mammoth.master.v1.RolloutReport.fails_at:type_name -> google.protobuf.Timestamp
-	2,  // 15: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
-	7,  // 16: mammoth.master.v1.AllocateRequest.release:type_name -> mammoth.master.v1.Release
-	4,  // 17: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
-	5,  // 18: mammoth.master.v1.AllocateRequest.rollout:type_name -> mammoth.master.v1.RolloutReport
-	9,  // 19: mammoth.master.v1.AllocateRequest.revise:type_name -> mammoth.master.v1.Revise
-	8,  // 20: mammoth.master.v1.AllocateRequest.answers:type_name -> mammoth.master.v1.CommandAnswer
-	10, // 21: mammoth.master.v1.AllocateRequest.notes:type_name -> mammoth.master.v1.VersionNote
-	31, // 22: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
-	22, // 23: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
-	29, // 24: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
-	21, // 25: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
-	10, // 26: mammoth.master.v1.Wanted.notes:type_name -> mammoth.master.v1.VersionNote
-	3,  // 27: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
-	32, // 28: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
-	16, // 29: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
-	17, // 30: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
-	11, // 31: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
-	15, // 32: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
-	14, // 33: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
-	13, // 34: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
-	31, // 35: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
-	33, // 36: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
-	29, // 37: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	34, // 38: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
-	22, // 39: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
-	0,  // 40: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
-	6,  // 41: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
-	18, // 42: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
-	1,  // 43: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
-	12, // 44: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
-	19, // 45: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
-	43, // [43:46] is the sub-list for method output_type
-	40, // [40:43] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	22, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
+	22, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
+	23, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
+	24, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
+	25, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
+	26, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
+	19, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
+	26, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
+	27, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
+	28, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
+	2,  // 13: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
+	6,  // 14: mammoth.master.v1.AllocateRequest.release:type_name -> mammoth.master.v1.Release
+	4,  // 15: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
+	29, // 16: mammoth.master.v1.AllocateRequest.status:type_name -> mammoth.api.v1.MasterStatus
+	8,  // 17: mammoth.master.v1.AllocateRequest.revise:type_name -> mammoth.master.v1.Revise
+	7,  // 18: mammoth.master.v1.AllocateRequest.answers:type_name -> mammoth.master.v1.CommandAnswer
+	9,  // 19: mammoth.master.v1.AllocateRequest.notes:type_name -> mammoth.master.v1.VersionNote
+	30, // 20: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
+	21, // 21: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
+	28, // 22: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
+	20, // 23: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
+	9,  // 24: mammoth.master.v1.Wanted.notes:type_name -> mammoth.master.v1.VersionNote
+	3,  // 25: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
+	31, // 26: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
+	15, // 27: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
+	16, // 28: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
+	10, // 29: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
+	14, // 30: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
+	13, // 31: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
+	12, // 32: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
+	30, // 33: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
+	32, // 34: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
+	28, // 35: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	33, // 36: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
+	21, // 37: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
+	0,  // 38: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
+	5,  // 39: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
+	17, // 40: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
+	1,  // 41: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
+	11, // 42: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
+	18, // 43: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
+	41, // [41:44] is the sub-list for method output_type
+	38, // [38:41] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_master_v1_master_proto_init() }
@@ -1977,14 +1855,14 @@ func file_mammoth_master_v1_master_proto_init() {
 	if File_mammoth_master_v1_master_proto != nil {
 		return
 	}
-	file_mammoth_master_v1_master_proto_msgTypes[6].OneofWrappers = []any{}
+	file_mammoth_master_v1_master_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_master_v1_master_proto_rawDesc), len(file_mammoth_master_v1_master_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

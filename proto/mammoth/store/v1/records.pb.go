@@ -213,7 +213,7 @@ type App struct {
 	// The present version was made by the application master.
 	Revised       bool                   `protobuf:"varint,11,opt,name=revised,proto3" json:"revised,omitempty"`
 	RestartBefore *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=restart_before,json=restartBefore,proto3" json:"restart_before,omitempty"`
-	Rollout       *v11.Rollout           `protobuf:"bytes,14,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	Status        *v11.MasterStatus      `protobuf:"bytes,14,opt,name=status,proto3" json:"status,omitempty"`
 	// The newest attempt.
 	Attempt *Attempt `protobuf:"bytes,15,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// The attempts before it, oldest first, without their tokens.
@@ -353,9 +353,9 @@ func (x *App) GetRestartBefore() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *App) GetRollout() *v11.Rollout {
+func (x *App) GetStatus() *v11.MasterStatus {
 	if x != nil {
-		return x.Rollout
+		return x.Status
 	}
 	return nil
 }
@@ -1231,7 +1231,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bextended\x18\x01 \x03(\tR\bextended\"J\n" +
 	"\tBalancers\x12'\n" +
 	"\x0fregistry_secret\x18\x01 \x01(\fR\x0eregistrySecret\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\x93\t\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\x96\t\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -1248,8 +1248,8 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bversions\x18\n" +
 	" \x03(\v2\".mammoth.api.v1.AppHistory.VersionR\bversions\x12\x18\n" +
 	"\arevised\x18\v \x01(\bR\arevised\x12A\n" +
-	"\x0erestart_before\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\rrestartBefore\x121\n" +
-	"\arollout\x18\x0e \x01(\v2\x17.mammoth.api.v1.RolloutR\arollout\x123\n" +
+	"\x0erestart_before\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\rrestartBefore\x124\n" +
+	"\x06status\x18\x0e \x01(\v2\x1c.mammoth.api.v1.MasterStatusR\x06status\x123\n" +
 	"\aattempt\x18\x0f \x01(\v2\x19.mammoth.store.v1.AttemptR\aattempt\x12D\n" +
 	"\x10earlier_attempts\x18+ \x03(\v2\x19.mammoth.store.v1.AttemptR\x0fearlierAttempts\x126\n" +
 	"\bfailures\x18\x10 \x03(\v2\x1a.google.protobuf.TimestampR\bfailures\x125\n" +
@@ -1377,7 +1377,7 @@ var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*v11.AppSpec)(nil),            // 17: mammoth.api.v1.AppSpec
 	(v11.App_State)(0),             // 18: mammoth.api.v1.App.State
 	(*v11.AppHistory_Version)(nil), // 19: mammoth.api.v1.AppHistory.Version
-	(*v11.Rollout)(nil),            // 20: mammoth.api.v1.Rollout
+	(*v11.MasterStatus)(nil),       // 20: mammoth.api.v1.MasterStatus
 	(v11.App_Outcome)(0),           // 21: mammoth.api.v1.App.Outcome
 	(*v11.Waiting)(nil),            // 22: mammoth.api.v1.Waiting
 	(v11.Master_State)(0),          // 23: mammoth.api.v1.Master.State
@@ -1403,7 +1403,7 @@ var file_mammoth_store_v1_records_proto_depIdxs = []int32{
 	16, // 4: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
 	19, // 5: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
 	16, // 6: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
-	20, // 7: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	20, // 7: mammoth.store.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
 	5,  // 8: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
 	5,  // 9: mammoth.store.v1.App.earlier_attempts:type_name -> mammoth.store.v1.Attempt
 	16, // 10: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp

@@ -1,0 +1,138 @@
+package zone
+
+import (
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/waiting"
+)
+
+// appStatus is what is known of what a master says of its work, and not stored.
+type appStatus struct {
+	// reports counts what the master has said. A status that waits for balancers is dropped if another one has come.
+	reports int
+}
+
+// heldStatus is a status that counts once balancers have confirmed what was published before it.
+type heldStatus struct {
+	status *apiv1.MasterStatus
+	// number is the number of the report.
+	number int
+}
+
+// report takes in what a master says of its work.
+func (vs *versions) report(a *app, status *apiv1.MasterStatus) {
+	before := a.record.GetStatus()
+	a.status.reports++
+	if proto.Equal(before, status) {
+		return
+	}
+	if status.GetState() != apiv1.MasterStatus_WORKING && before.GetState() != status.GetState() {
+		// Whoever waits for the end of the work finds it as it is said to be.
+		vs.endpoints.onConfirmed(a, confirmation{status: &heldStatus{status, a.status.reports}})
+		return
+	}
+	vs.setStatus(a, status)
+}
+
+// confirmed takes in a status once balancers have confirmed what was published before it.
+func (vs *versions) confirmed(a *app, held heldStatus) {
+	if a.status.reports == held.number {
+		vs.setStatus(a, held.status)
+	}
+}
+
+func (vs *versions) setStatus(a *app, after *apiv1.MasterStatus) {
+	r := a.record
+	before := r.GetStatus()
+	r.Status = after
+	if before.GetState() != after.GetState() || before.GetVersion() != after.GetVersion() {
+		from := ""
+		if before.GetVersion() == after.GetVersion() && before != nil {
+			from = before.GetState().String()
+		}
+		text := after.GetText()
+		if text == "" {
+			text = strings.ToLower(after.GetState().String())
+		}
+		vs.Emit(&apiv1.Event{
+			Kind: "status", App: r.GetName(), From: from, To: after.GetState().String(),
+			Message: because(fmt.Sprintf("version %d of %s: %s", after.GetVersion(), r.GetName(), text), after.GetReason()),
+		})
+	}
+	vs.apps.changed(a)
+}
+
+// forgetStatus forgets what an earlier master said, for an app that is started after a stop.
+func (vs *versions) forgetStatus(a *app) { a.record.Status = nil }
+
+// presentStatus is what the master has said of the present version of an app that is to have so many instances.
+func (a *app) presentStatus(wanted int32) *apiv1.MasterStatus {
+	switch {
+	case a.record.GetStatus().GetVersion() == a.record.GetVersion():
+		return a.record.GetStatus()
+	case a.external():
+		return &apiv1.MasterStatus{Version: a.record.GetVersion()} // it has no such work unless its master says so
+	}
+	return a.unreported(wanted)
+}
+
+// unreported is the status of an app whose master has not said anything of the present version.
+func (a *app) unreported(wanted int32) *apiv1.MasterStatus {
+	return &apiv1.MasterStatus{
+		State: apiv1.MasterStatus_WORKING, Version: a.record.GetVersion(), Total: wanted,
+		Text:   fmt.Sprintf("0 of %s are at version %d", countWord(int(wanted), "instance"), a.record.GetVersion()),
+		Reason: "its application master has not begun yet",
+	}
+}
+
+func isWorking(status *apiv1.MasterStatus) bool {
+	return status.GetState() == apiv1.MasterStatus_WORKING
+}
+
+// statusReason adds work that waits for a person or has failed, and work that goes on where no other reason is known.
+func (vs *versions) statusReason(a *app, r *waiting.Reasons) {
+	status := a.presentStatus(wantedInstances(a.record.GetSpec()))
+	switch status.GetState() {
+	case apiv1.MasterStatus_WAITING, apiv1.MasterStatus_FAILED:
+		r.About(waiting.Cause{Detail: because(status.GetText(), status.GetReason()), Help: status.GetHelp()})
+	case apiv1.MasterStatus_WORKING:
+		if len(r.All) == 0 && status.GetText() != "" {
+			r.About(waiting.Cause{Routine: true, Detail: status.GetText()})
+		}
+	}
+}
+
+// statusObstacles are what an explanation says of work that has failed, or was done otherwise than it was to be.
+func statusObstacles(status *apiv1.MasterStatus) []*apiv1.Obstacle {
+	if status.GetState() != apiv1.MasterStatus_FAILED && (status.GetState() != apiv1.MasterStatus_DONE || status.GetReason() == "") {
+		return nil
+	}
+	return []*apiv1.Obstacle{{
+		Subject: fmt.Sprintf("version %d", status.GetVersion()), Count: status.GetTotal() - status.GetDone(),
+		Reason: because(status.GetText(), status.GetReason()),
+	}}
+}
+
+// progress is how far the master's work is and what becomes of it, as the end of a sentence; empty if there is nothing to say.
+func (vs *versions) progress(status *apiv1.MasterStatus) string {
+	text := ""
+	if isWorking(status) && status.GetVersion() > 1 && status.GetText() != "" {
+		text = "; " + status.GetText()
+	}
+	outlook := status.GetOutlook()
+	if outlook == nil {
+		return text
+	}
+	text += "; " + outlook.GetText()
+	if outlook.GetAt() != nil {
+		text += " in " + durationWords(max(0, outlook.GetAt().AsTime().Sub(vs.now)))
+	}
+	if outlook.GetUnless() != "" {
+		text += " unless " + outlook.GetUnless()
+	}
+	return text
+}
