@@ -13,7 +13,7 @@ import (
 
 func canaryApp() *apiv1.App {
 	app := &apiv1.App{Name: "web", Status: statusOf(&dynamicdeployv1.Rollout{
-		State: dynamicdeployv1.Rollout_PAUSED, Version: 2, Updated: 1, Total: 3, Percent: 10, Reason: "a reason",
+		State: dynamicdeployv1.Rollout_PAUSED, Version: 2, Updated: 1, Total: 3, Percent: 10, Reason: "a reason", Canary: true,
 	})}
 	for i, version := range []int32{1, 1, 1, 2} {
 		app.Instances = append(app.Instances, &apiv1.Instance{
@@ -40,8 +40,8 @@ func TestARolloutIsALineForEachChange(t *testing.T) {
 	show.update(app)
 	app.Status = statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_DONE, Version: 2, Updated: 3, Total: 3, Percent: 100})
 	show.update(app)
-	want := "web: version 2 is paused, 1 of 3 instances, 10 % of the requests: a reason; `mammoth app rollback web` takes it back, " +
-		"`mammoth app resume web` lets it continue\nweb: version 2 is done, 3 of 3 instances\n"
+	want := "web: version 2 is paused, 1 of 3 instances, 10 % of the requests: a reason; `mammoth app promote web` gives it more of the requests, " +
+		"`mammoth app rollback web` takes it back\nweb: version 2 is done, 3 of 3 instances\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", out, want)
 	}

@@ -72,14 +72,10 @@ func run(ctx context.Context, config appmaster.Config, count int, spec *corev1.C
 		start(allocation)
 	}
 	report := func() {
-		status := &apiv1.MasterStatus{
+		client.ReportStatus(&apiv1.MasterStatus{
 			State: apiv1.MasterStatus_WORKING, Version: registration.GetWanted().GetVersion(), Done: int32(done), Total: int32(count),
 			Text: fmt.Sprintf("%d of %d commands have run", done, count),
-		}
-		if done == count {
-			status.State = apiv1.MasterStatus_DONE
-		}
-		client.ReportStatus(status)
+		})
 	}
 	report()
 	ask(count - done - len(registration.GetContainers()))

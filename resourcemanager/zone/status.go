@@ -54,13 +54,13 @@ func (vs *versions) setStatus(a *app, after *apiv1.MasterStatus) {
 		if before.GetVersion() == after.GetVersion() && before != nil {
 			from = before.GetState().String()
 		}
-		text := after.GetText()
-		if text == "" {
-			text = strings.ToLower(after.GetState().String())
+		text := r.GetName() + ": " + after.GetText()
+		if after.GetText() == "" {
+			text = fmt.Sprintf("version %d of %s: %s", after.GetVersion(), r.GetName(), strings.ToLower(after.GetState().String()))
 		}
 		vs.Emit(&apiv1.Event{
 			Kind: "status", App: r.GetName(), From: from, To: after.GetState().String(),
-			Message: because(fmt.Sprintf("version %d of %s: %s", after.GetVersion(), r.GetName(), text), after.GetReason()),
+			Message: because(text, after.GetReason()),
 		})
 	}
 	vs.apps.changed(a)
