@@ -113,6 +113,14 @@ func (c *Client) Register(ctx context.Context) (*masterv1.RegisterResponse, erro
 // wait; none is lost.
 func (c *Client) Events() <-chan Event { return c.events }
 
+// Plan asks what would become of asks that were made now; see the protocol. It may be called from any goroutine.
+func (c *Client) Plan(ctx context.Context, request *masterv1.PlanRequest) (*masterv1.PlanResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	response, err := c.rm.Plan(ctx, request)
+	return response, wire.Error(err)
+}
+
 // Finish ends the app, whose work has succeeded, with a reason that people are shown. While the ResourceManager cannot be reached, it
 // tries until ctx ends. Containers that are still held are stopped.
 func (c *Client) Finish(ctx context.Context, reason string) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -272,6 +273,26 @@ func showsStatuses(s *suite) {
 			s.Errorf("it said %v, and people are shown %v", said, shown)
 		}
 	}
+}
+
+func plans(s *suite) {
+	s.node("node-1")
+	m := s.start()
+	response, err := m.client.Plan(m.ctx, &masterv1.PlanRequest{Asks: []*masterv1.Ask{m.ask("few", 2), m.ask("many", 6)}})
+	s.code("plan two asks", err, codes.OK)
+	if len(response.GetPlanned()) != 2 {
+		s.Fatalf("of two asks it says %v", response)
+	}
+	few, many := response.GetPlanned()[0], response.GetPlanned()[1]
+	s.want("of the few", few.GetNodes(), []string{"node-1", "node-1"})
+	s.want("of the many", len(many.GetNodes()), 4)
+	if few.GetReason() != "" || many.GetReason() == "" {
+		s.Errorf("why they would wait: %q and %q", few.GetReason(), many.GetReason())
+	}
+	s.want("what is granted", m.heard().allocated, []string(nil))
+	_, err = s.attempt(Attempt{App: m.App, Number: m.Number, Token: "nonsense"}).client.Plan(
+		metadata.AppendToOutgoingContext(s.ctx, "authorization", "Bearer nonsense"), &masterv1.PlanRequest{})
+	s.code("plan with a token that is nobody's", err, codes.Unauthenticated)
 }
 
 func registersNodes(s *suite) {

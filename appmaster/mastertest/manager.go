@@ -238,15 +238,15 @@ func (m *Manager) take(statuses []*corev1.ContainerStatus) {
 	}
 }
 
-// fits reports whether its node has the cpu for one more container.
-func (m *Manager) fits(ask *masterv1.Ask) bool {
+// room is for how many more containers of an ask its node has the cpu.
+func (m *Manager) room(ask *masterv1.Ask) int {
 	free := m.capacity.GetCpuMillis()
 	for _, held := range m.zone.leases {
 		if held.node == m.node {
 			free -= held.allocation.GetLease().GetResources().GetCpuMillis()
 		}
 	}
-	return ask.GetResources().GetCpuMillis() <= free
+	return int(max(0, free) / max(1, ask.GetResources().GetCpuMillis()))
 }
 
 func (m *Manager) stop(container string, reason corev1.Exit_Reason) {

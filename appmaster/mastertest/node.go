@@ -320,12 +320,15 @@ func (n *Node) close() {
 	n.zone.stop(address)
 }
 
-// fits reports whether there is room for one more container.
-func (n *Node) fits(ask *masterv1.Ask) bool {
-	if n.manager != nil {
-		return n.manager.fits(ask)
+// room is how many more containers of an ask fit.
+func (n *Node) room(ask *masterv1.Ask) int {
+	switch {
+	case n.state != apiv1.NodeState_READY || slices.Contains(ask.GetAvoidNodes(), n.Name):
+		return 0
+	case n.manager != nil:
+		return n.manager.room(ask)
 	}
-	return n.held < n.Capacity
+	return n.Capacity - n.held
 }
 
 func (n *Node) reachable() bool { return n.state != apiv1.NodeState_LOST }

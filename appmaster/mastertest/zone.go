@@ -338,6 +338,29 @@ func (z *Zone) Allocate(stream masterv1.ApplicationMaster_AllocateServer) error 
 	}
 }
 
+// Plan serves ApplicationMaster.
+func (z *Zone) Plan(ctx context.Context, request *masterv1.PlanRequest) (*masterv1.PlanResponse, error) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if err := z.authenticate(ctx); err != nil {
+		return nil, err
+	}
+	response := &masterv1.PlanResponse{}
+	for _, ask := range request.GetAsks() {
+		planned := &masterv1.PlannedAsk{}
+		for _, name := range slices.Sorted(maps.Keys(z.nodes)) {
+			for range min(z.nodes[name].room(ask), int(ask.GetCount())-len(planned.GetNodes())) {
+				planned.Nodes = append(planned.Nodes, name)
+			}
+		}
+		if len(planned.GetNodes()) < int(ask.GetCount()) {
+			planned.Reason = "every node is full"
+		}
+		response.Planned = append(response.Planned, planned)
+	}
+	return response, nil
+}
+
 // Finish serves ApplicationMaster.
 func (z *Zone) Finish(_ context.Context, request *masterv1.FinishRequest) (*masterv1.FinishResponse, error) {
 	z.mu.Lock()
@@ -462,8 +485,7 @@ func (z *Zone) schedule() {
 			var best *Node
 			for _, node := range slices.Sorted(maps.Keys(z.nodes)) {
 				n := z.nodes[node]
-				if n.state == apiv1.NodeState_READY && n.fits(state.ask) && !slices.Contains(state.ask.GetAvoidNodes(), n.Name) &&
-					(best == nil || n.held < best.held) {
+				if n.room(state.ask) > 0 && (best == nil || n.held < best.held) {
 					best = n
 				}
 			}

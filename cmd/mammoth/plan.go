@@ -20,7 +20,7 @@ func dryRunTable(w io.Writer, name string, answer *apiv1.DeployResponse) error {
 			return err
 		}
 	}
-	if err := replacementText(w, answer); err != nil {
+	if err := previewText(w, answer.GetPreview()); err != nil {
 		return err
 	}
 	if summary := answer.GetExplanation().GetSummary(); summary != "" || len(answer.GetExplanation().GetObstacles()) > 0 {
@@ -30,12 +30,12 @@ func dryRunTable(w io.Writer, name string, answer *apiv1.DeployResponse) error {
 	return err
 }
 
-// replacementText says of each role with instances that would be replaced how many at a time, and whether there is room.
-func replacementText(w io.Writer, answer *apiv1.DeployResponse) error {
-	for _, replaced := range answer.GetReplacements() {
-		text := replaced.GetText()
-		if replaced.GetRole() != "" {
-			text = replaced.GetRole() + ": " + text
+// previewText is what the app's master says of each role that it would do.
+func previewText(w io.Writer, preview *apiv1.Previewed) error {
+	for _, line := range preview.GetLines() {
+		text := line.GetText()
+		if line.GetRole() != "" {
+			text = line.GetRole() + ": " + text
 		}
 		if _, err := fmt.Fprintln(w, text); err != nil {
 			return err
@@ -97,7 +97,7 @@ func diffText(w io.Writer, name string, answer *apiv1.DeployResponse) error {
 	if _, err := io.WriteString(w, out.String()); err != nil {
 		return err
 	}
-	if err := replacementText(w, answer); err != nil {
+	if err := previewText(w, answer.GetPreview()); err != nil {
 		return err
 	}
 	if len(answer.GetExplanation().GetObstacles()) > 0 {

@@ -49,7 +49,11 @@ func (d *Master) courseOf(role *apiv1.RoleSpec) *apiv1.UpdatePolicy_Course {
 	if once := d.control.courses[role.GetName()]; once != nil {
 		return once
 	}
-	update := role.GetUpdate()
+	return policyCourse(role.GetUpdate())
+}
+
+// policyCourse is the course of an update policy for every version.
+func policyCourse(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_Course {
 	return &apiv1.UpdatePolicy_Course{Strategy: update.GetStrategy(), CanaryPercent: update.GetCanaryPercent(), Exclusive: update.GetExclusive()}
 }
 
@@ -67,6 +71,11 @@ func (d *Master) canaryPercent() int32 {
 func (d *Master) carryOutCommands(now time.Time) []*masterv1.CommandAnswer {
 	var answers []*masterv1.CommandAnswer
 	for _, command := range d.commands {
+		previewed := &apiv1.Preview{}
+		if command.GetCommand().MessageIs(previewed) && command.GetCommand().UnmarshalTo(previewed) == nil {
+			d.preview(command, previewed.GetSpec(), now)
+			continue
+		}
 		answer := &masterv1.CommandAnswer{Id: command.GetId()}
 		event, err := d.carryOut(command, now)
 		if err != nil {

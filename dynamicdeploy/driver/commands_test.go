@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
@@ -200,4 +201,92 @@ func TestACourseIsSaidOfOneChange(t *testing.T) {
 		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.FromVersion = 2 })
 		done("a version again, which does not repeat how it came in")
 	})
+}
+
+func TestAPreviewSaysWhatIsReplacedAndWhetherThereIsRoom(t *testing.T) {
+	type edit = func(*apiv1.AppSpec)
+	image := func(s *apiv1.AppSpec) { s.Roles[0].Image = "web:2" }
+	for name, c := range map[string]struct {
+		// capacity is how many containers fit on the node, of which three are taken.
+		capacity      int
+		edit          edit
+		text, summary string
+	}{
+		"another count": {4, func(s *apiv1.AppSpec) { s.Roles[0].Instances = 5 }, "", "none would be replaced"},
+		"another image": {
+			4, image, "web-1, web-2, web-3 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); there is room for the first new instance",
+			"3 instances would be replaced",
+		},
+		"no room": {
+			3, image, "web-1, web-2, web-3 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); there is no room beside them, and it would wait: " +
+				"every node is full; " + "`maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: an old instance then goes first and makes room for a new one",
+			"3 instances would be replaced",
+		},
+		"no room, and another size": {
+			3, func(s *apiv1.AppSpec) { s.Roles[0].Resources = &corev1.Resources{CpuMillis: 1 << 20} },
+			"web-1, web-2, web-3 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); there is no room beside them, and it would wait: every node is full",
+			"3 instances would be replaced",
+		},
+		"an old one first": {
+			3, func(s *apiv1.AppSpec) { image(s); s.Roles[0].Update = &apiv1.UpdatePolicy{MaxUnavailable: 1} },
+			"web-1, web-2, web-3 would be replaced, at most 1 at a time (maxSurge 0, maxUnavailable 1); an old instance goes first and makes room, for there is none beside them",
+			"3 instances would be replaced",
+		},
+		"fewer, and those that end make room": {
+			3, func(s *apiv1.AppSpec) { image(s); s.Roles[0].Instances = 1 },
+			"1 of web-1, web-2, web-3 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); 2 would end; those that end make room",
+			"1 instance would be replaced; 2 instances would end",
+		},
+		"fewer of the same": {3, func(s *apiv1.AppSpec) { s.Roles[0].Instances = 1 }, "", "none would be replaced; 2 instances would end"},
+		"another role":      {3, func(s *apiv1.AppSpec) { s.Roles[0].Name = "front" }, "", "none would be replaced; 3 instances would end"},
+		"blue-green, and half of the room": {
+			5, func(s *apiv1.AppSpec) {
+				image(s)
+				s.Roles[0].Update = &apiv1.UpdatePolicy{Strategy: apiv1.UpdatePolicy_BLUE_GREEN, MaxSurge: 1}
+			},
+			"3 instances of the new version would be made ready beside 3 present ones, and then take over; there is room for 2 of them only: every node is full",
+			"3 instances would be replaced",
+		},
+		"a canary, this once": {
+			5, func(s *apiv1.AppSpec) {
+				image(s)
+				s.Roles[0].Update = &apiv1.UpdatePolicy{MaxSurge: 1, Once: &apiv1.UpdatePolicy_Course{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 40}}
+			},
+			"2 instances of the new version would be started beside 3 present ones, with 40 % of the requests until it is promoted; there is room for them",
+			"3 instances would be replaced",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 0, nil)
+				w.AddNode("node-1", c.capacity)
+				w.after(10 * time.Second)
+				before := w.Leases()
+				spec := proto.CloneOf(w.Desired().GetSpec())
+				c.edit(spec)
+				command, err := anypb.New(&apiv1.Preview{Spec: spec})
+				if err != nil {
+					t.Fatal(err)
+				}
+				answer, err := w.Command(t.Context(), command)
+				if err != nil {
+					t.Fatal(err)
+				}
+				previewed, text := &apiv1.Previewed{}, ""
+				if err := answer.UnmarshalTo(previewed); err != nil {
+					t.Fatal(err)
+				}
+				for _, line := range previewed.GetLines() {
+					text += line.GetText()
+				}
+				if text != c.text || previewed.GetSummary() != c.summary {
+					t.Errorf("it says %q; %q", text, previewed.GetSummary())
+				}
+				w.after(time.Minute)
+				if w.Leases() != before || w.Desired().GetVersion() != 1 {
+					t.Errorf("a preview has changed something: %d leases, version %d", w.Leases(), w.Desired().GetVersion())
+				}
+			})
+		})
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
 	"github.com/mammoth-os/mammoth/internal/backoff"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
 // startTimeout is how long a start is repeated while a node does not answer.
@@ -34,8 +35,16 @@ type driver struct {
 	client *appmaster.Client
 	master *Master
 
-	starts       sync.WaitGroup
+	calls        sync.WaitGroup
 	startResults chan startResult
+	plans        chan planned
+}
+
+// planned is the answer to a Preview.
+type planned struct {
+	command  string
+	response *masterv1.PlanResponse
+	err      error
 }
 
 type startResult struct {
@@ -56,8 +65,8 @@ func Run(ctx context.Context, config Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	client := appmaster.New(config.Master)
 	log := config.Log.With("app", config.Master.App, "attempt", config.Master.Attempt)
-	d := &driver{log: log, client: client, master: NewMaster(config.Master, client.Outbox, log), startResults: make(chan startResult)}
-	defer d.starts.Wait()
+	d := &driver{log: log, client: client, master: NewMaster(config.Master, client.Outbox, log), startResults: make(chan startResult), plans: make(chan planned)}
+	defer d.calls.Wait()
 	defer d.client.Close()
 	defer cancel()
 
@@ -82,6 +91,9 @@ func (d *driver) run(ctx context.Context) error {
 		for _, start := range d.master.Starts() {
 			d.start(ctx, start)
 		}
+		for _, preview := range d.master.Previews() {
+			d.plan(ctx, preview)
+		}
 		if d.master.Finished() {
 			d.log.Info("every instance is gone, the app ends")
 			if err := d.client.Finish(ctx, "removed"); err != nil && ctx.Err() == nil {
@@ -99,6 +111,8 @@ func (d *driver) run(ctx context.Context) error {
 		case <-timer.C:
 		case result := <-d.startResults:
 			d.master.StartEnded(result.container, result.status, result.err, time.Now())
+		case answer := <-d.plans:
+			d.master.Planned(answer.command, answer.response, answer.err)
 		case event, ok := <-d.client.Events():
 			if err := d.handleAll(event, ok); err != nil {
 				return err
@@ -124,9 +138,20 @@ func (d *driver) handleAll(event appmaster.Event, ok bool) error {
 	}
 }
 
+// plan asks the ResourceManager a question and delivers the answer to plans.
+func (d *driver) plan(ctx context.Context, preview Preview) {
+	d.calls.Go(func() {
+		response, err := d.client.Plan(ctx, preview.Request)
+		select {
+		case d.plans <- planned{preview.Command, response, err}:
+		case <-ctx.Done():
+		}
+	})
+}
+
 // start sends a start and delivers the answer to startResults.
 func (d *driver) start(ctx context.Context, start Start) {
-	d.starts.Go(func() {
+	d.calls.Go(func() {
 		name := start.Allocation.GetLease().GetContainerId()
 		limit, cancel := context.WithTimeout(ctx, startTimeout)
 		defer cancel()

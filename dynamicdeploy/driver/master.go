@@ -45,7 +45,11 @@ type Master struct {
 	reportDeadline time.Time
 	// commands have come and are not carried out yet.
 	commands []*masterv1.Command
-	control  control
+	// previews are those whose questions to the ResourceManager are not answered yet, by the ids of their commands. Questions are those that
+	// were not taken yet.
+	previews  map[string]*preview
+	questions []Preview
+	control   control
 	// starts are those that were decided since Starts was last called.
 	starts []Start
 
@@ -83,7 +87,7 @@ func NewMaster(config appmaster.Config, out *appmaster.Outbox, log *slog.Logger)
 	return &Master{
 		log: log, app: config.App, attempt: config.Attempt, out: out,
 		roles: map[string]*role{}, nodes: map[id.Node]plan.NodeState{}, containers: map[string]*container{},
-		reported: map[string]*masterv1.InstanceReport{},
+		reported: map[string]*masterv1.InstanceReport{}, previews: map[string]*preview{},
 	}
 }
 

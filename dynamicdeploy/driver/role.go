@@ -123,6 +123,11 @@ func (d *Master) comesAfter(name string) string {
 	return fmt.Sprintf("role %s begins once these roles are ready: %s", name, strings.Join(missing, ", "))
 }
 
+// placed are the instances that have a container.
+func (r *role) placed(now time.Time) []plan.Instance {
+	return slices.DeleteFunc(r.plan.Instances(now), func(instance plan.Instance) bool { return instance.Container.IsZero() })
+}
+
 // ownsAsk reports whether an ask is one of this role's.
 func (r *role) ownsAsk(ask string) bool {
 	instance, _, _ := strings.Cut(ask, "/")

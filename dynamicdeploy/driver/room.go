@@ -17,15 +17,18 @@ func (d *Master) roomHelp(r *role, now time.Time) string {
 	if d.courseOf(spec).GetStrategy() != apiv1.UpdatePolicy_ROLLING {
 		return "a rolling update with `maxUnavailable: 1` would do: an old instance then goes first and makes room for a new one"
 	}
-	return "`maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: an old instance then goes first and makes room for a new one"
+	return oldFirst
 }
+
+// oldFirst is what helps where a new instance finds no room beside the one that it is to replace.
+const oldFirst = "`maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: an old instance then goes first and makes room for a new one"
 
 // replacesAlike reports whether an instance of a role is to be replaced whose container holds at least so much.
 func (d *Master) replacesAlike(r *role, needs *corev1.Resources, now time.Time) bool {
 	before := d.desired.GetRestartBefore()
-	for _, instance := range r.plan.Instances(now) {
+	for _, instance := range r.placed(now) {
 		held := d.containers[instance.Container.String()]
-		if instance.Container.IsZero() || held == nil || held.gone {
+		if held == nil || held.gone {
 			continue
 		}
 		lease := held.allocation.GetLease()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/mammoth-os/mammoth/internal/manifest"
 	"github.com/mammoth-os/mammoth/internal/spec"
@@ -34,7 +35,35 @@ func (s *apps) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1
 		file.Fail(spec.Faults{{Key: []string{"queue"}, Sentence: wire.Sentence(err)}})
 		return nil, refuseManifest(file.Err(), err)
 	}
+	if err == nil && deployment.GetDryRun() && !request.GetValidate() {
+		err = s.preview(ctx, response)
+	}
 	return response, wire.Status(err)
+}
+
+// preview adds to a dry run what the app's master says that it would do, if it is at work.
+func (s *apps) preview(ctx context.Context, response *apiv1.DeployResponse) error {
+	app := response.GetApp()
+	if app.GetState() != apiv1.App_RUNNING || response.GetUnchanged() {
+		return nil
+	}
+	command, err := anypb.New(&apiv1.Preview{Spec: app.GetSpec()})
+	if err != nil {
+		return fmt.Errorf("encode a preview: %w", err)
+	}
+	answer, err := s.loop.Command(ctx, &apiv1.CommandAppRequest{Name: app.GetName(), Command: command})
+	previewed := &apiv1.Previewed{}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		previewed.Summary = "what would become of its instances is not known: " + wire.Sentence(err)
+	case !answer.GetAnswer().MessageIs(previewed) || answer.GetAnswer().UnmarshalTo(previewed) != nil:
+		previewed.Summary = "what would become of its instances is not known: its application master does not say"
+	}
+	response.Preview = previewed
+	response.Explanation.Summary += "; " + previewed.GetSummary()
+	return nil
 }
 
 // wanted is the spec of a deployment, complete, and the manifest that it is of, nil if it is of none. Its error has a status.

@@ -20,7 +20,13 @@ const (
 	maxItemBytes = 16 << 10
 	maxIDLength  = 200
 	maxReason    = 1 << 10
-	maxWeight    = 10_000
+	// mostPlanned is how many asks are planned at a time: as many as an app may have roles.
+	mostPlanned = spec.MaxRoles
+	maxWeight   = 10_000
+	// maxAnswer is the size of an answer to a command: DynamicDeploy says of each of 64 roles what would become of it.
+	maxAnswer = 512 << 10
+	// maxStatus is the size of a status, which may give reasons twice: in words and in its detail.
+	maxStatus = 64 << 10
 )
 
 // checkAllocate refuses a request that is too large for the loop.
@@ -70,8 +76,8 @@ func checkAllocate(request *masterv1.AllocateRequest) error {
 		}
 	}
 	for _, answer := range request.GetAnswers() {
-		if size := proto.Size(answer); size > maxItemBytes {
-			return invalid("the answer to command %q has %d bytes, and the most is %d", truncated(answer.GetId()), size, maxItemBytes)
+		if size := proto.Size(answer); size > maxAnswer {
+			return invalid("the answer to command %q has %d bytes, and the most is %d", truncated(answer.GetId()), size, maxAnswer)
 		}
 		if _, err := wire.JSON.Marshal(answer); err != nil {
 			return invalid("the answer to command %q cannot be written as JSON, which people are shown: %v", truncated(answer.GetId()), err)
@@ -85,8 +91,8 @@ func checkAllocate(request *masterv1.AllocateRequest) error {
 
 // checkStatus refuses a status that is too large, or that people could not be shown.
 func checkStatus(status *apiv1.MasterStatus) error {
-	if size := proto.Size(status); size > maxItemBytes {
-		return invalid("the status of an application master has %d bytes, and the most is %d", size, maxItemBytes)
+	if size := proto.Size(status); size > maxStatus {
+		return invalid("the status of an application master has %d bytes, and the most is %d", size, maxStatus)
 	}
 	if _, err := wire.JSON.Marshal(status); err != nil {
 		return invalid("the status of an application master cannot be written as JSON, which people are shown: %v", err)

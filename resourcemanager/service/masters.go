@@ -70,6 +70,23 @@ func endMaster(stream grpc.BidiStreamingServer[masterv1.AllocateRequest, masterv
 	return wire.Status(err)
 }
 
+func (s *masters) Plan(ctx context.Context, request *masterv1.PlanRequest) (*masterv1.PlanResponse, error) {
+	bearer, err := bearerOf(ctx)
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	if len(request.GetAsks()) > mostPlanned {
+		return nil, wire.Status(invalid("a request has %d asks to plan, and the most is %d", len(request.GetAsks()), mostPlanned))
+	}
+	for _, ask := range request.GetAsks() {
+		if err := checkAsk(ask); err != nil {
+			return nil, wire.Status(err)
+		}
+	}
+	response, err := s.loop.PlanAsks(ctx, bearer, request)
+	return response, wire.Status(err)
+}
+
 func (s *masters) Finish(ctx context.Context, request *masterv1.FinishRequest) (*masterv1.FinishResponse, error) {
 	bearer, err := bearerOf(ctx)
 	if err != nil {

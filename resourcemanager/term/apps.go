@@ -313,6 +313,11 @@ func (t *Term) OpenAllocate(ctx context.Context, bearer string) (service.MasterS
 	return master, nil
 }
 
+// PlanAsks implements service.Masters.
+func (t *Term) PlanAsks(ctx context.Context, bearer string, request *masterv1.PlanRequest) (*masterv1.PlanResponse, error) {
+	return ask[*masterv1.PlanResponse](ctx, t, zone.PlanAsks{Bearer: bearer, Request: request})
+}
+
 // Finish implements service.Masters.
 func (t *Term) Finish(ctx context.Context, bearer string, request *masterv1.FinishRequest) error {
 	return tell(ctx, t, zone.Finish{Bearer: bearer, Request: request})

@@ -32,7 +32,7 @@ var parts = []part{
 	},
 	{
 		[]string{"versions", "appStatus", "heldStatus"},
-		[]string{"versions.go", "status.go", "replacements.go"},
+		[]string{"versions.go", "status.go"},
 		"app.record.Spec app.record.Version app.record.Versions app.record.Revised app.record.Status " +
 			"app.record.FromVersion",
 	},

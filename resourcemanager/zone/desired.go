@@ -89,10 +89,13 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 		return nil, err
 	}
 	if request.GetDryRun() {
-		if err := ds.versions.planReplacements(a, spec, plan); err != nil {
-			return nil, err
-		}
 		plan.App = &apiv1.App{Name: spec.GetName(), Queue: spec.GetQueue(), Wanted: wantedInstances(spec), Spec: spec}
+		if a != nil {
+			plan.App.State = a.record.GetState()
+			if proto.Equal(spec, a.record.GetSpec()) && len(plan.GetPlacements())+len(plan.GetExplanation().GetObstacles()) == 0 {
+				plan.Unchanged, plan.Explanation.Summary = true, fmt.Sprintf("nothing of %s would change", spec.GetName())
+			}
+		}
 		return plan, nil
 	}
 	if a == nil {

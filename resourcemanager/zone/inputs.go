@@ -232,6 +232,11 @@ type (
 		Bearer  string
 		Request *masterv1.FinishRequest
 	}
+	// PlanAsks asks what would become of asks. It changes nothing.
+	PlanAsks struct {
+		Bearer  string
+		Request *masterv1.PlanRequest
+	}
 )
 
 func (in RegisterMaster) step(z *Core) (any, error) {
@@ -240,6 +245,18 @@ func (in RegisterMaster) step(z *Core) (any, error) {
 
 func (in OpenAllocate) step(z *Core) (any, error) {
 	return nil, z.masters.open(in.Bearer, in.Stream)
+}
+
+func (in PlanAsks) step(z *Core) (any, error) {
+	a, err := z.masters.authenticate(in.Bearer)
+	if err != nil {
+		return nil, err
+	}
+	asks, err := z.asks.parseAll(a, in.Request.GetAsks())
+	if err != nil {
+		return nil, err
+	}
+	return z.explainer.planAsks(a, in.Request.GetQueue(), asks)
 }
 
 func (in Finish) step(z *Core) (any, error) { return nil, z.masters.finish(in.Bearer, in.Request) }
@@ -334,6 +351,7 @@ func Inputs() []Input {
 		Allocate{},
 		MasterLeft{},
 		Finish{},
+		PlanAsks{},
 		BalancerConnected{},
 		BalancerLost{},
 		Refused{},

@@ -11,7 +11,6 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/fsm"
 	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -261,12 +260,6 @@ func (ls *leases) emitEvent(c *container, from, to lifecycle.ContainerState, mes
 		event.Attempt = id.Attempt{App: c.app.id, N: c.record.GetLease().GetAttempt()}.String()
 	}
 	ls.Emit(event)
-}
-
-// covers reports whether a container holds as much as is needed.
-func (ls *leases) covers(c *container, needs resource.Vector) bool {
-	has, err := ls.units.read(c.record.GetLease().GetResources())
-	return err == nil && needs.Fits(has)
 }
 
 // acknowledge notes that the master knows that a container has ended.

@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/containerd/errdefs"
@@ -9,6 +10,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
@@ -47,6 +49,30 @@ func (x *explainer) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.Depl
 	}
 	explanation.Summary = planSentence(spec.GetName(), int32(len(response.GetPlacements())), waiting)
 	response.Explanation = explanation
+	return response, nil
+}
+
+// planAsks says what would become of asks that an app made now, at the expense of a queue; empty is its own.
+func (x *explainer) planAsks(a *app, queue string, asks []parsedAsk) (*masterv1.PlanResponse, error) {
+	queue = cmp.Or(queue, a.record.GetSpec().GetQueue())
+	response := &masterv1.PlanResponse{}
+	for _, parsed := range asks {
+		count := int(parsed.message.GetCount())
+		parsed.ask.Pending = count
+		plan, err := x.scheduler.Plan(scheduler.AddApp{Name: a.record.GetName(), Queue: id.Queue(queue), User: a.record.GetUser()}, parsed.ask, x.now)
+		if err != nil {
+			return nil, err
+		}
+		planned := &masterv1.PlannedAsk{}
+		for _, node := range plan.Nodes {
+			planned.Nodes = append(planned.Nodes, string(node))
+		}
+		if len(plan.Nodes) < count {
+			why := x.capacityCause(plan.Explanation)
+			planned.Reason, planned.Help = why.Detail, why.Help
+		}
+		response.Planned = append(response.Planned, planned)
+	}
 	return response, nil
 }
 

@@ -27,8 +27,7 @@ const (
 
 // versions are the specs that an app is wanted to have, and was, and what its master says of its work on the present one. The other parts
 // have a spec changed (change, setVersion, setSpec, forgetVersions), pass on what a master reports (report, confirmed, note, revise,
-// forgetStatus), have what it is sent completed (complete), and ask for what people are shown (presentStatus, history, statusReason, progress,
-// planReplacements).
+// forgetStatus), have what it is sent completed (complete), and ask for what people are shown (presentStatus, history, statusReason, progress).
 //
 // A version is a spec with which instances run. It is stable if its master has noted that it came up, and not that it failed.
 type versions struct {

@@ -82,7 +82,7 @@ func (x Rollout_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Rollout_State.Descriptor instead.
 func (Rollout_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{4, 0}
+	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{6, 0}
 }
 
 // Pause holds the rollout that is under way where it is. It ends with the rollout, with Resume, with Promote, and with another version.
@@ -242,6 +242,139 @@ func (*Done) Descriptor() ([]byte, []int) {
 	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{3}
 }
 
+// Replacements are the detail of DynamicDeploy's answer to mammoth.api.v1.Preview: one for each role with instances that would be replaced.
+type Replacements struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replacements  []*Replacement         `protobuf:"bytes,1,rep,name=replacements,proto3" json:"replacements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replacements) Reset() {
+	*x = Replacements{}
+	mi := &file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replacements) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replacements) ProtoMessage() {}
+
+func (x *Replacements) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replacements.ProtoReflect.Descriptor instead.
+func (*Replacements) Descriptor() ([]byte, []int) {
+	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Replacements) GetReplacements() []*Replacement {
+	if x != nil {
+		return x.Replacements
+	}
+	return nil
+}
+
+type Replacement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Role  string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// The first hundred of the instances that would be replaced or, as many as the role would have too many, end.
+	Instances []string `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
+	// How many these are in all.
+	Count int32 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	// How many instances there may be above the count, and how many may be missing, during the change.
+	MaxSurge       int32 `protobuf:"varint,3,opt,name=max_surge,json=maxSurge,proto3" json:"max_surge,omitempty"`
+	MaxUnavailable int32 `protobuf:"varint,4,opt,name=max_unavailable,json=maxUnavailable,proto3" json:"max_unavailable,omitempty"`
+	// The nodes on which the first new instances, at most a hundred, would be placed before any present one leaves; empty if there is no room.
+	Nodes         []string `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replacement) Reset() {
+	*x = Replacement{}
+	mi := &file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replacement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replacement) ProtoMessage() {}
+
+func (x *Replacement) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replacement.ProtoReflect.Descriptor instead.
+func (*Replacement) Descriptor() ([]byte, []int) {
+	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Replacement) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Replacement) GetInstances() []string {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *Replacement) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Replacement) GetMaxSurge() int32 {
+	if x != nil {
+		return x.MaxSurge
+	}
+	return 0
+}
+
+func (x *Replacement) GetMaxUnavailable() int32 {
+	if x != nil {
+		return x.MaxUnavailable
+	}
+	return 0
+}
+
+func (x *Replacement) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
 // Rollout is how far the change to a version has come: the detail of DynamicDeploy's status.
 type Rollout struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -268,7 +401,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes[4]
+	mi := &file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -280,7 +413,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes[4]
+	mi := &file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -293,7 +426,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{4}
+	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Rollout) GetState() Rollout_State {
@@ -382,7 +515,16 @@ const file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDesc = "" +
 	"\x06Resume\"#\n" +
 	"\aPromote\x12\x18\n" +
 	"\apercent\x18\x01 \x01(\x05R\apercent\"\x06\n" +
-	"\x04Done\"\xc0\x03\n" +
+	"\x04Done\"Y\n" +
+	"\fReplacements\x12I\n" +
+	"\freplacements\x18\x01 \x03(\v2%.mammoth.dynamicdeploy.v1.ReplacementR\freplacements\"\xb1\x01\n" +
+	"\vReplacement\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x1c\n" +
+	"\tinstances\x18\x02 \x03(\tR\tinstances\x12\x14\n" +
+	"\x05count\x18\x06 \x01(\x05R\x05count\x12\x1b\n" +
+	"\tmax_surge\x18\x03 \x01(\x05R\bmaxSurge\x12'\n" +
+	"\x0fmax_unavailable\x18\x04 \x01(\x05R\x0emaxUnavailable\x12\x14\n" +
+	"\x05nodes\x18\x05 \x03(\tR\x05nodes\"\xc0\x03\n" +
 	"\aRollout\x12=\n" +
 	"\x05state\x18\x01 \x01(\x0e2'.mammoth.dynamicdeploy.v1.Rollout.StateR\x05state\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x18\n" +
@@ -419,24 +561,27 @@ func file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_goTypes = []any{
 	(Rollout_State)(0),            // 0: mammoth.dynamicdeploy.v1.Rollout.State
 	(*Pause)(nil),                 // 1: mammoth.dynamicdeploy.v1.Pause
 	(*Resume)(nil),                // 2: mammoth.dynamicdeploy.v1.Resume
 	(*Promote)(nil),               // 3: mammoth.dynamicdeploy.v1.Promote
 	(*Done)(nil),                  // 4: mammoth.dynamicdeploy.v1.Done
-	(*Rollout)(nil),               // 5: mammoth.dynamicdeploy.v1.Rollout
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*Replacements)(nil),          // 5: mammoth.dynamicdeploy.v1.Replacements
+	(*Replacement)(nil),           // 6: mammoth.dynamicdeploy.v1.Replacement
+	(*Rollout)(nil),               // 7: mammoth.dynamicdeploy.v1.Rollout
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_depIdxs = []int32{
-	0, // 0: mammoth.dynamicdeploy.v1.Rollout.state:type_name -> mammoth.dynamicdeploy.v1.Rollout.State
-	6, // 1: mammoth.dynamicdeploy.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	6, // 0: mammoth.dynamicdeploy.v1.Replacements.replacements:type_name -> mammoth.dynamicdeploy.v1.Replacement
+	0, // 1: mammoth.dynamicdeploy.v1.Rollout.state:type_name -> mammoth.dynamicdeploy.v1.Rollout.State
+	8, // 2: mammoth.dynamicdeploy.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_init() }
@@ -450,7 +595,7 @@ func file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDesc), len(file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1506,6 +1506,169 @@ func (x *NodeUpdate) GetContainerManager() string {
 	return ""
 }
 
+// PlanRequest has at most 64 asks. Each is planned as if it were the only one.
+type PlanRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Asks  []*Ask                 `protobuf:"bytes,1,rep,name=asks,proto3" json:"asks,omitempty"`
+	// The queue that would pay for them; empty is the app's.
+	Queue         string `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRequest) Reset() {
+	*x = PlanRequest{}
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRequest) ProtoMessage() {}
+
+func (x *PlanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
+func (*PlanRequest) Descriptor() ([]byte, []int) {
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PlanRequest) GetAsks() []*Ask {
+	if x != nil {
+		return x.Asks
+	}
+	return nil
+}
+
+func (x *PlanRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+// PlanResponse has one entry for each ask, in their order.
+type PlanResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Planned       []*PlannedAsk          `protobuf:"bytes,1,rep,name=planned,proto3" json:"planned,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanResponse) Reset() {
+	*x = PlanResponse{}
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanResponse) ProtoMessage() {}
+
+func (x *PlanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
+func (*PlanResponse) Descriptor() ([]byte, []int) {
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PlanResponse) GetPlanned() []*PlannedAsk {
+	if x != nil {
+		return x.Planned
+	}
+	return nil
+}
+
+// PlannedAsk is what would become of one ask.
+type PlannedAsk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each container that there is room for.
+	Nodes []string `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// Why the rest would wait, one clause; empty if none would.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What a person could do about it; may be empty.
+	Help          string `protobuf:"bytes,3,opt,name=help,proto3" json:"help,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedAsk) Reset() {
+	*x = PlannedAsk{}
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedAsk) ProtoMessage() {}
+
+func (x *PlannedAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedAsk.ProtoReflect.Descriptor instead.
+func (*PlannedAsk) Descriptor() ([]byte, []int) {
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PlannedAsk) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *PlannedAsk) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PlannedAsk) GetHelp() string {
+	if x != nil {
+		return x.Help
+	}
+	return ""
+}
+
 type FinishRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The work has failed. Otherwise it has succeeded.
@@ -1518,7 +1681,7 @@ type FinishRequest struct {
 
 func (x *FinishRequest) Reset() {
 	*x = FinishRequest{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1693,7 @@ func (x *FinishRequest) String() string {
 func (*FinishRequest) ProtoMessage() {}
 
 func (x *FinishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1706,7 @@ func (x *FinishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishRequest.ProtoReflect.Descriptor instead.
 func (*FinishRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{17}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FinishRequest) GetFailed() bool {
@@ -1568,7 +1731,7 @@ type FinishResponse struct {
 
 func (x *FinishResponse) Reset() {
 	*x = FinishResponse{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1743,7 @@ func (x *FinishResponse) String() string {
 func (*FinishResponse) ProtoMessage() {}
 
 func (x *FinishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1756,7 @@ func (x *FinishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishResponse.ProtoReflect.Descriptor instead.
 func (*FinishResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{18}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{21}
 }
 
 var File_mammoth_master_v1_master_proto protoreflect.FileDescriptor
@@ -1739,14 +1902,25 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.mammoth.api.v1.NodeStateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12+\n" +
-	"\x11container_manager\x18\x04 \x01(\tR\x10containerManager\"?\n" +
+	"\x11container_manager\x18\x04 \x01(\tR\x10containerManager\"O\n" +
+	"\vPlanRequest\x12*\n" +
+	"\x04asks\x18\x01 \x03(\v2\x16.mammoth.master.v1.AskR\x04asks\x12\x14\n" +
+	"\x05queue\x18\x02 \x01(\tR\x05queue\"G\n" +
+	"\fPlanResponse\x127\n" +
+	"\aplanned\x18\x01 \x03(\v2\x1d.mammoth.master.v1.PlannedAskR\aplanned\"N\n" +
+	"\n" +
+	"PlannedAsk\x12\x14\n" +
+	"\x05nodes\x18\x01 \x03(\tR\x05nodes\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04help\x18\x03 \x01(\tR\x04help\"?\n" +
 	"\rFinishRequest\x12\x16\n" +
 	"\x06failed\x18\x01 \x01(\bR\x06failed\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x10\n" +
-	"\x0eFinishResponse2\x90\x02\n" +
+	"\x0eFinishResponse2\xd9\x02\n" +
 	"\x11ApplicationMaster\x12S\n" +
 	"\bRegister\x12\".mammoth.master.v1.RegisterRequest\x1a#.mammoth.master.v1.RegisterResponse\x12W\n" +
-	"\bAllocate\x12\".mammoth.master.v1.AllocateRequest\x1a#.mammoth.master.v1.AllocateResponse(\x010\x01\x12M\n" +
+	"\bAllocate\x12\".mammoth.master.v1.AllocateRequest\x1a#.mammoth.master.v1.AllocateResponse(\x010\x01\x12G\n" +
+	"\x04Plan\x12\x1e.mammoth.master.v1.PlanRequest\x1a\x1f.mammoth.master.v1.PlanResponse\x12M\n" +
 	"\x06Finish\x12 .mammoth.master.v1.FinishRequest\x1a!.mammoth.master.v1.FinishResponseB@Z>github.com/mammoth-os/mammoth/proto/mammoth/master/v1;masterv1b\x06proto3"
 
 var (
@@ -1761,7 +1935,7 @@ func file_mammoth_master_v1_master_proto_rawDescGZIP() []byte {
 	return file_mammoth_master_v1_master_proto_rawDescData
 }
 
-var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*RegisterRequest)(nil),       // 0: mammoth.master.v1.RegisterRequest
 	(*RegisterResponse)(nil),      // 1: mammoth.master.v1.RegisterResponse
@@ -1780,74 +1954,81 @@ var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*Traffic)(nil),               // 14: mammoth.master.v1.Traffic
 	(*PreemptionNotice)(nil),      // 15: mammoth.master.v1.PreemptionNotice
 	(*NodeUpdate)(nil),            // 16: mammoth.master.v1.NodeUpdate
-	(*FinishRequest)(nil),         // 17: mammoth.master.v1.FinishRequest
-	(*FinishResponse)(nil),        // 18: mammoth.master.v1.FinishResponse
-	nil,                           // 19: mammoth.master.v1.Allocation.LabelsEntry
-	nil,                           // 20: mammoth.master.v1.Wanted.VersionsEntry
-	(*v1.AppSpec)(nil),            // 21: mammoth.api.v1.AppSpec
-	(*v11.Resources)(nil),         // 22: mammoth.core.v1.Resources
-	(*v1.Placement)(nil),          // 23: mammoth.api.v1.Placement
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
-	(*v11.Lease)(nil),             // 25: mammoth.core.v1.Lease
-	(*v11.ContainerToken)(nil),    // 26: mammoth.core.v1.ContainerToken
-	(v1.Instance_State)(0),        // 27: mammoth.api.v1.Instance.State
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
-	(*v1.MasterStatus)(nil),       // 29: mammoth.api.v1.MasterStatus
-	(*anypb.Any)(nil),             // 30: google.protobuf.Any
-	(*v11.ContainerStatus)(nil),   // 31: mammoth.core.v1.ContainerStatus
-	(*v1.Waiting)(nil),            // 32: mammoth.api.v1.Waiting
-	(v1.NodeState)(0),             // 33: mammoth.api.v1.NodeState
+	(*PlanRequest)(nil),           // 17: mammoth.master.v1.PlanRequest
+	(*PlanResponse)(nil),          // 18: mammoth.master.v1.PlanResponse
+	(*PlannedAsk)(nil),            // 19: mammoth.master.v1.PlannedAsk
+	(*FinishRequest)(nil),         // 20: mammoth.master.v1.FinishRequest
+	(*FinishResponse)(nil),        // 21: mammoth.master.v1.FinishResponse
+	nil,                           // 22: mammoth.master.v1.Allocation.LabelsEntry
+	nil,                           // 23: mammoth.master.v1.Wanted.VersionsEntry
+	(*v1.AppSpec)(nil),            // 24: mammoth.api.v1.AppSpec
+	(*v11.Resources)(nil),         // 25: mammoth.core.v1.Resources
+	(*v1.Placement)(nil),          // 26: mammoth.api.v1.Placement
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(*v11.Lease)(nil),             // 28: mammoth.core.v1.Lease
+	(*v11.ContainerToken)(nil),    // 29: mammoth.core.v1.ContainerToken
+	(v1.Instance_State)(0),        // 30: mammoth.api.v1.Instance.State
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(*v1.MasterStatus)(nil),       // 32: mammoth.api.v1.MasterStatus
+	(*anypb.Any)(nil),             // 33: google.protobuf.Any
+	(*v11.ContainerStatus)(nil),   // 34: mammoth.core.v1.ContainerStatus
+	(*v1.Waiting)(nil),            // 35: mammoth.api.v1.Waiting
+	(v1.NodeState)(0),             // 36: mammoth.api.v1.NodeState
 }
 var file_mammoth_master_v1_master_proto_depIdxs = []int32{
-	21, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
+	24, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
 	10, // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
 	3,  // 2: mammoth.master.v1.RegisterResponse.containers:type_name -> mammoth.master.v1.Allocation
-	22, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
-	22, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
-	23, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
-	24, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
-	25, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
-	26, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
-	19, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
-	26, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
-	27, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
-	28, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
+	25, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
+	25, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
+	26, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
+	27, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
+	28, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
+	29, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
+	22, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
+	29, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
+	30, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
+	31, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
 	2,  // 13: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
 	6,  // 14: mammoth.master.v1.AllocateRequest.release:type_name -> mammoth.master.v1.Release
 	4,  // 15: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
-	29, // 16: mammoth.master.v1.AllocateRequest.status:type_name -> mammoth.api.v1.MasterStatus
+	32, // 16: mammoth.master.v1.AllocateRequest.status:type_name -> mammoth.api.v1.MasterStatus
 	8,  // 17: mammoth.master.v1.AllocateRequest.revise:type_name -> mammoth.master.v1.Revise
 	7,  // 18: mammoth.master.v1.AllocateRequest.answers:type_name -> mammoth.master.v1.CommandAnswer
 	9,  // 19: mammoth.master.v1.AllocateRequest.notes:type_name -> mammoth.master.v1.VersionNote
-	30, // 20: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
-	21, // 21: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
-	28, // 22: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
-	20, // 23: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
+	33, // 20: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
+	24, // 21: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
+	31, // 22: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
+	23, // 23: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
 	9,  // 24: mammoth.master.v1.Wanted.notes:type_name -> mammoth.master.v1.VersionNote
 	3,  // 25: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
-	31, // 26: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
+	34, // 26: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
 	15, // 27: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
 	16, // 28: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
 	10, // 29: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
 	14, // 30: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
 	13, // 31: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
 	12, // 32: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
-	30, // 33: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
-	32, // 34: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
-	28, // 35: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	33, // 36: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
-	21, // 37: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
-	0,  // 38: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
-	5,  // 39: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
-	17, // 40: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
-	1,  // 41: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
-	11, // 42: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
-	18, // 43: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
-	41, // [41:44] is the sub-list for method output_type
-	38, // [38:41] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	33, // 33: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
+	35, // 34: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
+	31, // 35: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	36, // 36: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
+	2,  // 37: mammoth.master.v1.PlanRequest.asks:type_name -> mammoth.master.v1.Ask
+	19, // 38: mammoth.master.v1.PlanResponse.planned:type_name -> mammoth.master.v1.PlannedAsk
+	24, // 39: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
+	0,  // 40: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
+	5,  // 41: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
+	17, // 42: mammoth.master.v1.ApplicationMaster.Plan:input_type -> mammoth.master.v1.PlanRequest
+	20, // 43: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
+	1,  // 44: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
+	11, // 45: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
+	18, // 46: mammoth.master.v1.ApplicationMaster.Plan:output_type -> mammoth.master.v1.PlanResponse
+	21, // 47: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
+	44, // [44:48] is the sub-list for method output_type
+	40, // [40:44] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_master_v1_master_proto_init() }
@@ -1862,7 +2043,7 @@ func file_mammoth_master_v1_master_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_master_v1_master_proto_rawDesc), len(file_mammoth_master_v1_master_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ApplicationMaster_Register_FullMethodName = "/mammoth.master.v1.ApplicationMaster/Register"
 	ApplicationMaster_Allocate_FullMethodName = "/mammoth.master.v1.ApplicationMaster/Allocate"
+	ApplicationMaster_Plan_FullMethodName     = "/mammoth.master.v1.ApplicationMaster/Plan"
 	ApplicationMaster_Finish_FullMethodName   = "/mammoth.master.v1.ApplicationMaster/Finish"
 )
 
@@ -39,6 +40,8 @@ type ApplicationMasterClient interface {
 	// Allocate carries asks, releases and instance reports up, and grants, ends and notices down. Opening it
 	// again ends the earlier stream; the first answer of a stream repeats what the master cannot know it lost.
 	Allocate(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AllocateRequest, AllocateResponse], error)
+	// Plan says what would become of asks that were made now. Nothing is granted, and nothing is reserved.
+	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
 	// Finish ends the app; containers that are still held are stopped.
 	Finish(ctx context.Context, in *FinishRequest, opts ...grpc.CallOption) (*FinishResponse, error)
 }
@@ -74,6 +77,16 @@ func (c *applicationMasterClient) Allocate(ctx context.Context, opts ...grpc.Cal
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ApplicationMaster_AllocateClient = grpc.BidiStreamingClient[AllocateRequest, AllocateResponse]
 
+func (c *applicationMasterClient) Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanResponse)
+	err := c.cc.Invoke(ctx, ApplicationMaster_Plan_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *applicationMasterClient) Finish(ctx context.Context, in *FinishRequest, opts ...grpc.CallOption) (*FinishResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(FinishResponse)
@@ -97,6 +110,8 @@ type ApplicationMasterServer interface {
 	// Allocate carries asks, releases and instance reports up, and grants, ends and notices down. Opening it
 	// again ends the earlier stream; the first answer of a stream repeats what the master cannot know it lost.
 	Allocate(grpc.BidiStreamingServer[AllocateRequest, AllocateResponse]) error
+	// Plan says what would become of asks that were made now. Nothing is granted, and nothing is reserved.
+	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
 	// Finish ends the app; containers that are still held are stopped.
 	Finish(context.Context, *FinishRequest) (*FinishResponse, error)
 	mustEmbedUnimplementedApplicationMasterServer()
@@ -114,6 +129,9 @@ func (UnimplementedApplicationMasterServer) Register(context.Context, *RegisterR
 }
 func (UnimplementedApplicationMasterServer) Allocate(grpc.BidiStreamingServer[AllocateRequest, AllocateResponse]) error {
 	return status.Error(codes.Unimplemented, "method Allocate not implemented")
+}
+func (UnimplementedApplicationMasterServer) Plan(context.Context, *PlanRequest) (*PlanResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Plan not implemented")
 }
 func (UnimplementedApplicationMasterServer) Finish(context.Context, *FinishRequest) (*FinishResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Finish not implemented")
@@ -164,6 +182,24 @@ func _ApplicationMaster_Allocate_Handler(srv interface{}, stream grpc.ServerStre
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ApplicationMaster_AllocateServer = grpc.BidiStreamingServer[AllocateRequest, AllocateResponse]
 
+func _ApplicationMaster_Plan_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplicationMasterServer).Plan(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplicationMaster_Plan_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplicationMasterServer).Plan(ctx, req.(*PlanRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ApplicationMaster_Finish_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(FinishRequest)
 	if err := dec(in); err != nil {
@@ -192,6 +228,10 @@ var ApplicationMaster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Register",
 			Handler:    _ApplicationMaster_Register_Handler,
+		},
+		{
+			MethodName: "Plan",
+			Handler:    _ApplicationMaster_Plan_Handler,
 		},
 		{
 			MethodName: "Finish",

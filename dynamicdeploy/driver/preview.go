@@ -1,0 +1,254 @@
+package driver
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	specs "github.com/mammoth-os/mammoth/internal/spec"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+// Preview is a question to the ResourceManager, whose answer is Planned: what would become of the first new instances of a deployment that
+// somebody considers.
+type Preview struct {
+	// Command is the id of the command that the answer is for.
+	Command string
+	Request *masterv1.PlanRequest
+}
+
+// preview is what a deployment would do to the instances that there are.
+type preview struct {
+	roles           []*replacement
+	replaced, ended int
+}
+
+// replacement is what it would do to those of one role.
+type replacement struct {
+	spec *apiv1.RoleSpec
+	// group is that of the role's asks.
+	group string
+	// names are the instances that would be replaced or, as many as fewer, end.
+	names []string
+	fewer int
+	// beside is how many new instances there would be beside them at first.
+	beside int
+	// frees is true if a new instance fits where a present one ends.
+	frees bool
+}
+
+// Previews takes the questions to the ResourceManager.
+func (d *Master) Previews() []Preview {
+	asked := d.questions
+	d.questions = nil
+	return asked
+}
+
+// preview answers a command, at once if nothing would be replaced.
+func (d *Master) preview(command *masterv1.Command, spec *apiv1.AppSpec, now time.Time) {
+	p := d.compare(spec, now)
+	if len(p.roles) == 0 {
+		d.out.Answer(p.answer(command.GetId(), nil))
+		return
+	}
+	request := &masterv1.PlanRequest{Queue: spec.GetQueue()}
+	for _, r := range p.roles {
+		request.Asks = append(request.Asks, &masterv1.Ask{
+			Id: fmt.Sprintf("preview/%d", len(request.GetAsks())), Count: int32(max(1, r.beside)), Resources: resourcesOf(r.spec), Priority: spec.GetPriority(),
+			Placement: r.spec.GetPlacement(), Group: r.group, Service: true,
+		})
+	}
+	d.previews[command.GetId()] = p
+	d.questions = append(d.questions, Preview{Command: command.GetId(), Request: request})
+}
+
+// Planned is the answer to a Preview.
+func (d *Master) Planned(command string, response *masterv1.PlanResponse, err error) {
+	p := d.previews[command]
+	delete(d.previews, command)
+	switch {
+	case p == nil:
+	case err != nil:
+		answer := &masterv1.CommandAnswer{Id: command}
+		answer.Code, answer.Refusal = wire.Refusal(err)
+		d.out.Answer(answer)
+	default:
+		d.out.Answer(p.answer(command, response.GetPlanned()))
+	}
+}
+
+// compare finds out what a spec would do to the instances that there are.
+func (d *Master) compare(spec *apiv1.AppSpec, now time.Time) *preview {
+	p := &preview{}
+	for _, name := range slices.Sorted(maps.Keys(d.roles)) {
+		r, next := d.roles[name], roleOf(spec, name)
+		instances := r.placed(now)
+		if next == nil {
+			p.ended += len(instances)
+			continue
+		}
+		fewer := max(0, len(instances)-int(next.GetInstances()))
+		p.ended += fewer
+		change := &replacement{spec: next, group: r.prefix, fewer: fewer, beside: besideOf(next)}
+		for _, instance := range instances {
+			held := d.containers[instance.Container.String()]
+			change.frees = change.frees || held != nil && !held.gone && covers(held.allocation.GetLease().GetResources(), resourcesOf(next))
+			if !specs.SameContainers(r.spec(d.desired, instance.Version), next) {
+				change.names = append(change.names, instance.Name)
+			}
+		}
+		if len(change.names) > fewer {
+			p.replaced += len(change.names) - fewer
+			p.roles = append(p.roles, change)
+		}
+	}
+	return p
+}
+
+// besideOf is how many new instances of a role are started beside the present ones.
+func besideOf(role *apiv1.RoleSpec) int {
+	count := int(role.GetInstances())
+	switch course := courseOfNext(role.GetUpdate()); course.GetStrategy() {
+	case apiv1.UpdatePolicy_CANARY:
+		return min(count, max(1, (count*int(course.GetCanaryPercent())+99)/100))
+	case apiv1.UpdatePolicy_BLUE_GREEN:
+		return count
+	}
+	return min(int(role.GetUpdate().GetMaxSurge()), count)
+}
+
+// courseOfNext is how a version with such a policy would take the place of the one before.
+func courseOfNext(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_Course {
+	if once := update.GetOnce(); once != nil {
+		return once
+	}
+	return policyCourse(update)
+}
+
+func (p *preview) answer(command string, planned []*masterv1.PlannedAsk) *masterv1.CommandAnswer {
+	previewed, detail := &apiv1.Previewed{Summary: p.summary()}, &dynamicdeployv1.Replacements{}
+	for i, r := range p.roles {
+		update := r.spec.GetUpdate()
+		detail.Replacements = append(detail.Replacements, &dynamicdeployv1.Replacement{
+			Role: r.spec.GetName(), Instances: first(mostNamed, r.names), Count: int32(len(r.names)),
+			MaxSurge: update.GetMaxSurge(), MaxUnavailable: update.GetMaxUnavailable(), Nodes: first(mostNamed, planned[i].GetNodes()),
+		})
+		previewed.Lines = append(previewed.Lines, &apiv1.PreviewLine{Role: r.spec.GetName(), Text: r.how() + "; " + r.room(planned[i])})
+	}
+	answer := &masterv1.CommandAnswer{Id: command}
+	var err error
+	if previewed.Detail, err = anypb.New(detail); err == nil {
+		answer.Answer, err = anypb.New(previewed)
+	}
+	if err != nil {
+		answer.Code, answer.Refusal = wire.Refusal(fmt.Errorf("encode a preview: %w", err))
+	}
+	return answer
+}
+
+func (p *preview) summary() string {
+	text := "none would be replaced"
+	if p.replaced > 0 {
+		text = instances(p.replaced) + " would be replaced"
+	}
+	if p.ended > 0 {
+		text += "; " + instances(p.ended) + " would end"
+	}
+	return text
+}
+
+// how is how the instances are replaced.
+func (r *replacement) how() string {
+	update, text := r.spec.GetUpdate(), ""
+	switch course := courseOfNext(update); course.GetStrategy() {
+	case apiv1.UpdatePolicy_CANARY:
+		text = fmt.Sprintf("%s of the new version would be started beside %s, with %d %% of the requests until it is promoted",
+			instances(r.beside), presentOnes(len(r.names)), course.GetCanaryPercent())
+	case apiv1.UpdatePolicy_BLUE_GREEN:
+		text = fmt.Sprintf("%s of the new version would be made ready beside %s, and then take over", instances(r.beside), presentOnes(len(r.names)))
+	default:
+		which := firstNames(r.names)
+		if r.fewer > 0 {
+			which = fmt.Sprintf("%d of %s", len(r.names)-r.fewer, which)
+		}
+		text = fmt.Sprintf("%s would be replaced, at most %d at a time (maxSurge %d, maxUnavailable %d)",
+			which, max(1, update.GetMaxSurge()+update.GetMaxUnavailable()), update.GetMaxSurge(), update.GetMaxUnavailable())
+	}
+	if r.fewer > 0 {
+		text += fmt.Sprintf("; %d would end", r.fewer)
+	}
+	return text
+}
+
+// room is whether there is room for new instances beside the present ones, of which the few that are too many end at once.
+func (r *replacement) room(planned *masterv1.PlannedAsk) string {
+	rolling := courseOfNext(r.spec.GetUpdate()).GetStrategy() == apiv1.UpdatePolicy_ROLLING
+	nodes, why := len(planned.GetNodes()), planned.GetReason()
+	help := planned.GetHelp()
+	switch {
+	case nodes > 0 && rolling && nodes == 1:
+		return "there is room for the first new instance"
+	case nodes > 0 && rolling:
+		return fmt.Sprintf("there is room for the first %d new instances", nodes)
+	case nodes > 0 && nodes == r.beside:
+		return "there is room for " + pronoun(nodes)
+	case rolling && r.spec.GetUpdate().GetMaxUnavailable() > 0:
+		return "an old instance goes first and makes room, for there is none beside them"
+	case rolling && r.fewer > 0 && r.frees:
+		return "those that end make room"
+	case nodes > 0:
+		return because(fmt.Sprintf("there is room for %d of them only", nodes), why, help)
+	case rolling && r.frees:
+		help = oldFirst
+	}
+	return because("there is no room beside them, and it would wait", why, help)
+}
+
+// mostNamed is how many instances and nodes of a role are named: an answer has a bound.
+const mostNamed = 100
+
+func first(most int, names []string) []string { return names[:min(most, len(names))] }
+
+func because(text, why, help string) string {
+	if why != "" {
+		text += ": " + why
+	}
+	if help != "" {
+		text += "; " + help
+	}
+	return text
+}
+
+// firstNames names the first few.
+func firstNames(names []string) string {
+	const most = 3
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+func instances(count int) string { return fmt.Sprintf("%d %s", count, plural(count, "instance")) }
+
+func presentOnes(count int) string { return fmt.Sprintf("%d present %s", count, plural(count, "one")) }
+
+func pronoun(count int) string {
+	if count == 1 {
+		return "it"
+	}
+	return "them"
+}
+
+func plural(count int, noun string) string {
+	if count == 1 {
+		return noun
+	}
+	return noun + "s"
+}
