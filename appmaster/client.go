@@ -139,6 +139,18 @@ func (c *Client) finish(ctx context.Context, request *masterv1.FinishRequest) er
 	})
 }
 
+// Leave ends an attempt for which no Client is at work any more, for example because its program has ended. What it holds is left to the
+// next attempt, as it would be a minute after the program was last heard.
+func Leave(ctx context.Context, config Config, reason string) error {
+	conn, err := config.dial(config.ResourceManager, grpc.WithPerRPCCredentials(bearer(config.Token)))
+	if err != nil {
+		return fmt.Errorf("connect to the ResourceManager: %w", err)
+	}
+	defer conn.Close()
+	_, err = masterv1.NewApplicationMasterClient(conn).Leave(ctx, &masterv1.LeaveRequest{Reason: reason})
+	return wire.Error(err)
+}
+
 // Close closes every connection and waits for the goroutines of the Client. Containers keep running.
 func (c *Client) Close() {
 	c.cancel(errors.New("the application master is closing"))

@@ -61,6 +61,14 @@ func FromEnvironment() (Config, error) {
 	return config, nil
 }
 
+// Environment is what FromEnvironment reads.
+func (c Config) Environment() []string {
+	return []string{
+		EnvResourceManager + "=" + c.ResourceManager, EnvAppID + "=" + c.AppID, EnvApp + "=" + c.App,
+		EnvAttempt + "=" + strconv.Itoa(int(c.Attempt)), EnvToken + "=" + c.Token,
+	}
+}
+
 // Validate returns one sentence about what is wrong.
 func (c Config) Validate() error {
 	if _, err := credentials.SplitAddresses(c.ResourceManager); err != nil {

@@ -295,6 +295,23 @@ func plans(s *suite) {
 	s.code("plan with a token that is nobody's", err, codes.Unauthenticated)
 }
 
+func leaves(s *suite) {
+	s.node("node-1")
+	first := s.start()
+	held := first.grant("web")
+	_, err := first.client.Leave(first.ctx, &masterv1.LeaveRequest{Reason: "it is tired"})
+	s.code("leave", err, codes.OK)
+	if first.heard().end == nil {
+		s.Error("the stream of an attempt that has left is open")
+	}
+	next := s.start()
+	var handed []string
+	for _, container := range next.answer.GetContainers() {
+		handed = append(handed, container.GetLease().GetContainerId())
+	}
+	s.want("what the next one is handed", handed, []string{held})
+}
+
 func registersNodes(s *suite) {
 	n := s.node("node-1")
 	if n.answer.GetSession() == "" || n.answer.GetEpoch() == 0 || n.answer.GetReportInterval().AsDuration() <= 0 || len(n.answer.GetKeys()) == 0 {

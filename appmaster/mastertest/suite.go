@@ -62,6 +62,7 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		"a command is repeated on a new stream until it is answered":             handsOverCommands,
 		"what a master says of its work is shown, whatever its terms are":        showsStatuses,
 		"asks are planned, and nothing is granted":                               plans,
+		"an attempt that leaves hands over what it holds":                        leaves,
 		"a node that registers is given a session, keys and an interval":         registersNodes,
 		"a node's session is the last one that it was given":                     replacesSessions,
 		"an end that a node reports is stored, and need not be reported again":   forgetsEnds,

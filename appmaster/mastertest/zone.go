@@ -361,6 +361,17 @@ func (z *Zone) Plan(ctx context.Context, request *masterv1.PlanRequest) (*master
 	return response, nil
 }
 
+// Leave serves ApplicationMaster.
+func (z *Zone) Leave(ctx context.Context, _ *masterv1.LeaveRequest) (*masterv1.LeaveResponse, error) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if err := z.authenticate(ctx); err != nil {
+		return nil, err
+	}
+	z.closeSession()
+	return &masterv1.LeaveResponse{}, nil
+}
+
 // Finish serves ApplicationMaster.
 func (z *Zone) Finish(_ context.Context, request *masterv1.FinishRequest) (*masterv1.FinishResponse, error) {
 	z.mu.Lock()

@@ -5,16 +5,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 	_ "time/tzdata" // calendars name time zones, and hosts may have no database of them
+
+	"google.golang.org/grpc/grpclog"
 )
 
 // version is set by the linker.
 var version = "devel"
 
 func main() {
+	// What gRPC and its REST gateway say of connections that break is for nobody: whoever has made a call is given its error.
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

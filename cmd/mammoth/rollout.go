@@ -227,7 +227,7 @@ func nextSteps(app *apiv1.App, byHand bool) string {
 	}
 	canary := isCanary(app)
 	if canary {
-		way("promote", "gives it more of the requests")
+		way("promote", "gives it the whole app")
 	}
 	way("rollback", "takes it back")
 	switch {

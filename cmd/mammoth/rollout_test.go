@@ -40,7 +40,7 @@ func TestARolloutIsALineForEachChange(t *testing.T) {
 	show.update(app)
 	app.Status = statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_DONE, Version: 2, Updated: 3, Total: 3, Percent: 100})
 	show.update(app)
-	want := "web: version 2 is paused, 1 of 3 instances, 10 % of the requests: a reason; `mammoth app promote web` gives it more of the requests, " +
+	want := "web: version 2 is paused, 1 of 3 instances, 10 % of the requests: a reason; `mammoth app promote web` gives it the whole app, " +
 		"`mammoth app rollback web` takes it back\nweb: version 2 is done, 3 of 3 instances\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", out, want)

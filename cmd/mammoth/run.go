@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
 	"syscall"
+	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/mammoth-os/mammoth/appmaster"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -26,12 +28,13 @@ The app is made if there is none of that name. The program finds the zone in its
 environment, in the variables MAMMOTH_RESOURCEMANAGER, MAMMOTH_APP, MAMMOTH_APP_ID,
 MAMMOTH_ATTEMPT and MAMMOTH_TOKEN; the Go package appmaster reads them.
 
-If the program ends before its work is done, its containers run on, and the next run of
+When the work is done, its outcome is printed; the command fails if the work has failed.
+If the program ends before, also by ctrl-C, its containers run on, and the next run of
 the app takes them over.`,
-		Example: "  mammoth app run numbers --queue batch -- ./framework -containers 3 -- /bin/echo hello",
+		Example: "  mammoth app run numbers --queue batch -- ./batch -containers 3 -- /bin/echo hello",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 || cmd.ArgsLenAtDash() != 1 {
-				return usagef("name the app and, after --, the program, as in `mammoth app run numbers -- ./framework`")
+				return usagef("name the app and, after --, the program, as in `mammoth app run numbers -- ./batch`")
 			}
 			return nil
 		},
@@ -69,19 +72,50 @@ func (c *cli) runMaster(ctx context.Context, request *apiv1.StartMasterRequest, 
 	if server == "" {
 		server = c.server
 	}
-	program.Env = append(os.Environ(),
-		appmaster.EnvResourceManager+"="+server, appmaster.EnvApp+"="+request.GetName(), appmaster.EnvAppID+"="+started.GetAppId(),
-		appmaster.EnvAttempt+"="+strconv.Itoa(int(started.GetAttempt())), appmaster.EnvToken+"="+started.GetToken(),
-	)
+	config := appmaster.Config{
+		ResourceManager: server, App: request.GetName(), AppID: started.GetAppId(), Attempt: started.GetAttempt(), Token: started.GetToken(),
+	}
+	program.Env = append(os.Environ(), config.Environment()...)
 	program.Stdin, program.Stdout, program.Stderr = c.in, c.out, c.err
 	program.Cancel = func() error { return program.Process.Signal(syscall.SIGTERM) }
-	err = program.Run()
-	var exit *exec.ExitError
+	return c.masterEnded(ctx, config, program.Run())
+}
+
+// leaveTimeout is how long the end of a program is told.
+const leaveTimeout = 5 * time.Second
+
+// masterEnded says what has become of an app whose program has ended, and tells the zone of the end if the work goes on.
+func (c *cli) masterEnded(ctx context.Context, config appmaster.Config, err error) error {
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
+	defer cancel()
+	var app *apiv1.App
+	known := c.with(limit, func(z *zone) (err error) {
+		app, err = z.apps.GetApp(limit, &apiv1.GetAppRequest{Name: config.App})
+		return err
+	})
+	switch {
+	case errdefs.IsNotFound(wire.Error(known)):
+		return nil // it was removed
+	case app.GetOutcome() == apiv1.App_FAILED:
+		return errors.New(because(config.App+" has failed", app.GetReason()))
+	case app.GetOutcome() != apiv1.App_OUTCOME_NONE:
+		_, err := fmt.Fprintln(c.out, because(config.App+" "+word(app.GetOutcome()), app.GetReason()))
+		return err
+	}
+	if ctx.Err() == nil && known == nil && app.GetMaster().GetAttempt() != config.Attempt {
+		return fmt.Errorf("another run of %s has taken over", config.App)
+	}
+	how := "its program has ended"
+	if err != nil {
+		how += ": " + err.Error()
+	}
+	if left := appmaster.Leave(limit, config, how); left != nil {
+		how += fmt.Sprintf(" (which the zone could not be told: %s)", wire.Sentence(left))
+	}
+	goesOn := fmt.Sprintf("what it has started runs on until another run takes over, or `mammoth app stop %s`", config.App)
 	if ctx.Err() != nil {
+		fmt.Fprintf(c.err, "%s: %s\n", config.App, goesOn)
 		return context.Cause(ctx)
 	}
-	if errors.As(err, &exit) {
-		return fmt.Errorf("the application master ended: %v; what it has started runs on until another run takes over, or `mammoth app stop %s`", exit, request.GetName())
-	}
-	return err
+	return fmt.Errorf("the work of %s is not done, and %s; %s", config.App, how, goesOn)
 }

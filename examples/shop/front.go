@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 )
 
 // front answers people and asks the cache.
@@ -23,7 +25,7 @@ func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "the cache does not answer: "+err.Error(), http.StatusBadGateway)
 			return
 		}
-		fmt.Fprintf(w, "shop\nversion: %s\nopen: %d\ndone: %d\n", version, now.Open, now.Done)
+		fmt.Fprintf(w, "%s\nversion: %s\nopen: %d\ndone: %d\n", cmp.Or(os.Getenv("GREETING"), "shop"), version, now.Open, now.Done)
 	case "POST /orders":
 		what, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<10))
 		if err != nil {

@@ -87,6 +87,17 @@ func (s *masters) Plan(ctx context.Context, request *masterv1.PlanRequest) (*mas
 	return response, wire.Status(err)
 }
 
+func (s *masters) Leave(ctx context.Context, request *masterv1.LeaveRequest) (*masterv1.LeaveResponse, error) {
+	bearer, err := bearerOf(ctx)
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	if length := len(request.GetReason()); length > maxReason {
+		return nil, wire.Status(invalid("the reason has %d bytes, and the most is %d", length, maxReason))
+	}
+	return &masterv1.LeaveResponse{}, wire.Status(s.loop.LeaveMaster(ctx, bearer, request.GetReason()))
+}
+
 func (s *masters) Finish(ctx context.Context, request *masterv1.FinishRequest) (*masterv1.FinishResponse, error) {
 	bearer, err := bearerOf(ctx)
 	if err != nil {

@@ -99,6 +99,7 @@ type NodeSession interface {
 type Masters interface {
 	RegisterMaster(ctx context.Context, bearer string, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error)
 	OpenAllocate(ctx context.Context, bearer string) (MasterStream, error)
+	LeaveMaster(ctx context.Context, bearer, reason string) error
 	PlanAsks(ctx context.Context, bearer string, request *masterv1.PlanRequest) (*masterv1.PlanResponse, error)
 	Finish(ctx context.Context, bearer string, request *masterv1.FinishRequest) error
 }

@@ -318,6 +318,11 @@ func (t *Term) PlanAsks(ctx context.Context, bearer string, request *masterv1.Pl
 	return ask[*masterv1.PlanResponse](ctx, t, zone.PlanAsks{Bearer: bearer, Request: request})
 }
 
+// LeaveMaster implements service.Masters.
+func (t *Term) LeaveMaster(ctx context.Context, bearer, reason string) error {
+	return tell(ctx, t, zone.LeaveMaster{Bearer: bearer, Reason: reason})
+}
+
 // Finish implements service.Masters.
 func (t *Term) Finish(ctx context.Context, bearer string, request *masterv1.FinishRequest) error {
 	return tell(ctx, t, zone.Finish{Bearer: bearer, Request: request})

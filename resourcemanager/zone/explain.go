@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -86,6 +87,10 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 		}
 		return text
 	case lifecycle.AppStopped:
+		if a.external() {
+			ended := map[apiv1.App_Outcome]string{apiv1.App_SUCCEEDED: " has succeeded", apiv1.App_FAILED: " has failed"}[view.GetOutcome()]
+			return because(name+cmp.Or(ended, " is stopped"), view.GetReason()) + fmt.Sprintf("; \"mammoth app run %s -- COMMAND\" begins it anew", name)
+		}
 		return because(name+" is stopped", view.GetReason()) + fmt.Sprintf("; \"mammoth app restart %s\" starts it", name)
 	}
 	running, wanted := view.GetRunning(), view.GetWanted()

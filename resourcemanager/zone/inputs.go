@@ -232,6 +232,11 @@ type (
 		Bearer  string
 		Request *masterv1.FinishRequest
 	}
+	// LeaveMaster ends an attempt, and leaves what it holds to the next one.
+	LeaveMaster struct {
+		Bearer string
+		Reason string
+	}
 	// PlanAsks asks what would become of asks. It changes nothing.
 	PlanAsks struct {
 		Bearer  string
@@ -258,6 +263,8 @@ func (in PlanAsks) step(z *Core) (any, error) {
 	}
 	return z.explainer.planAsks(a, in.Request.GetQueue(), asks)
 }
+
+func (in LeaveMaster) step(z *Core) (any, error) { return nil, z.masters.leave(in.Bearer, in.Reason) }
 
 func (in Finish) step(z *Core) (any, error) { return nil, z.masters.finish(in.Bearer, in.Request) }
 
@@ -352,6 +359,7 @@ func Inputs() []Input {
 		MasterLeft{},
 		Finish{},
 		PlanAsks{},
+		LeaveMaster{},
 		BalancerConnected{},
 		BalancerLost{},
 		Refused{},

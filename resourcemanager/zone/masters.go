@@ -298,6 +298,21 @@ func (ms *masters) finish(bearer string, request *masterv1.FinishRequest) error 
 	return nil
 }
 
+// leave ends an attempt whose master says that it ends.
+func (ms *masters) leave(bearer, reason string) error {
+	a, err := ms.authenticate(bearer)
+	if err != nil {
+		return err
+	}
+	if reason == "" {
+		reason = "it left"
+	}
+	if a.attemptState().Live() {
+		ms.attempts.abandon(a, a.container(a.record.GetAttempt().GetContainerId()), false, reason)
+	}
+	return nil
+}
+
 // response is what the app's master is sent at the end of the turn. Callers add to it.
 func (ms *masters) response(a *app) *masterv1.AllocateResponse {
 	if a.master.response == nil {

@@ -1759,6 +1759,87 @@ func (*FinishResponse) Descriptor() ([]byte, []int) {
 	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{21}
 }
 
+type LeaveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why, one clause for people.
+	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveRequest) Reset() {
+	*x = LeaveRequest{}
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveRequest) ProtoMessage() {}
+
+func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
+func (*LeaveRequest) Descriptor() ([]byte, []int) {
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *LeaveRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type LeaveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveResponse) Reset() {
+	*x = LeaveResponse{}
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveResponse) ProtoMessage() {}
+
+func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
+func (*LeaveResponse) Descriptor() ([]byte, []int) {
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{23}
+}
+
 var File_mammoth_master_v1_master_proto protoreflect.FileDescriptor
 
 const file_mammoth_master_v1_master_proto_rawDesc = "" +
@@ -1916,11 +1997,15 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\rFinishRequest\x12\x16\n" +
 	"\x06failed\x18\x01 \x01(\bR\x06failed\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x10\n" +
-	"\x0eFinishResponse2\xd9\x02\n" +
+	"\x0eFinishResponse\"&\n" +
+	"\fLeaveRequest\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x0f\n" +
+	"\rLeaveResponse2\xa5\x03\n" +
 	"\x11ApplicationMaster\x12S\n" +
 	"\bRegister\x12\".mammoth.master.v1.RegisterRequest\x1a#.mammoth.master.v1.RegisterResponse\x12W\n" +
 	"\bAllocate\x12\".mammoth.master.v1.AllocateRequest\x1a#.mammoth.master.v1.AllocateResponse(\x010\x01\x12G\n" +
-	"\x04Plan\x12\x1e.mammoth.master.v1.PlanRequest\x1a\x1f.mammoth.master.v1.PlanResponse\x12M\n" +
+	"\x04Plan\x12\x1e.mammoth.master.v1.PlanRequest\x1a\x1f.mammoth.master.v1.PlanResponse\x12J\n" +
+	"\x05Leave\x12\x1f.mammoth.master.v1.LeaveRequest\x1a .mammoth.master.v1.LeaveResponse\x12M\n" +
 	"\x06Finish\x12 .mammoth.master.v1.FinishRequest\x1a!.mammoth.master.v1.FinishResponseB@Z>github.com/mammoth-os/mammoth/proto/mammoth/master/v1;masterv1b\x06proto3"
 
 var (
@@ -1935,7 +2020,7 @@ func file_mammoth_master_v1_master_proto_rawDescGZIP() []byte {
 	return file_mammoth_master_v1_master_proto_rawDescData
 }
 
-var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*RegisterRequest)(nil),       // 0: mammoth.master.v1.RegisterRequest
 	(*RegisterResponse)(nil),      // 1: mammoth.master.v1.RegisterResponse
@@ -1959,73 +2044,77 @@ var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*PlannedAsk)(nil),            // 19: mammoth.master.v1.PlannedAsk
 	(*FinishRequest)(nil),         // 20: mammoth.master.v1.FinishRequest
 	(*FinishResponse)(nil),        // 21: mammoth.master.v1.FinishResponse
-	nil,                           // 22: mammoth.master.v1.Allocation.LabelsEntry
-	nil,                           // 23: mammoth.master.v1.Wanted.VersionsEntry
-	(*v1.AppSpec)(nil),            // 24: mammoth.api.v1.AppSpec
-	(*v11.Resources)(nil),         // 25: mammoth.core.v1.Resources
-	(*v1.Placement)(nil),          // 26: mammoth.api.v1.Placement
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
-	(*v11.Lease)(nil),             // 28: mammoth.core.v1.Lease
-	(*v11.ContainerToken)(nil),    // 29: mammoth.core.v1.ContainerToken
-	(v1.Instance_State)(0),        // 30: mammoth.api.v1.Instance.State
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
-	(*v1.MasterStatus)(nil),       // 32: mammoth.api.v1.MasterStatus
-	(*anypb.Any)(nil),             // 33: google.protobuf.Any
-	(*v11.ContainerStatus)(nil),   // 34: mammoth.core.v1.ContainerStatus
-	(*v1.Waiting)(nil),            // 35: mammoth.api.v1.Waiting
-	(v1.NodeState)(0),             // 36: mammoth.api.v1.NodeState
+	(*LeaveRequest)(nil),          // 22: mammoth.master.v1.LeaveRequest
+	(*LeaveResponse)(nil),         // 23: mammoth.master.v1.LeaveResponse
+	nil,                           // 24: mammoth.master.v1.Allocation.LabelsEntry
+	nil,                           // 25: mammoth.master.v1.Wanted.VersionsEntry
+	(*v1.AppSpec)(nil),            // 26: mammoth.api.v1.AppSpec
+	(*v11.Resources)(nil),         // 27: mammoth.core.v1.Resources
+	(*v1.Placement)(nil),          // 28: mammoth.api.v1.Placement
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
+	(*v11.Lease)(nil),             // 30: mammoth.core.v1.Lease
+	(*v11.ContainerToken)(nil),    // 31: mammoth.core.v1.ContainerToken
+	(v1.Instance_State)(0),        // 32: mammoth.api.v1.Instance.State
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*v1.MasterStatus)(nil),       // 34: mammoth.api.v1.MasterStatus
+	(*anypb.Any)(nil),             // 35: google.protobuf.Any
+	(*v11.ContainerStatus)(nil),   // 36: mammoth.core.v1.ContainerStatus
+	(*v1.Waiting)(nil),            // 37: mammoth.api.v1.Waiting
+	(v1.NodeState)(0),             // 38: mammoth.api.v1.NodeState
 }
 var file_mammoth_master_v1_master_proto_depIdxs = []int32{
-	24, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
+	26, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
 	10, // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
 	3,  // 2: mammoth.master.v1.RegisterResponse.containers:type_name -> mammoth.master.v1.Allocation
-	25, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
-	25, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
-	26, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
-	27, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
-	28, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
-	29, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
-	22, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
-	29, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
-	30, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
-	31, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
+	27, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
+	27, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
+	28, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
+	29, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
+	30, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
+	31, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
+	24, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
+	31, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
+	32, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
+	33, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
 	2,  // 13: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
 	6,  // 14: mammoth.master.v1.AllocateRequest.release:type_name -> mammoth.master.v1.Release
 	4,  // 15: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
-	32, // 16: mammoth.master.v1.AllocateRequest.status:type_name -> mammoth.api.v1.MasterStatus
+	34, // 16: mammoth.master.v1.AllocateRequest.status:type_name -> mammoth.api.v1.MasterStatus
 	8,  // 17: mammoth.master.v1.AllocateRequest.revise:type_name -> mammoth.master.v1.Revise
 	7,  // 18: mammoth.master.v1.AllocateRequest.answers:type_name -> mammoth.master.v1.CommandAnswer
 	9,  // 19: mammoth.master.v1.AllocateRequest.notes:type_name -> mammoth.master.v1.VersionNote
-	33, // 20: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
-	24, // 21: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
-	31, // 22: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
-	23, // 23: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
+	35, // 20: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
+	26, // 21: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
+	33, // 22: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
+	25, // 23: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
 	9,  // 24: mammoth.master.v1.Wanted.notes:type_name -> mammoth.master.v1.VersionNote
 	3,  // 25: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
-	34, // 26: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
+	36, // 26: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
 	15, // 27: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
 	16, // 28: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
 	10, // 29: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
 	14, // 30: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
 	13, // 31: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
 	12, // 32: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
-	33, // 33: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
-	35, // 34: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
-	31, // 35: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	36, // 36: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
+	35, // 33: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
+	37, // 34: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
+	33, // 35: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	38, // 36: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
 	2,  // 37: mammoth.master.v1.PlanRequest.asks:type_name -> mammoth.master.v1.Ask
 	19, // 38: mammoth.master.v1.PlanResponse.planned:type_name -> mammoth.master.v1.PlannedAsk
-	24, // 39: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
+	26, // 39: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
 	0,  // 40: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
 	5,  // 41: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
 	17, // 42: mammoth.master.v1.ApplicationMaster.Plan:input_type -> mammoth.master.v1.PlanRequest
-	20, // 43: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
-	1,  // 44: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
-	11, // 45: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
-	18, // 46: mammoth.master.v1.ApplicationMaster.Plan:output_type -> mammoth.master.v1.PlanResponse
-	21, // 47: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
-	44, // [44:48] is the sub-list for method output_type
-	40, // [40:44] is the sub-list for method input_type
+	22, // 43: mammoth.master.v1.ApplicationMaster.Leave:input_type -> mammoth.master.v1.LeaveRequest
+	20, // 44: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
+	1,  // 45: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
+	11, // 46: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
+	18, // 47: mammoth.master.v1.ApplicationMaster.Plan:output_type -> mammoth.master.v1.PlanResponse
+	23, // 48: mammoth.master.v1.ApplicationMaster.Leave:output_type -> mammoth.master.v1.LeaveResponse
+	21, // 49: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
+	45, // [45:50] is the sub-list for method output_type
+	40, // [40:45] is the sub-list for method input_type
 	40, // [40:40] is the sub-list for extension type_name
 	40, // [40:40] is the sub-list for extension extendee
 	0,  // [0:40] is the sub-list for field type_name
@@ -2043,7 +2132,7 @@ func file_mammoth_master_v1_master_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_master_v1_master_proto_rawDesc), len(file_mammoth_master_v1_master_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

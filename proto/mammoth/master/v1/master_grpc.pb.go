@@ -24,6 +24,7 @@ const (
 	ApplicationMaster_Register_FullMethodName = "/mammoth.master.v1.ApplicationMaster/Register"
 	ApplicationMaster_Allocate_FullMethodName = "/mammoth.master.v1.ApplicationMaster/Allocate"
 	ApplicationMaster_Plan_FullMethodName     = "/mammoth.master.v1.ApplicationMaster/Plan"
+	ApplicationMaster_Leave_FullMethodName    = "/mammoth.master.v1.ApplicationMaster/Leave"
 	ApplicationMaster_Finish_FullMethodName   = "/mammoth.master.v1.ApplicationMaster/Finish"
 )
 
@@ -42,6 +43,8 @@ type ApplicationMasterClient interface {
 	Allocate(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AllocateRequest, AllocateResponse], error)
 	// Plan says what would become of asks that were made now. Nothing is granted, and nothing is reserved.
 	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
+	// Leave ends the attempt. What it holds is left to the next one.
+	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error)
 	// Finish ends the app; containers that are still held are stopped.
 	Finish(ctx context.Context, in *FinishRequest, opts ...grpc.CallOption) (*FinishResponse, error)
 }
@@ -87,6 +90,16 @@ func (c *applicationMasterClient) Plan(ctx context.Context, in *PlanRequest, opt
 	return out, nil
 }
 
+func (c *applicationMasterClient) Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LeaveResponse)
+	err := c.cc.Invoke(ctx, ApplicationMaster_Leave_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *applicationMasterClient) Finish(ctx context.Context, in *FinishRequest, opts ...grpc.CallOption) (*FinishResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(FinishResponse)
@@ -112,6 +125,8 @@ type ApplicationMasterServer interface {
 	Allocate(grpc.BidiStreamingServer[AllocateRequest, AllocateResponse]) error
 	// Plan says what would become of asks that were made now. Nothing is granted, and nothing is reserved.
 	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
+	// Leave ends the attempt. What it holds is left to the next one.
+	Leave(context.Context, *LeaveRequest) (*LeaveResponse, error)
 	// Finish ends the app; containers that are still held are stopped.
 	Finish(context.Context, *FinishRequest) (*FinishResponse, error)
 	mustEmbedUnimplementedApplicationMasterServer()
@@ -132,6 +147,9 @@ func (UnimplementedApplicationMasterServer) Allocate(grpc.BidiStreamingServer[Al
 }
 func (UnimplementedApplicationMasterServer) Plan(context.Context, *PlanRequest) (*PlanResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Plan not implemented")
+}
+func (UnimplementedApplicationMasterServer) Leave(context.Context, *LeaveRequest) (*LeaveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Leave not implemented")
 }
 func (UnimplementedApplicationMasterServer) Finish(context.Context, *FinishRequest) (*FinishResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Finish not implemented")
@@ -200,6 +218,24 @@ func _ApplicationMaster_Plan_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ApplicationMaster_Leave_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LeaveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplicationMasterServer).Leave(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplicationMaster_Leave_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplicationMasterServer).Leave(ctx, req.(*LeaveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ApplicationMaster_Finish_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(FinishRequest)
 	if err := dec(in); err != nil {
@@ -232,6 +268,10 @@ var ApplicationMaster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Plan",
 			Handler:    _ApplicationMaster_Plan_Handler,
+		},
+		{
+			MethodName: "Leave",
+			Handler:    _ApplicationMaster_Leave_Handler,
 		},
 		{
 			MethodName: "Finish",
