@@ -30,6 +30,9 @@ const batchDelay = 2 * time.Millisecond
 // callTimeout is how long one call may take before it is repeated.
 const callTimeout = 5 * time.Second
 
+// streamHeld is how long a stream must have been open for the next one to be opened at once.
+const streamHeld = 10 * time.Second
+
 // ErrSuperseded means that a newer attempt has taken over, or that the app is gone.
 var ErrSuperseded = fmt.Errorf("this attempt of the application master has been replaced: %w", errdefs.ErrAborted)
 
@@ -139,8 +142,8 @@ func (c *Client) finish(ctx context.Context, request *masterv1.FinishRequest) er
 	})
 }
 
-// Leave ends an attempt for which no Client is at work any more, for example because its program has ended. What it holds is left to the
-// next attempt, as it would be a minute after the program was last heard.
+// Leave ends an attempt for which no Client is at work any more, for example because its program has ended. Containers keep running, and
+// the next attempt is given them. Without Leave the attempt ends a minute after its program was last heard.
 func Leave(ctx context.Context, config Config, reason string) error {
 	conn, err := config.dial(config.ResourceManager, grpc.WithPerRPCCredentials(bearer(config.Token)))
 	if err != nil {
@@ -220,8 +223,13 @@ func (c *Client) run() {
 		c.watches.Wait()
 		_ = c.conn.Close()
 	}()
-	for {
+	// A ResourceManager that refuses what is sent is not asked again at once, since the next stream begins with the same.
+	for failures := 0; ; {
+		begun := time.Now()
 		err := c.stream()
+		if failures++; time.Since(begun) > streamHeld {
+			failures = 0
+		}
 		if errors.Is(err, ErrSuperseded) {
 			c.emit(Superseded{Reason: "a newer attempt has registered"})
 			return
@@ -231,6 +239,9 @@ func (c *Client) run() {
 		}
 		c.log.Warn("the stream to the ResourceManager ended", "app", c.config.App, "attempt", c.config.Attempt, "error", err)
 		c.emit(Disconnected{Err: err})
+		if failures > 1 && backoff.Sleep(c.ctx, retry.After(failures-1)) != nil {
+			return
+		}
 		answer, err := c.register(c.ctx)
 		if err != nil {
 			if errors.Is(err, ErrSuperseded) && c.ctx.Err() == nil {

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -223,8 +224,30 @@ func (o *Outbox) reset() {
 	})
 }
 
-// maxItems is how many asks, releases and reports one request may have.
-const maxItems = 500
+// maxItems is how many asks, releases and reports one request may have, and maxBytes how large they may be together with answers.
+const (
+	maxItems = 500
+	maxBytes = 256 << 10
+)
+
+// budget is what else fits into a request.
+type budget struct {
+	items, bytes int
+	// exceeded is true once something did not fit.
+	exceeded bool
+}
+
+// spend reports whether a message fits, and takes its place if it does. The first one always fits.
+func (b *budget) spend(message proto.Message) bool {
+	size := proto.Size(message)
+	if b.items == 0 || b.bytes < maxBytes && size > b.bytes {
+		b.exceeded = true
+		return false
+	}
+	b.items--
+	b.bytes -= size
+	return true
+}
 
 // next is the request with all that is unsent, nil if there is none. What was changed together is sent together, unless it
 // is too much for one request: then further requests follow, and the status, memo and generation are in the last one.
@@ -233,31 +256,29 @@ func (o *Outbox) next() *masterv1.AllocateRequest {
 	defer o.mu.Unlock()
 	sequence := o.sequence + 1
 	request := &masterv1.AllocateRequest{Sequence: sequence}
-	space := maxItems
+	space := budget{items: maxItems, bytes: maxBytes}
 	byPlace := func(a, b *askEntry) int { return cmp.Compare(a.order, b.order) }
 	for _, entry := range slices.SortedFunc(maps.Values(o.asks), byPlace) {
-		if entry.sequence == 0 && space > 0 {
+		if entry.sequence == 0 && space.spend(entry.ask) {
 			entry.sequence = sequence
 			request.Asks = append(request.Asks, entry.ask)
-			space--
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(o.releases)) {
-		if space > 0 && o.releases[id].take(sequence) {
-			request.Release = append(request.Release, o.releases[id].value)
-			space--
+		if release := o.releases[id]; release.sequence == 0 && space.spend(release.value) {
+			release.sequence = sequence
+			request.Release = append(request.Release, release.value)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(o.instances)) {
-		if entry := o.instances[id]; !entry.sent && space > 0 {
+		if entry := o.instances[id]; !entry.sent && space.spend(entry.report) {
 			entry.sent = true
 			request.Instances = append(request.Instances, entry.report)
-			space--
 		}
 	}
 	request.GoneInstances = unsent(o.forgotten, sequence, &space)
-	pending := !o.firstSent || space < maxItems
-	if space > 0 {
+	pending := !o.firstSent || space.items < maxItems
+	if !space.exceeded {
 		if o.status.take(sequence) {
 			request.Status, pending = o.status.value, true
 		}
@@ -279,10 +300,9 @@ func (o *Outbox) next() *masterv1.AllocateRequest {
 			pending = true
 		}
 		for _, entry := range o.answers {
-			if entry.sequence == 0 && space > 0 {
+			if entry.sequence == 0 && space.spend(entry.answer) {
 				entry.sequence, pending = sequence, true
 				request.Answers = append(request.Answers, entry.answer)
-				space--
 			}
 		}
 	}
@@ -329,13 +349,12 @@ func (e *entry[T]) drop(applied int64) {
 	}
 }
 
-func unsent(sequences map[string]int64, sequence int64, space *int) []string {
+func unsent(sequences map[string]int64, sequence int64, space *budget) []string {
 	var ids []string
 	for _, id := range slices.Sorted(maps.Keys(sequences)) {
-		if sequences[id] == 0 && *space > 0 {
+		if sequences[id] == 0 && space.spend(wrapperspb.String(id)) {
 			sequences[id] = sequence
 			ids = append(ids, id)
-			*space--
 		}
 	}
 	return ids

@@ -3,7 +3,10 @@ package appmaster
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -101,5 +104,23 @@ func TestWhatIsSaidOnceIsKeptUntilItIsAcknowledged(t *testing.T) {
 	o.reset()
 	if request := o.next(); len(request.GetNotes())+len(request.GetAnswers()) > 0 || request.GetRevise() != nil {
 		t.Errorf("what was acknowledged is sent again: %v", request)
+	}
+}
+
+func TestARequestHasABound(t *testing.T) {
+	o := newOutbox()
+	for i := range 40 {
+		o.Answer(&masterv1.CommandAnswer{Id: fmt.Sprint(i), Refusal: strings.Repeat("x", 20<<10)})
+	}
+	o.Answer(&masterv1.CommandAnswer{Id: "large", Refusal: strings.Repeat("x", maxBytes+1)})
+	sent := 0
+	for request := o.next(); request != nil; request = o.next() {
+		if size := proto.Size(request); size > maxBytes+2<<10 {
+			t.Errorf("a request has %d bytes with %d answers", size, len(request.GetAnswers()))
+		}
+		sent += len(request.GetAnswers())
+	}
+	if sent != 41 {
+		t.Errorf("%d of 41 answers are sent", sent)
 	}
 }

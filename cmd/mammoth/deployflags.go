@@ -216,7 +216,7 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 		edit("strategy", func() (func(*apiv1.RoleSpec), error) {
 			strategy, err := manifest.ParseStrategy(f.strategy)
 			return func(r *apiv1.RoleSpec) {
-				update(r).Once = &apiv1.UpdatePolicy_Course{Strategy: strategy, Exclusive: f.exclusive}
+				update(r).Once = &apiv1.UpdatePolicy_OneRollout{Strategy: strategy, Exclusive: f.exclusive}
 			}, err
 		}),
 		edit("canary", func() (func(*apiv1.RoleSpec), error) {
@@ -225,7 +225,7 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 				err = fmt.Errorf("it does not go with --strategy %s", f.strategy)
 			}
 			return func(r *apiv1.RoleSpec) {
-				update(r).Once = &apiv1.UpdatePolicy_Course{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: percent}
+				update(r).Once = &apiv1.UpdatePolicy_OneRollout{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: percent}
 			}, err
 		}),
 		edit("max-surge", func() (func(*apiv1.RoleSpec), error) {

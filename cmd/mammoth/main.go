@@ -18,7 +18,7 @@ import (
 var version = "devel"
 
 func main() {
-	// What gRPC and its REST gateway say of connections that break is for nobody: whoever has made a call is given its error.
+	// gRPC's own log lines are dropped: every caller gets the error itself.
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)

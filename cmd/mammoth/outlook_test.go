@@ -67,6 +67,18 @@ func TestWhoeverWaitsIsToldEachFailureThatCounts(t *testing.T) {
 	}
 }
 
+func TestAReasonIsShownAsItWasMasked(t *testing.T) {
+	app := &apiv1.App{Name: "web", Status: statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_FAILED, Version: 2, Reason: "it said \x1b[2J"})}
+	visibleMessage(app)
+	var shown bytes.Buffer
+	if err := appText(&shown, app); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(shown.String(), "it said") || strings.Contains(shown.String(), "\x1b") {
+		t.Errorf("it shows %q", &shown)
+	}
+}
+
 func TestAPausedRolloutNamesTheWaysOnOnce(t *testing.T) {
 	app := canaryApp()
 	app.Spec = &apiv1.AppSpec{Roles: []*apiv1.RoleSpec{{Update: &apiv1.UpdatePolicy{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 10}}}}

@@ -123,8 +123,20 @@ func (p *lineRollout) away() { fmt.Fprintln(p.out, awayText) }
 
 func rolloutLine(app *apiv1.App) string {
 	rollout := rolloutOf(app)
+	if app.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL {
+		return app.GetName() + ": " + statusText(app.GetStatus())
+	}
 	return fmt.Sprintf("%s: version %d %s", app.GetName(), rollout.GetVersion(), rolloutStatus(app,
 		fmt.Sprintf("%s, %d of %d instances%s", rolloutWord(rollout.GetState()), rollout.GetUpdated(), rollout.GetTotal(), shareOf(rollout))))
+}
+
+// statusText is what a master says of its work: in its own words, since only it knows what it is.
+func statusText(status *apiv1.MasterStatus) string {
+	text := because(because(word(status.GetState()), status.GetText()), status.GetReason())
+	if status.GetHelp() != "" {
+		text += "; " + status.GetHelp()
+	}
+	return text
 }
 
 // rolloutWord is a rollout's state as what is said of its version.
@@ -246,6 +258,7 @@ func isCanary(app *apiv1.App) bool { return rolloutOf(app).GetCanary() }
 func rolloutOf(app *apiv1.App) *dynamicdeployv1.Rollout {
 	status, rollout := app.GetStatus(), &dynamicdeployv1.Rollout{}
 	if status.GetDetail().MessageIs(rollout) && status.GetDetail().UnmarshalTo(rollout) == nil {
+		rollout.Reason = status.GetReason() // the detail still has what a terminal must not be sent
 		return rollout
 	}
 	return &dynamicdeployv1.Rollout{
@@ -265,8 +278,8 @@ func workRows(t table, app *apiv1.App) {
 	status := app.GetStatus()
 	switch {
 	case rollout.GetState() == dynamicdeployv1.Rollout_NONE:
-	case app.GetSpec().GetKind() != apiv1.AppSpec_APP:
-		t.row("status", because(word(status.GetState()), because(status.GetText(), status.GetReason())))
+	case app.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL:
+		t.row("status", statusText(status))
 		if outlook := status.GetOutlook(); outlook != nil {
 			t.row("outlook", outlookText(outlook))
 		}

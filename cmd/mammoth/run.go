@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mammoth-os/mammoth/appmaster"
+	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -28,7 +29,7 @@ The app is made if there is none of that name. The program finds the zone in its
 environment, in the variables MAMMOTH_RESOURCEMANAGER, MAMMOTH_APP, MAMMOTH_APP_ID,
 MAMMOTH_ATTEMPT and MAMMOTH_TOKEN; the Go package appmaster reads them.
 
-When the work is done, its outcome is printed; the command fails if the work has failed.
+When the work is done, its outcome is printed; the command fails unless it has succeeded.
 If the program ends before, also by ctrl-C, its containers run on, and the next run of
 the app takes them over.`,
 		Example: "  mammoth app run numbers --queue batch -- ./batch -containers 3 -- /bin/echo hello",
@@ -50,7 +51,7 @@ the app takes them over.`,
 	return cmd
 }
 
-// runMaster runs a program as an app's master. Its exit code is the command's.
+// runMaster runs a program as an app's master. It fails unless the work has succeeded.
 func (c *cli) runMaster(ctx context.Context, request *apiv1.StartMasterRequest, command []string) error {
 	if _, err := exec.LookPath(command[0]); err != nil {
 		var cause *exec.Error
@@ -88,34 +89,50 @@ const leaveTimeout = 5 * time.Second
 func (c *cli) masterEnded(ctx context.Context, config appmaster.Config, err error) error {
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
-	var app *apiv1.App
-	known := c.with(limit, func(z *zone) (err error) {
-		app, err = z.apps.GetApp(limit, &apiv1.GetAppRequest{Name: config.App})
-		return err
-	})
+	app, known := c.outcome(limit, config.App)
 	switch {
 	case errdefs.IsNotFound(wire.Error(known)):
-		return nil // it was removed
+		return fmt.Errorf("%s was removed", config.App)
+	case app.GetOutcome() == apiv1.App_SUCCEEDED:
+		_, err := fmt.Fprintln(c.out, because(config.App+" has succeeded", app.GetReason()))
+		return err
 	case app.GetOutcome() == apiv1.App_FAILED:
 		return errors.New(because(config.App+" has failed", app.GetReason()))
 	case app.GetOutcome() != apiv1.App_OUTCOME_NONE:
-		_, err := fmt.Fprintln(c.out, because(config.App+" "+word(app.GetOutcome()), app.GetReason()))
-		return err
+		return errors.New(because(config.App+" was stopped", app.GetReason()))
 	}
 	if ctx.Err() == nil && known == nil && app.GetMaster().GetAttempt() != config.Attempt {
 		return fmt.Errorf("another run of %s has taken over", config.App)
 	}
 	how := "its program has ended"
 	if err != nil {
-		how += ": " + err.Error()
+		how = err.Error()
 	}
+	done := "is not done"
 	if left := appmaster.Leave(limit, config, how); left != nil {
-		how += fmt.Sprintf(" (which the zone could not be told: %s)", wire.Sentence(left))
+		done = fmt.Sprintf("may not be done, and the zone could not be told (%s)", wire.Sentence(left))
 	}
 	goesOn := fmt.Sprintf("what it has started runs on until another run takes over, or `mammoth app stop %s`", config.App)
 	if ctx.Err() != nil {
 		fmt.Fprintf(c.err, "%s: %s\n", config.App, goesOn)
 		return context.Cause(ctx)
 	}
-	return fmt.Errorf("the work of %s is not done, and %s; %s", config.App, how, goesOn)
+	return fmt.Errorf("the program of %s has ended (%s), and its work %s; %s", config.App, how, done, goesOn)
+}
+
+// outcome waits until an app whose work has ended has stopped, so that it can be run again, and returns it; at once if the work goes on.
+func (c *cli) outcome(ctx context.Context, name string) (app *apiv1.App, err error) {
+	err = c.with(ctx, func(z *zone) error {
+		for {
+			now, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: name})
+			if err != nil {
+				return err
+			}
+			app = now
+			if app.GetOutcome() == apiv1.App_OUTCOME_NONE || app.GetState() == apiv1.App_STOPPED || backoff.Sleep(ctx, 50*time.Millisecond) != nil {
+				return nil
+			}
+		}
+	})
+	return app, err
 }

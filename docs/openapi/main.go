@@ -244,7 +244,7 @@ var required = map[string][]string{
 // used are the rules and the required fields that met their field or message.
 var used = map[string]bool{}
 
-// unused is an error when a name in the tables below is no longer one of the API's.
+// unused is an error when a name in these tables is no longer one of the API's.
 func unused() error {
 	for _, name := range slices.Concat(slices.Sorted(maps.Keys(rules)), slices.Sorted(maps.Keys(required))) {
 		if !used[name] {

@@ -20,9 +20,6 @@ type control struct {
 	paused  bool
 	// percent is the share of the requests that the canary was given by hand; zero is none.
 	percent int32
-	// courses are those that were given for this version alone, by role. They win over the policy as long as the version is wanted, also
-	// when the spec does not say them any more.
-	courses map[string]*apiv1.UpdatePolicy_Course
 	// of is the share that the spec gave the canary then. Another spec with another share ends what was said.
 	of int32
 }
@@ -30,13 +27,7 @@ type control struct {
 // presentControl is what people have said of the rollout of the desired version.
 func (d *Master) presentControl() *control {
 	if d.control.version != d.desired.GetVersion() {
-		d.control = control{version: d.desired.GetVersion(), courses: map[string]*apiv1.UpdatePolicy_Course{}}
-	}
-	for _, role := range d.desired.GetSpec().GetRoles() {
-		// A version that repeats an earlier one does not repeat how that one took its place.
-		if once := role.GetUpdate().GetOnce(); once != nil && d.desired.GetFromVersion() == 0 {
-			d.control.courses[role.GetName()] = once
-		}
+		d.control = control{version: d.desired.GetVersion()}
 	}
 	if of := d.canaryPercent(); of != d.control.of {
 		d.control.percent, d.control.of = 0, of
@@ -44,24 +35,33 @@ func (d *Master) presentControl() *control {
 	return &d.control
 }
 
-// courseOf is how the desired version takes the place of the one before in a role: as was said for this version alone, or else by the policy.
-func (d *Master) courseOf(role *apiv1.RoleSpec) *apiv1.UpdatePolicy_Course {
-	if once := d.control.courses[role.GetName()]; once != nil {
-		return once
+// strategyOf is how the desired version takes the place of the one before in a role. A version that repeats an earlier one does not repeat
+// what was said for that one alone.
+func (d *Master) strategyOf(role *apiv1.RoleSpec) *apiv1.UpdatePolicy_OneRollout {
+	if d.desired.GetFromVersion() > 0 {
+		return policyStrategy(role.GetUpdate())
 	}
-	return policyCourse(role.GetUpdate())
+	return strategyOfNext(role.GetUpdate())
 }
 
-// policyCourse is the course of an update policy for every version.
-func policyCourse(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_Course {
-	return &apiv1.UpdatePolicy_Course{Strategy: update.GetStrategy(), CanaryPercent: update.GetCanaryPercent(), Exclusive: update.GetExclusive()}
+// strategyOfNext is how a new version with such a policy takes the place of the one before.
+func strategyOfNext(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_OneRollout {
+	if once := update.GetOnce(); once != nil {
+		return once
+	}
+	return policyStrategy(update)
+}
+
+// policyStrategy is the strategy of a policy for every version.
+func policyStrategy(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_OneRollout {
+	return &apiv1.UpdatePolicy_OneRollout{Strategy: update.GetStrategy(), CanaryPercent: update.GetCanaryPercent(), Exclusive: update.GetExclusive()}
 }
 
 // canaryPercent is the share of the requests that the spec gives the canary; zero if there is none.
 func (d *Master) canaryPercent() int32 {
 	for _, role := range d.desired.GetSpec().GetRoles() {
-		if course := d.courseOf(role); course.GetStrategy() == apiv1.UpdatePolicy_CANARY {
-			return course.GetCanaryPercent()
+		if strategy := d.strategyOf(role); strategy.GetStrategy() == apiv1.UpdatePolicy_CANARY {
+			return strategy.GetCanaryPercent()
 		}
 	}
 	return 0

@@ -161,17 +161,17 @@ func TestAnEarlierVersionNeedsNoCanary(t *testing.T) {
 	})
 }
 
-func TestACourseIsSaidOfOneChange(t *testing.T) {
+func TestAStrategyMayBeForOneRollout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, nil)
 		w.after(5 * time.Second)
-		said := func(image string, once *apiv1.UpdatePolicy_Course) func(*apiv1.RoleSpec) {
+		said := func(image string, once *apiv1.UpdatePolicy_OneRollout) func(*apiv1.RoleSpec) {
 			return func(role *apiv1.RoleSpec) {
 				role.Image, role.Update = image, atOnce()
 				role.Update.Strategy, role.Update.Once = apiv1.UpdatePolicy_BLUE_GREEN, once
 			}
 		}
-		canaryOf30 := &apiv1.UpdatePolicy_Course{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 30}
+		canaryOf30 := &apiv1.UpdatePolicy_OneRollout{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 30}
 		waits := func(when string) {
 			t.Helper()
 			w.after(time.Minute)
@@ -187,11 +187,9 @@ func TestACourseIsSaidOfOneChange(t *testing.T) {
 			}
 		}
 		w.Deploy(said("web:2", canaryOf30))
-		waits("a course of its own")
-		w.SetDesired(func(wanted *masterv1.Wanted) {
-			wanted.Spec.Roles[0].Update.Once, wanted.Spec.Roles[0].Instances = nil, 4
-		})
-		waits("another count, which is no word on the course")
+		waits("a strategy of its own")
+		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Spec.Roles[0].Instances = 4 })
+		waits("another count")
 		w.kill()
 		w.start()
 		waits("another master")
@@ -250,7 +248,7 @@ func TestAPreviewSaysWhatIsReplacedAndWhetherThereIsRoom(t *testing.T) {
 		"a canary, this once": {
 			5, func(s *apiv1.AppSpec) {
 				image(s)
-				s.Roles[0].Update = &apiv1.UpdatePolicy{MaxSurge: 1, Once: &apiv1.UpdatePolicy_Course{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 40}}
+				s.Roles[0].Update = &apiv1.UpdatePolicy{MaxSurge: 1, Once: &apiv1.UpdatePolicy_OneRollout{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 40}}
 			},
 			"2 instances of the new version would be started beside 3 present ones, with 40 % of the requests until it is promoted; there is room for them",
 			"3 instances would be replaced",

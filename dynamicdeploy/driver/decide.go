@@ -3,6 +3,7 @@ package driver
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -38,6 +39,7 @@ func (d *Master) Decide(now time.Time) time.Time {
 		for _, action := range actions {
 			d.perform(r, action, help)
 		}
+		d.renewHelp(r, help)
 		// Instances in service are reported first: when a new version takes over, there is no moment without an instance.
 		instances := r.plan.Instances(now)
 		slices.SortStableFunc(instances, func(a, b plan.Instance) int { return serviceRank(b.InService) - serviceRank(a.InService) })
@@ -90,17 +92,29 @@ func (d *Master) Starts() []Start {
 	return starts
 }
 
+// renewHelp changes the help of asks that wait, if something else would help by now.
+func (d *Master) renewHelp(r *role, help func() string) {
+	for _, name := range slices.Sorted(maps.Keys(r.asks)) {
+		if ask := r.asks[name]; ask.GetHelp() != help() {
+			ask = proto.CloneOf(ask)
+			ask.Help = help()
+			r.asks[name] = ask
+			d.out.SetAsk(ask)
+		}
+	}
+}
+
 // perform puts an action into the outbox, or among the starts. Help is what would help if there is no room for a new instance.
 func (d *Master) perform(r *role, action plan.Action, help func() string) {
 	switch action := action.(type) {
 	case plan.Ask:
 		spec := r.spec(d.desired, action.Version)
 		ask := askOf(d.desired.GetSpec(), spec, action, r.prefix)
-		if action.Version == d.desired.GetVersion() {
-			ask.Help = help()
-		}
+		ask.Help = help()
+		r.asks[action.ID] = ask
 		d.out.SetAsk(ask)
 	case plan.WithdrawAsk:
+		delete(r.asks, action.ID)
 		d.out.WithdrawAsk(action.ID)
 	case plan.Start:
 		if held, ok := d.containers[action.Container.String()]; ok {

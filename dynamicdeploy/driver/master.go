@@ -291,6 +291,7 @@ func (d *Master) grant(allocation *masterv1.Allocation) {
 			continue
 		}
 		held.role = r
+		delete(r.asks, lease.GetAskId())
 		r.plan.Granted(plan.Grant{
 			Container: held.id, Node: id.Node(lease.GetNodeId()), Ask: lease.GetAskId(),
 			Version: r.versionWithResources(d.desired, lease.GetResources()), At: lease.GetGrantedAt().AsTime(),

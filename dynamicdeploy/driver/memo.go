@@ -7,7 +7,6 @@ import (
 
 	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
 	"github.com/mammoth-os/mammoth/internal/id"
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
 // memoLimit is the size of the memo that the ResourceManager accepts.
@@ -31,8 +30,6 @@ type (
 		Paused  bool  `json:"p,omitempty"`
 		Percent int32 `json:"c,omitempty"`
 		Of      int32 `json:"o,omitempty"`
-		// Courses: strategy, canary percent, 1 if exclusive.
-		Courses map[string][3]int32 `json:"u,omitempty"`
 	}
 	storedRole struct {
 		// Slots: number, version, restarts, flags (1 leaving, 2 not routed), then failures.
@@ -70,7 +67,6 @@ func (d *Master) writeMemo() []byte {
 	for keep := 16; keep >= 0; keep /= 2 {
 		stored := storedMemo{Base: base, Roles: map[string]storedRole{}, Control: storedControl{
 			Version: d.control.version, Paused: d.control.paused, Percent: d.control.percent, Of: d.control.of,
-			Courses: d.control.storedCourses(),
 		}}
 		for name, memo := range memos {
 			stored.Roles[name] = memo.store(base, keep)
@@ -129,29 +125,7 @@ func parseMemo(raw []byte) (map[string]roleMemo, control, error) {
 		roles[name] = memo
 	}
 	said := stored.Control
-	return roles, control{version: said.Version, paused: said.Paused, percent: said.Percent, of: said.Of, courses: readCourses(said.Courses)}, nil
-}
-
-func (c control) storedCourses() map[string][3]int32 {
-	stored := map[string][3]int32{}
-	for role, course := range c.courses {
-		numbers := [3]int32{int32(course.GetStrategy()), course.GetCanaryPercent()}
-		if course.GetExclusive() {
-			numbers[2] = 1
-		}
-		stored[role] = numbers
-	}
-	return stored
-}
-
-func readCourses(stored map[string][3]int32) map[string]*apiv1.UpdatePolicy_Course {
-	courses := map[string]*apiv1.UpdatePolicy_Course{}
-	for role, numbers := range stored {
-		courses[role] = &apiv1.UpdatePolicy_Course{
-			Strategy: apiv1.UpdatePolicy_Strategy(numbers[0]), CanaryPercent: numbers[1], Exclusive: numbers[2] == 1,
-		}
-	}
-	return courses
+	return roles, control{version: said.Version, paused: said.Paused, percent: said.Percent, of: said.Of}, nil
 }
 
 func (m roleMemo) store(base int64, keep int) storedRole {

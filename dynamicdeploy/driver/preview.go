@@ -115,21 +115,13 @@ func (d *Master) compare(spec *apiv1.AppSpec, now time.Time) *preview {
 // besideOf is how many new instances of a role are started beside the present ones.
 func besideOf(role *apiv1.RoleSpec) int {
 	count := int(role.GetInstances())
-	switch course := courseOfNext(role.GetUpdate()); course.GetStrategy() {
+	switch strategy := strategyOfNext(role.GetUpdate()); strategy.GetStrategy() {
 	case apiv1.UpdatePolicy_CANARY:
-		return min(count, max(1, (count*int(course.GetCanaryPercent())+99)/100))
+		return min(count, max(1, (count*int(strategy.GetCanaryPercent())+99)/100))
 	case apiv1.UpdatePolicy_BLUE_GREEN:
 		return count
 	}
 	return min(int(role.GetUpdate().GetMaxSurge()), count)
-}
-
-// courseOfNext is how a version with such a policy would take the place of the one before.
-func courseOfNext(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_Course {
-	if once := update.GetOnce(); once != nil {
-		return once
-	}
-	return policyCourse(update)
 }
 
 func (p *preview) answer(command string, planned []*masterv1.PlannedAsk) *masterv1.CommandAnswer {
@@ -137,8 +129,8 @@ func (p *preview) answer(command string, planned []*masterv1.PlannedAsk) *master
 	for i, r := range p.roles {
 		update := r.spec.GetUpdate()
 		detail.Replacements = append(detail.Replacements, &dynamicdeployv1.Replacement{
-			Role: r.spec.GetName(), Instances: first(mostNamed, r.names), Count: int32(len(r.names)),
-			MaxSurge: update.GetMaxSurge(), MaxUnavailable: update.GetMaxUnavailable(), Nodes: first(mostNamed, planned[i].GetNodes()),
+			Role: r.spec.GetName(), Instances: first(mostNamed/len(p.roles), r.names), Count: int32(len(r.names)),
+			MaxSurge: update.GetMaxSurge(), MaxUnavailable: update.GetMaxUnavailable(), Nodes: first(mostNamed/len(p.roles), planned[i].GetNodes()),
 		})
 		previewed.Lines = append(previewed.Lines, &apiv1.PreviewLine{Role: r.spec.GetName(), Text: r.how() + "; " + r.room(planned[i])})
 	}
@@ -156,10 +148,10 @@ func (p *preview) answer(command string, planned []*masterv1.PlannedAsk) *master
 func (p *preview) summary() string {
 	text := "none would be replaced"
 	if p.replaced > 0 {
-		text = instances(p.replaced) + " would be replaced"
+		text = countInstances(p.replaced) + " would be replaced"
 	}
 	if p.ended > 0 {
-		text += "; " + instances(p.ended) + " would end"
+		text += "; " + countInstances(p.ended) + " would end"
 	}
 	return text
 }
@@ -167,12 +159,12 @@ func (p *preview) summary() string {
 // how is how the instances are replaced.
 func (r *replacement) how() string {
 	update, text := r.spec.GetUpdate(), ""
-	switch course := courseOfNext(update); course.GetStrategy() {
+	switch strategy := strategyOfNext(update); strategy.GetStrategy() {
 	case apiv1.UpdatePolicy_CANARY:
 		text = fmt.Sprintf("%s of the new version would be started beside %s, with %d %% of the requests until it is promoted",
-			instances(r.beside), presentOnes(len(r.names)), course.GetCanaryPercent())
+			countInstances(r.beside), presentOnes(len(r.names)), strategy.GetCanaryPercent())
 	case apiv1.UpdatePolicy_BLUE_GREEN:
-		text = fmt.Sprintf("%s of the new version would be made ready beside %s, and then take over", instances(r.beside), presentOnes(len(r.names)))
+		text = fmt.Sprintf("%s of the new version would be made ready beside %s, and then take over", countInstances(r.beside), presentOnes(len(r.names)))
 	default:
 		which := firstNames(r.names)
 		if r.fewer > 0 {
@@ -189,7 +181,7 @@ func (r *replacement) how() string {
 
 // room is whether there is room for new instances beside the present ones, of which the few that are too many end at once.
 func (r *replacement) room(planned *masterv1.PlannedAsk) string {
-	rolling := courseOfNext(r.spec.GetUpdate()).GetStrategy() == apiv1.UpdatePolicy_ROLLING
+	rolling := strategyOfNext(r.spec.GetUpdate()).GetStrategy() == apiv1.UpdatePolicy_ROLLING
 	nodes, why := len(planned.GetNodes()), planned.GetReason()
 	help := planned.GetHelp()
 	switch {
@@ -211,8 +203,8 @@ func (r *replacement) room(planned *masterv1.PlannedAsk) string {
 	return because("there is no room beside them, and it would wait", why, help)
 }
 
-// mostNamed is how many instances and nodes of a role are named: an answer has a bound.
-const mostNamed = 100
+// mostNamed is how many instances and nodes are named of all roles together: an answer has a bound.
+const mostNamed = 640
 
 func first(most int, names []string) []string { return names[:min(most, len(names))] }
 
@@ -235,7 +227,7 @@ func firstNames(names []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
-func instances(count int) string { return fmt.Sprintf("%d %s", count, plural(count, "instance")) }
+func countInstances(count int) string { return fmt.Sprintf("%d %s", count, plural(count, "instance")) }
 
 func presentOnes(count int) string { return fmt.Sprintf("%d present %s", count, plural(count, "one")) }
 

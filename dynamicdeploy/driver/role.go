@@ -22,6 +22,8 @@ type role struct {
 	// prefix is the prefix of its instances' names.
 	prefix string
 	plan   *plan.Role
+	// asks are those that wait, by their ids.
+	asks map[string]*masterv1.Ask
 }
 
 // roleNamed returns the role of that name, and creates it if there is none.
@@ -29,7 +31,7 @@ func (d *Master) roleNamed(name string) *role {
 	if r, ok := d.roles[name]; ok {
 		return r
 	}
-	r := &role{name: name, prefix: d.app}
+	r := &role{name: name, prefix: d.app, asks: map[string]*masterv1.Ask{}}
 	if name != "" {
 		r.prefix += "-" + name
 	}
@@ -50,8 +52,8 @@ func (d *Master) setDesired(desired *masterv1.Wanted, now time.Time) {
 	}
 	for _, r := range d.roles {
 		spec := roleOf(desired.GetSpec(), r.name)
-		next, course := desiredOf(desired, spec), d.courseOf(spec)
-		next.Update.Strategy, next.Update.Percent, next.Update.Exclusive = strategies[course.GetStrategy()], int(course.GetCanaryPercent()), course.GetExclusive()
+		next, strategy := desiredOf(desired, spec), d.strategyOf(spec)
+		next.Update.Strategy, next.Update.Percent, next.Update.Exclusive = strategies[strategy.GetStrategy()], int(strategy.GetCanaryPercent()), strategy.GetExclusive()
 		next.Paused = control.paused
 		if percent := d.percent(); percent > 0 {
 			next.Update.Percent = int(percent)

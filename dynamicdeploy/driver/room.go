@@ -14,7 +14,7 @@ func (d *Master) roomHelp(r *role, now time.Time) string {
 	if spec.GetUpdate().GetMaxUnavailable() > 0 || !d.replacesAlike(r, resourcesOf(spec), now) {
 		return ""
 	}
-	if d.courseOf(spec).GetStrategy() != apiv1.UpdatePolicy_ROLLING {
+	if d.strategyOf(spec).GetStrategy() != apiv1.UpdatePolicy_ROLLING {
 		return "a rolling update with `maxUnavailable: 1` would do: an old instance then goes first and makes room for a new one"
 	}
 	return oldFirst

@@ -30,7 +30,7 @@ func (d *Master) presentRollout(now time.Time) *dynamicdeployv1.Rollout {
 
 // appRollout is the rollout of the app: the sums of its roles', with the state and reason of the role that is worst.
 func (d *Master) appRollout(rollouts []plan.Rollout) *dynamicdeployv1.Rollout {
-	whole := &dynamicdeployv1.Rollout{Version: d.desired.GetVersion(), Canary: d.canaryPercent() > 0}
+	whole := &dynamicdeployv1.Rollout{Version: d.desired.GetVersion(), Canary: d.canaryPercent() > 0 && d.percent() < 100}
 	weight, percent := 0, 0
 	for _, rollout := range rollouts {
 		whole.Updated += int32(rollout.Updated)
@@ -76,6 +76,9 @@ func (d *Master) status(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
 			verb, effect = "promote", "gives it the whole app"
 		}
 		status.Help = fmt.Sprintf("\"mammoth app %s %s\" %s, \"mammoth app rollback %s\" takes it back", verb, d.app, effect, d.app)
+		if rollout.GetCanary() && d.presentControl().paused {
+			status.Help += fmt.Sprintf(", \"mammoth app resume %s\" has it judged again", d.app)
+		}
 	case dynamicdeployv1.Rollout_DONE:
 		status.State = apiv1.MasterStatus_DONE
 	case dynamicdeployv1.Rollout_REVERTED:
@@ -129,7 +132,7 @@ func (d *Master) hasEarlier() bool {
 	return false
 }
 
-// areInstances is how many instances something is true of, with the verb.
+// areInstances is a count with its verb: "3 instances are".
 func areInstances(count int32) string {
 	if count == 1 {
 		return "1 instance is"

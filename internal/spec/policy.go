@@ -12,30 +12,30 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Course is how a new version takes the place of the one before: a policy's own, or that of one change.
-type Course interface {
+// Strategy is how a new version takes the place of the one before: a policy's own, or that of one change.
+type Strategy interface {
 	GetStrategy() apiv1.UpdatePolicy_Strategy
 	GetCanaryPercent() int32
 	GetExclusive() bool
 }
 
-func (c *checker) checkCourse(course Course) {
+func (c *checker) checkStrategy(strategy Strategy) {
 	switch {
-	case apiv1.UpdatePolicy_Strategy_name[int32(course.GetStrategy())] == "":
+	case apiv1.UpdatePolicy_Strategy_name[int32(strategy.GetStrategy())] == "":
 		c.fail("update.strategy", "strategy must be rolling, canary or blue-green")
-	case course.GetCanaryPercent() < 0 || course.GetCanaryPercent() > 100:
-		c.fail("update.canaryPercent", "canaryPercent must be between 1 and 100, but is %d", course.GetCanaryPercent())
-	case course.GetStrategy() != apiv1.UpdatePolicy_CANARY && course.GetCanaryPercent() != 0:
+	case strategy.GetCanaryPercent() < 0 || strategy.GetCanaryPercent() > 100:
+		c.fail("update.canaryPercent", "canaryPercent must be between 1 and 100, but is %d", strategy.GetCanaryPercent())
+	case strategy.GetStrategy() != apiv1.UpdatePolicy_CANARY && strategy.GetCanaryPercent() != 0:
 		c.fail("update.canaryPercent", "canaryPercent belongs to the strategy canary")
-	case course.GetStrategy() != apiv1.UpdatePolicy_BLUE_GREEN && course.GetExclusive():
+	case strategy.GetStrategy() != apiv1.UpdatePolicy_BLUE_GREEN && strategy.GetExclusive():
 		c.fail("update.exclusive", "exclusive belongs to the strategy blue-green")
 	}
 }
 
 func (c *checker) checkUpdate(update *apiv1.UpdatePolicy) {
-	c.checkCourse(update)
+	c.checkStrategy(update)
 	if once := update.GetOnce(); once != nil {
-		c.checkCourse(once)
+		c.checkStrategy(once)
 	}
 	// Written so that NaN is refused too.
 	if percent := update.GetMaxErrorPercent(); !(percent >= 0 && percent <= 100) {

@@ -56,6 +56,8 @@ func (s *apps) preview(ctx context.Context, response *apiv1.DeployResponse) erro
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case errdefs.IsAborted(err):
+		previewed.Summary = "what would become of its instances is not known: its application master does not answer"
 	case err != nil:
 		previewed.Summary = "what would become of its instances is not known: " + wire.Sentence(err)
 	case !answer.GetAnswer().MessageIs(previewed) || answer.GetAnswer().UnmarshalTo(previewed) != nil:

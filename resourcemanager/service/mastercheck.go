@@ -24,9 +24,11 @@ const (
 	mostPlanned = spec.MaxRoles
 	maxWeight   = 10_000
 	// maxAnswer is the size of an answer to a command: DynamicDeploy says of each of 64 roles what would become of it.
-	maxAnswer = 512 << 10
+	maxAnswer     = 256 << 10
+	maxAnswerJSON = 1 << 20
 	// maxStatus is the size of a status, which may give reasons twice: in words and in its detail.
-	maxStatus = 64 << 10
+	maxStatus     = 64 << 10
+	maxStatusJSON = 256 << 10
 )
 
 // checkAllocate refuses a request that is too large for the loop.
@@ -79,8 +81,8 @@ func checkAllocate(request *masterv1.AllocateRequest) error {
 		if size := proto.Size(answer); size > maxAnswer {
 			return invalid("the answer to command %q has %d bytes, and the most is %d", truncated(answer.GetId()), size, maxAnswer)
 		}
-		if _, err := wire.JSON.Marshal(answer); err != nil {
-			return invalid("the answer to command %q cannot be written as JSON, which people are shown: %v", truncated(answer.GetId()), err)
+		if err := checkJSON(fmt.Sprintf("the answer to command %q", truncated(answer.GetId())), answer, maxAnswerJSON); err != nil {
+			return err
 		}
 	}
 	if size := proto.Size(request.GetRevise()); size > maxItemBytes {
@@ -91,11 +93,22 @@ func checkAllocate(request *masterv1.AllocateRequest) error {
 
 // checkStatus refuses a status that is too large, or that people could not be shown.
 func checkStatus(status *apiv1.MasterStatus) error {
+	if status == nil {
+		return nil
+	}
 	if size := proto.Size(status); size > maxStatus {
 		return invalid("the status of an application master has %d bytes, and the most is %d", size, maxStatus)
 	}
-	if _, err := wire.JSON.Marshal(status); err != nil {
-		return invalid("the status of an application master cannot be written as JSON, which people are shown: %v", err)
+	return checkJSON("the status of an application master", status, maxStatusJSON)
+}
+
+// checkJSON refuses what people could not be shown as JSON. Small messages can be large JSON, because zero values are written too.
+func checkJSON(what string, message proto.Message, most int) error {
+	switch text, err := wire.JSON.Marshal(message); {
+	case err != nil:
+		return invalid("%s cannot be written as JSON, which people are shown: %v", what, err)
+	case len(text) > most:
+		return invalid("%s has %d bytes as JSON, and the most is %d", what, len(text), most)
 	}
 	return nil
 }

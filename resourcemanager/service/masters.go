@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
@@ -78,10 +79,15 @@ func (s *masters) Plan(ctx context.Context, request *masterv1.PlanRequest) (*mas
 	if len(request.GetAsks()) > mostPlanned {
 		return nil, wire.Status(invalid("a request has %d asks to plan, and the most is %d", len(request.GetAsks()), mostPlanned))
 	}
+	count := 0
 	for _, ask := range request.GetAsks() {
 		if err := checkAsk(ask); err != nil {
 			return nil, wire.Status(err)
 		}
+		count += int(ask.GetCount())
+	}
+	if count > spec.MaxInstances {
+		return nil, wire.Status(invalid("a request has asks for %d containers to plan, and the most is %d together", count, spec.MaxInstances))
 	}
 	response, err := s.loop.PlanAsks(ctx, bearer, request)
 	return response, wire.Status(err)

@@ -133,7 +133,7 @@ func TestACommandThatNobodyCarriesOutIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		z.pass(time.Minute)
-		(<-z.give(context.Background())).refusedWith(t, codes.Aborted, `web has no application master at present, which would carry out the command; "mammoth app status web" shows why`)
+		(<-z.give(context.Background())).refusedWith(t, codes.Aborted, `web has no application master at present, which would carry out the command; "mammoth app explain web" says why`)
 	})
 }
 

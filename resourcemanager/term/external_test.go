@@ -80,7 +80,14 @@ func TestAProgramOutsideOfTheZoneIsAMaster(t *testing.T) {
 		// The end of its work is the end of the app.
 		third := z.startMaster("numbers")
 		third.connect()
-		third.say(&masterv1.AllocateRequest{Memo: []byte("99 of 100")})
+		third.say(&masterv1.AllocateRequest{Memo: []byte("99 of 100"), Status: &apiv1.MasterStatus{State: apiv1.MasterStatus_WORKING, Text: "99 of 100 are counted"}})
+		if status := z.app("numbers").GetStatus(); status.GetText() != "99 of 100 are counted" || status.GetVersion() != 1 {
+			t.Errorf("of a status that names no version people are shown %v", status)
+		}
+		explained, err := z.apps().ExplainApp(context.Background(), &apiv1.GetAppRequest{Name: "numbers"})
+		if want := "numbers is running: 0 instances healthy"; err != nil || explained.GetSummary() != want {
+			t.Errorf("explain says %q, %v, want %q", explained.GetSummary(), err, want)
+		}
 		if _, err := third.client.Finish(third.ctx, &masterv1.FinishRequest{Reason: "all is counted"}); err != nil {
 			t.Fatal(err)
 		}
@@ -95,6 +102,9 @@ func TestAProgramOutsideOfTheZoneIsAMaster(t *testing.T) {
 		// It may begin anew, and end in other ways.
 		fourth := z.startMaster("numbers")
 		fourth.connect()
+		if status := z.app("numbers").GetStatus(); status.GetState() != apiv1.MasterStatus_NONE {
+			t.Errorf("other work begins with the status %v", status)
+		}
 		if memo := fourth.register.GetMemo(); len(memo) > 0 {
 			t.Errorf("other work begins with %q", memo)
 		}
@@ -146,11 +156,13 @@ func TestWhoMayNotBeAMasterIsRefused(t *testing.T) {
 		other := webSpec(1)
 		other.Name = "numbers"
 		_, err = z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: other, IfGeneration: -1})
-		refused("a deployment over it", err, codes.FailedPrecondition, "is deployed as another kind")
+		refused("a deployment over it", err, codes.FailedPrecondition, "is a program outside of the zone; nothing can be deployed over it")
 		_, err = z.apps().GetAppManifest(context.Background(), &apiv1.GetAppRequest{Name: "numbers"})
 		refused("its manifest", err, codes.FailedPrecondition, "numbers has no manifest")
 		_, err = z.rm.Scale(as("root"), &apiv1.ScaleAppRequest{Name: "numbers", Instances: 3})
-		refused("its count", err, codes.InvalidArgument, "numbers")
+		refused("its count", err, codes.FailedPrecondition, "the application master of numbers is a program outside of the zone; it decides itself")
+		_, err = z.rm.Restart(as("root"), "numbers")
+		refused("a restart", err, codes.FailedPrecondition, `"mammoth app run numbers -- COMMAND" starts it`)
 		if _, err := z.rm.Remove(as("root"), "numbers"); err != nil {
 			t.Fatal(err)
 		}

@@ -128,7 +128,7 @@ func TestWhatAMasterSaysIsBounded(t *testing.T) {
 		refused("a long report", "the most is 16384", &masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "a", Reason: strings.Repeat("x", 1<<15)}}})
 		refused("a long reason", "the most is 1024", &masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: "a", Reason: strings.Repeat("x", 1<<11)}}})
 		refused("a weight", "between 0 and 10000", &masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "a", Weight: -1}}})
-		refused("a long answer", "the most is 524288", &masterv1.AllocateRequest{Answers: []*masterv1.CommandAnswer{{Id: "a", Refusal: strings.Repeat("x", 1<<20)}}})
+		refused("a long answer", "the most is 262144", &masterv1.AllocateRequest{Answers: []*masterv1.CommandAnswer{{Id: "a", Refusal: strings.Repeat("x", 1<<20)}}})
 		refused("a long status", "the most is 65536", &masterv1.AllocateRequest{Status: &apiv1.MasterStatus{Text: strings.Repeat("x", 1<<17)}})
 		refused("too many answers", "501 answers", &masterv1.AllocateRequest{Answers: make([]*masterv1.CommandAnswer, service.MostItems+1)})
 		many := ask1("many")

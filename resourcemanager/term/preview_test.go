@@ -113,6 +113,12 @@ func TestAsksArePlannedAndNothingIsGranted(t *testing.T) {
 		if status.Code(err) != codes.InvalidArgument {
 			t.Errorf("65 asks are answered with %v", err)
 		}
+		many := ask1("many")
+		many.Count = 5001
+		_, err = m.client.Plan(m.ctx, &masterv1.PlanRequest{Asks: []*masterv1.Ask{many, many}})
+		if status.Code(err) != codes.InvalidArgument {
+			t.Errorf("asks for 10002 containers are answered with %v", err)
+		}
 		_, err = m.client.Plan(m.ctx, &masterv1.PlanRequest{Queue: "nowhere", Asks: []*masterv1.Ask{small}})
 		if status.Code(err) != codes.NotFound && status.Code(err) != codes.InvalidArgument {
 			t.Errorf("a queue that is not there is answered with %v", err)

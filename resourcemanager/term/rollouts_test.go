@@ -43,6 +43,32 @@ func canary(spec *apiv1.AppSpec, percent int32) *apiv1.AppSpec {
 	return spec
 }
 
+func TestAStrategyForOneRolloutStandsAsLongAsItsVersion(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(2))
+		m := n.launchMaster()
+		m.say(cameUp(1, 2))
+		once := spec2(2)
+		once.Roles[0].Update = &apiv1.UpdatePolicy{MaxSurge: 1, Once: &apiv1.UpdatePolicy_OneRollout{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 30}}
+		z.deploy(once)
+		plain := proto.CloneOf(once)
+		plain.Roles[0].Update.Once, plain.Roles[0].Instances = nil, 3
+		z.deploy(plain)
+		told := func() *apiv1.UpdatePolicy_OneRollout {
+			return newestWanted(m.heard()).GetSpec().GetRoles()[0].GetUpdate().GetOnce()
+		}
+		if got := told(); got.GetCanaryPercent() != 30 {
+			t.Errorf("after another count the master is told %v", got)
+		}
+		plain.Roles[0].Env = map[string]string{"A": "B"}
+		z.deploy(plain)
+		if got := told(); got != nil {
+			t.Errorf("of the next version the master is told %v", got)
+		}
+	})
+}
+
 func exposedAt(spec *apiv1.AppSpec, host string) *apiv1.AppSpec {
 	spec.Roles[0].Ports = []*corev1.Port{{Name: "http", ContainerPort: 8080}}
 	spec.Roles[0].Expose = &apiv1.Expose{Http: &apiv1.Expose_Http{Host: host, Path: "/"}}

@@ -67,7 +67,7 @@ func (cs *commands) give(who peer.User, name string, command *anypb.Any, call Ca
 	}
 	switch {
 	case !a.attemptState().Live():
-		return fmt.Errorf("%s has no application master at present, which would carry out the command; \"mammoth app status %s\" shows why: %w", name, name, errdefs.ErrAborted)
+		return fmt.Errorf("%s has no application master at present, which would carry out the command; \"mammoth app explain %s\" says why: %w", name, name, errdefs.ErrAborted)
 	case len(cs.open[a.id]) >= mostCommands:
 		return fmt.Errorf("%d commands wait for the application master of %s; try again later: %w", mostCommands, name, errdefs.ErrResourceExhausted)
 	}

@@ -65,6 +65,9 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 			return nil, err
 		}
 	}
+	if a != nil && a.external() {
+		return nil, a.notForExternal("nothing can be deployed over it; choose another name")
+	}
 	if a != nil && a.record.GetSpec().GetKind() != spec.GetKind() {
 		return nil, fmt.Errorf("%s is deployed as another kind, and an app cannot become a framework, nor a framework an app; remove it first, or choose another name: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
 	}
@@ -192,16 +195,8 @@ func (ds *desired) startMaster(who peer.User, spec *apiv1.AppSpec) (*apiv1.Start
 		if a.state() == lifecycle.AppStopping {
 			return nil, fmt.Errorf("%s is being stopped; try again once it has stopped: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
 		}
-		if a.state() == lifecycle.AppStopped {
-			// This is other work: what is left of the work before is not for its master.
-			ds.masters.forgetMemo(a)
-			for _, c := range sortedContainers(a.containers) {
-				ds.leases.acknowledge(c)
-			}
-		}
 		ds.start(a, "its application master is started")
 	}
-	a.record.Outcome = apiv1.App_OUTCOME_NONE
 	ds.changed(a)
 	return ds.attempts.begin(a), nil
 }
@@ -213,6 +208,9 @@ func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.
 	}
 	if err := a.notRemoving(); err != nil {
 		return nil, err
+	}
+	if a.external() {
+		return nil, a.notForExternal("it decides itself how many instances there are")
 	}
 	after := proto.CloneOf(a.record.GetSpec())
 	role, err := chooseRole(after, request.GetRole())
@@ -273,6 +271,9 @@ func (ds *desired) restart(who peer.User, name string) (*apiv1.App, error) {
 	if err := a.notRemoving(); err != nil {
 		return nil, err
 	}
+	if a.external() {
+		return nil, a.notForExternal(fmt.Sprintf("\"mammoth app run %s -- COMMAND\" starts it", name))
+	}
 	switch a.state() {
 	case lifecycle.AppStopped, lifecycle.AppStopping:
 		a.record.RestartBefore = timestamppb.New(ds.now)
@@ -295,6 +296,14 @@ func (ds *desired) start(a *app, cause string) {
 	}
 	if a.state() != lifecycle.AppAccepted {
 		ds.attempts.forgive(a)
+	}
+	if a.record.GetOutcome() != apiv1.App_OUTCOME_NONE {
+		// This is other work: what is left of the work before is not for its master.
+		ds.masters.forgetMemo(a)
+		ds.versions.forgetStatus(a)
+		for _, c := range sortedContainers(a.containers) {
+			ds.leases.acknowledge(c)
+		}
 	}
 	a.record.EndBy, a.record.Outcome = nil, apiv1.App_OUTCOME_NONE
 	ds.apps.move(a, lifecycle.AppStart, cause)

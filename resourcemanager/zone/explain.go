@@ -95,7 +95,10 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 	}
 	running, wanted := view.GetRunning(), view.GetWanted()
 	text := fmt.Sprintf("%s is running: %d of %d instances healthy", name, running, wanted)
-	return text + x.versions.progress(view.GetStatus())
+	if a.external() {
+		text = fmt.Sprintf("%s is running: %s healthy", name, countWord(int(running), "instance"))
+	}
+	return text + x.progress(view.GetStatus())
 }
 
 // masterObstacle is what stands in the way of the master's container, as the end of a sentence.
@@ -218,4 +221,24 @@ func (x *explainer) nodeObstacles(a *app) []*apiv1.Obstacle {
 		}
 	}
 	return obstacles
+}
+
+// progress is how far the master's work is and what becomes of it, as the end of a sentence; empty if there is nothing to say.
+func (x *explainer) progress(status *apiv1.MasterStatus) string {
+	text := ""
+	if isWorking(status) && status.GetVersion() > 1 && status.GetText() != "" {
+		text = "; " + status.GetText()
+	}
+	outlook := status.GetOutlook()
+	if outlook == nil {
+		return text
+	}
+	text += "; " + outlook.GetText()
+	if outlook.GetAt() != nil {
+		text += " in " + durationWords(max(0, outlook.GetAt().AsTime().Sub(x.now)))
+	}
+	if outlook.GetUnless() != "" {
+		text += " unless " + outlook.GetUnless()
+	}
+	return text
 }

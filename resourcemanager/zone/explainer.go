@@ -20,7 +20,6 @@ type explainer struct {
 	balancers *balancers
 	endpoints *endpoints
 	nodes     *nodes
-	versions  *versions
 	views     *views
 }
 
@@ -87,7 +86,7 @@ func (x *explainer) runningReasons(a *app, r *waiting.Reasons) {
 			x.instanceReason(a, r, name, a.instances[name])
 		}
 	}
-	x.versions.statusReason(a, r)
+	x.statusReason(a, r)
 	for _, o := range x.balancers.obstacles(a.record.GetName()) {
 		r.About(waiting.Cause{Detail: because(o.GetSubject(), o.GetReason())})
 	}
@@ -218,5 +217,18 @@ func (x *explainer) endingReasons(a *app, r *waiting.Reasons) {
 	}
 	if x.endpoints.areUnconfirmed(a) {
 		r.About(waiting.Cause{Detail: "not every balancer has confirmed that nothing is routed to it any more: " + x.balancers.list(), Routine: true})
+	}
+}
+
+// statusReason adds work that waits for a person or has failed, and work that goes on where no other reason is known.
+func (x *explainer) statusReason(a *app, r *waiting.Reasons) {
+	status := a.presentStatus(wantedInstances(a.record.GetSpec()))
+	switch status.GetState() {
+	case apiv1.MasterStatus_WAITING, apiv1.MasterStatus_FAILED:
+		r.About(waiting.Cause{Detail: because(status.GetText(), status.GetReason()), Help: status.GetHelp()})
+	case apiv1.MasterStatus_WORKING:
+		if len(r.All) == 0 && status.GetText() != "" {
+			r.About(waiting.Cause{Routine: true, Detail: status.GetText()})
+		}
 	}
 }

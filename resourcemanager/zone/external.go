@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/id"
@@ -14,6 +15,11 @@ import (
 
 // external reports whether the app's master is a program outside of the zone.
 func (a *app) external() bool { return a.record.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL }
+
+// notForExternal refuses what is not done to an app whose master is a program outside of the zone.
+func (a *app) notForExternal(why string) error {
+	return fmt.Errorf("the application master of %s is a program outside of the zone; %s: %w", a.record.GetName(), why, errdefs.ErrFailedPrecondition)
+}
 
 // begin begins an attempt whose master runs outside of the zone. One that runs is replaced.
 func (at *attempts) begin(a *app) *apiv1.StartMasterResponse {

@@ -7,10 +7,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	"github.com/mammoth-os/mammoth/resourcemanager/zone/waiting"
 )
 
-// appStatus is what is known of what a master says of its work, and not stored.
+// appStatus counts what the master of an app has said of its work. It is not stored.
 type appStatus struct {
 	// reports counts what the master has said. A status that waits for balancers is dropped if another one has come.
 	reports int
@@ -25,13 +24,17 @@ type heldStatus struct {
 
 // report takes in what a master says of its work.
 func (vs *versions) report(a *app, status *apiv1.MasterStatus) {
+	if status.GetVersion() == 0 {
+		status = proto.CloneOf(status)
+		status.Version = a.record.GetVersion()
+	}
 	before := a.record.GetStatus()
 	a.status.reports++
 	if proto.Equal(before, status) {
 		return
 	}
 	if status.GetState() != apiv1.MasterStatus_WORKING && before.GetState() != status.GetState() {
-		// Whoever waits for the end of the work finds it as it is said to be.
+		// A client that waits for the end of the work must find requests routed that way.
 		vs.endpoints.onConfirmed(a, confirmation{status: &heldStatus{status, a.status.reports}})
 		return
 	}
@@ -93,19 +96,6 @@ func isWorking(status *apiv1.MasterStatus) bool {
 	return status.GetState() == apiv1.MasterStatus_WORKING
 }
 
-// statusReason adds work that waits for a person or has failed, and work that goes on where no other reason is known.
-func (vs *versions) statusReason(a *app, r *waiting.Reasons) {
-	status := a.presentStatus(wantedInstances(a.record.GetSpec()))
-	switch status.GetState() {
-	case apiv1.MasterStatus_WAITING, apiv1.MasterStatus_FAILED:
-		r.About(waiting.Cause{Detail: because(status.GetText(), status.GetReason()), Help: status.GetHelp()})
-	case apiv1.MasterStatus_WORKING:
-		if len(r.All) == 0 && status.GetText() != "" {
-			r.About(waiting.Cause{Routine: true, Detail: status.GetText()})
-		}
-	}
-}
-
 // statusObstacles are what an explanation says of work that has failed, or was done otherwise than it was to be.
 func statusObstacles(status *apiv1.MasterStatus) []*apiv1.Obstacle {
 	if status.GetState() != apiv1.MasterStatus_FAILED && (status.GetState() != apiv1.MasterStatus_DONE || status.GetReason() == "") {
@@ -115,24 +105,4 @@ func statusObstacles(status *apiv1.MasterStatus) []*apiv1.Obstacle {
 		Subject: fmt.Sprintf("version %d", status.GetVersion()), Count: status.GetTotal() - status.GetDone(),
 		Reason: because(status.GetText(), status.GetReason()),
 	}}
-}
-
-// progress is how far the master's work is and what becomes of it, as the end of a sentence; empty if there is nothing to say.
-func (vs *versions) progress(status *apiv1.MasterStatus) string {
-	text := ""
-	if isWorking(status) && status.GetVersion() > 1 && status.GetText() != "" {
-		text = "; " + status.GetText()
-	}
-	outlook := status.GetOutlook()
-	if outlook == nil {
-		return text
-	}
-	text += "; " + outlook.GetText()
-	if outlook.GetAt() != nil {
-		text += " in " + durationWords(max(0, outlook.GetAt().AsTime().Sub(vs.now)))
-	}
-	if outlook.GetUnless() != "" {
-		text += " unless " + outlook.GetUnless()
-	}
-	return text
 }

@@ -27,20 +27,16 @@ const (
 
 // versions are the specs that an app is wanted to have, and was, and what its master says of its work on the present one. The other parts
 // have a spec changed (change, setVersion, setSpec, forgetVersions), pass on what a master reports (report, confirmed, note, revise,
-// forgetStatus), have what it is sent completed (complete), and ask for what people are shown (presentStatus, history, statusReason, progress).
+// forgetStatus), have what it is sent completed (complete), and ask for what people are shown (presentStatus, history).
 //
 // A version is a spec with which instances run. It is stable if its master has noted that it came up, and not that it failed.
 type versions struct {
 	*turn
 	access    *access.Rules
-	scheduler *scheduling
-	units     *units
 	apps      *apps
 	damage    *damage
 	desired   *desired
 	endpoints *endpoints
-	leases    *leases
-	explainer *explainer
 	views     *views
 }
 
@@ -49,6 +45,12 @@ func (vs *versions) change(a *app, spec *apiv1.AppSpec, cause string) {
 	if specs.NeedsNewInstances(a.record.GetSpec(), spec) {
 		vs.setVersion(a, spec, cause)
 		return
+	}
+	// What was said for this version alone stands as long as the version does.
+	for _, role := range spec.GetRoles() {
+		if present, ok := a.role(role.GetName()); ok && role.GetUpdate() != nil && role.GetUpdate().GetOnce() == nil {
+			role.Update.Once = present.GetUpdate().GetOnce()
+		}
 	}
 	vs.setSpec(a, spec)
 }

@@ -24,11 +24,11 @@ func newCore(settled config, lastEvent int64) *Core {
 	})
 	z.wireApps(record)
 	z.wireNodes(record)
-	z.views = views{turn: t, apps: &z.apps, desired: &z.desired, versions: &z.versions, nodes: &z.nodes, byStream: map[StreamID]*app{}}
+	z.views = views{turn: t, apps: &z.apps, desired: &z.desired, nodes: &z.nodes, byStream: map[StreamID]*app{}}
 	z.waits = waits{turn: t, apps: &z.apps, explainer: &z.explainer, masters: &z.masters, nodes: &z.nodes}
 	z.explainer = explainer{
 		turn: t, scheduler: &z.scheduler, apps: &z.apps, balancers: &z.balancers, endpoints: &z.endpoints, nodes: &z.nodes,
-		versions: &z.versions, views: &z.views,
+		views: &z.views,
 	}
 	return z
 }
@@ -46,8 +46,7 @@ func (z *Core) wireApps(record *storev1.Zone) {
 		explainer: &z.explainer, views: &z.views,
 	}
 	z.versions = versions{
-		turn: t, access: &z.access, scheduler: &z.scheduler, units: &z.units, apps: &z.apps, damage: &z.damage, desired: &z.desired,
-		endpoints: &z.endpoints, leases: &z.leases, explainer: &z.explainer, views: &z.views,
+		turn: t, access: &z.access, apps: &z.apps, damage: &z.damage, desired: &z.desired, endpoints: &z.endpoints, views: &z.views,
 	}
 	z.attempts = attempts{
 		turn: t, config: &z.config, scheduler: &z.scheduler, table: lifecycle.Attempts(), apps: &z.apps, asks: &z.asks, masters: &z.masters,

@@ -1258,8 +1258,8 @@ type UpdatePolicy struct {
 	// Go back when balancers count more than this share of the new version's answers as 5xx, in percent, over at
 	// least 20 requests; zero does not look.
 	MaxErrorPercent float64 `protobuf:"fixed64,8,opt,name=max_error_percent,json=maxErrorPercent,proto3" json:"max_error_percent,omitempty"`
-	// Said of the change to this version, and of no later one: it wins over the policy's own course.
-	Once *UpdatePolicy_Course `protobuf:"bytes,9,opt,name=once,proto3" json:"once,omitempty"`
+	// Said of the change to this version, and of no later one: it wins over the policy.
+	Once *UpdatePolicy_OneRollout `protobuf:"bytes,9,opt,name=once,proto3" json:"once,omitempty"`
 	// How long an instance must have been healthy without a break before it counts; without a health check, how long it must
 	// have run. Requests are routed to it before that. Default 10s, at most half of deadline; must be less than deadline.
 	MinHealthy    *durationpb.Duration `protobuf:"bytes,10,opt,name=min_healthy,json=minHealthy,proto3" json:"min_healthy,omitempty"`
@@ -1353,7 +1353,7 @@ func (x *UpdatePolicy) GetMaxErrorPercent() float64 {
 	return 0
 }
 
-func (x *UpdatePolicy) GetOnce() *UpdatePolicy_Course {
+func (x *UpdatePolicy) GetOnce() *UpdatePolicy_OneRollout {
 	if x != nil {
 		return x.Once
 	}
@@ -2136,7 +2136,7 @@ func (x *Instance) GetFailures() int32 {
 type MasterStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	State MasterStatus_State     `protobuf:"varint,1,opt,name=state,proto3,enum=mammoth.api.v1.MasterStatus_State" json:"state,omitempty"`
-	// The version of the app that the work is for.
+	// The version of the app that the work is for; zero is the present one.
 	Version int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// How far it is, one sentence: "2 of 3 instances are at version 4". May be empty.
 	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
@@ -2147,7 +2147,7 @@ type MasterStatus struct {
 	// How much of the work is done, and how much it is in all, in units of the master's.
 	Done  int32 `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`
 	Total int32 `protobuf:"varint,7,opt,name=total,proto3" json:"total,omitempty"`
-	// What happens unless something changes. Unset if nothing does.
+	// What happens if nothing changes. Unset if nothing is known to happen.
 	Outlook *Outlook `protobuf:"bytes,8,opt,name=outlook,proto3" json:"outlook,omitempty"`
 	// The same in the master's own terms, for whoever knows it: of an app of DynamicDeploy a mammoth.dynamicdeploy.v1.Rollout.
 	Detail        *anypb.Any `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
@@ -2248,11 +2248,12 @@ func (x *MasterStatus) GetDetail() *anypb.Any {
 	return nil
 }
 
-// Outlook is what happens at a known time: "version 4 is reverted" at 10:31:20 unless "it makes progress".
+// Outlook is what happens if nothing changes: "version 4 is reverted" at 10:31:20 unless "it makes progress".
 type Outlook struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Text  string                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
-	At    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// Unset if the time is not known.
+	At *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	// Empty: unless anything changes.
 	Unless        string `protobuf:"bytes,3,opt,name=unless,proto3" json:"unless,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -4121,8 +4122,8 @@ func (x *Expose_Timeouts) GetIdle() *durationpb.Duration {
 	return nil
 }
 
-// Course is how a new version takes the place of the one before; the fields are those of the policy.
-type UpdatePolicy_Course struct {
+// OneRollout is how a new version takes the place of the one before; the fields are those of the policy.
+type UpdatePolicy_OneRollout struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Strategy      UpdatePolicy_Strategy  `protobuf:"varint,1,opt,name=strategy,proto3,enum=mammoth.api.v1.UpdatePolicy_Strategy" json:"strategy,omitempty"`
 	CanaryPercent int32                  `protobuf:"varint,2,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
@@ -4131,20 +4132,20 @@ type UpdatePolicy_Course struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *UpdatePolicy_Course) Reset() {
-	*x = UpdatePolicy_Course{}
+func (x *UpdatePolicy_OneRollout) Reset() {
+	*x = UpdatePolicy_OneRollout{}
 	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *UpdatePolicy_Course) String() string {
+func (x *UpdatePolicy_OneRollout) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*UpdatePolicy_Course) ProtoMessage() {}
+func (*UpdatePolicy_OneRollout) ProtoMessage() {}
 
-func (x *UpdatePolicy_Course) ProtoReflect() protoreflect.Message {
+func (x *UpdatePolicy_OneRollout) ProtoReflect() protoreflect.Message {
 	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -4156,26 +4157,26 @@ func (x *UpdatePolicy_Course) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use UpdatePolicy_Course.ProtoReflect.Descriptor instead.
-func (*UpdatePolicy_Course) Descriptor() ([]byte, []int) {
+// Deprecated: Use UpdatePolicy_OneRollout.ProtoReflect.Descriptor instead.
+func (*UpdatePolicy_OneRollout) Descriptor() ([]byte, []int) {
 	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{5, 0}
 }
 
-func (x *UpdatePolicy_Course) GetStrategy() UpdatePolicy_Strategy {
+func (x *UpdatePolicy_OneRollout) GetStrategy() UpdatePolicy_Strategy {
 	if x != nil {
 		return x.Strategy
 	}
 	return UpdatePolicy_ROLLING
 }
 
-func (x *UpdatePolicy_Course) GetCanaryPercent() int32 {
+func (x *UpdatePolicy_OneRollout) GetCanaryPercent() int32 {
 	if x != nil {
 		return x.CanaryPercent
 	}
 	return 0
 }
 
-func (x *UpdatePolicy_Course) GetExclusive() bool {
+func (x *UpdatePolicy_OneRollout) GetExclusive() bool {
 	if x != nil {
 		return x.Exclusive
 	}
@@ -4594,7 +4595,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\aDEFAULT\x10\x00\x12\n" +
 	"\n" +
 	"\x06SPREAD\x10\x01\x12\b\n" +
-	"\x04PACK\x10\x02\"\x9d\x05\n" +
+	"\x04PACK\x10\x02\"\xa5\x05\n" +
 	"\fUpdatePolicy\x12A\n" +
 	"\bstrategy\x18\x01 \x01(\x0e2%.mammoth.api.v1.UpdatePolicy.StrategyR\bstrategy\x12\x1b\n" +
 	"\tmax_surge\x18\x02 \x01(\x05R\bmaxSurge\x12'\n" +
@@ -4604,12 +4605,13 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\bdeadline\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12%\n" +
 	"\x0ecanary_percent\x18\x06 \x01(\x05R\rcanaryPercent\x12\x1c\n" +
 	"\texclusive\x18\a \x01(\bR\texclusive\x12*\n" +
-	"\x11max_error_percent\x18\b \x01(\x01R\x0fmaxErrorPercent\x127\n" +
-	"\x04once\x18\t \x01(\v2#.mammoth.api.v1.UpdatePolicy.CourseR\x04once\x12:\n" +
+	"\x11max_error_percent\x18\b \x01(\x01R\x0fmaxErrorPercent\x12;\n" +
+	"\x04once\x18\t \x01(\v2'.mammoth.api.v1.UpdatePolicy.OneRolloutR\x04once\x12:\n" +
 	"\vmin_healthy\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"minHealthy\x1a\x90\x01\n" +
-	"\x06Course\x12A\n" +
+	"minHealthy\x1a\x94\x01\n" +
+	"\n" +
+	"OneRollout\x12A\n" +
 	"\bstrategy\x18\x01 \x01(\x0e2%.mammoth.api.v1.UpdatePolicy.StrategyR\bstrategy\x12%\n" +
 	"\x0ecanary_percent\x18\x02 \x01(\x05R\rcanaryPercent\x12\x1c\n" +
 	"\texclusive\x18\x03 \x01(\bR\texclusive\"3\n" +
@@ -4998,7 +5000,7 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(*Expose_Http)(nil),              // 55: mammoth.api.v1.Expose.Http
 	(*Expose_Tcp)(nil),               // 56: mammoth.api.v1.Expose.Tcp
 	(*Expose_Timeouts)(nil),          // 57: mammoth.api.v1.Expose.Timeouts
-	(*UpdatePolicy_Course)(nil),      // 58: mammoth.api.v1.UpdatePolicy.Course
+	(*UpdatePolicy_OneRollout)(nil),  // 58: mammoth.api.v1.UpdatePolicy.OneRollout
 	nil,                              // 59: mammoth.api.v1.DeployRequest.ImagesEntry
 	(*ManifestMistakes_Mistake)(nil), // 60: mammoth.api.v1.ManifestMistakes.Mistake
 	(*AppHistory_Version)(nil),       // 61: mammoth.api.v1.AppHistory.Version
@@ -5041,7 +5043,7 @@ var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	4,   // 19: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
 	5,   // 20: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
 	69,  // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	58,  // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
+	58,  // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.OneRollout
 	69,  // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
 	69,  // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
 	69,  // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
@@ -5098,7 +5100,7 @@ var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	63,  // 76: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
 	69,  // 77: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
 	69,  // 78: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,   // 79: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	5,   // 79: mammoth.api.v1.UpdatePolicy.OneRollout.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
 	70,  // 80: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
 	12,  // 81: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
 	8,   // 82: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
