@@ -26,6 +26,12 @@ const path = "proto/mammoth/api/v1/openapi.swagger.json"
 
 type object = map[string]any
 
+// description is the description of the API while it is finished.
+type description struct {
+	// used are the rules and the required fields that met their field or message.
+	used map[string]bool
+}
+
 func main() {
 	log.SetFlags(0)
 	if err := run(); err != nil {
@@ -46,19 +52,20 @@ func run() error {
 		"title": "Mammoth", "version": apiv1.OpenAPIVersion,
 		"description": "What people, the command line and other programs ask of a zone. Each service is served as gRPC and as REST/JSON.",
 	}
+	d := description{used: map[string]bool{}}
 	definitions := whole["definitions"].(object)
 	known := messages()
 	for name, definition := range definitions {
 		if message := known[name]; message != nil {
-			define(definition.(object), message)
+			d.define(definition.(object), message)
 		}
 	}
 	for _, operations := range whole["paths"].(object) {
 		for _, operation := range operations.(object) {
-			finish(operation.(object), definitions)
+			d.finish(operation.(object), definitions)
 		}
 	}
-	if err := unused(); err != nil {
+	if err := d.unused(); err != nil {
 		return err
 	}
 	var out bytes.Buffer
@@ -105,12 +112,12 @@ func messages() map[string]protoreflect.MessageDescriptor {
 }
 
 // define says of a message what its fields take. The gateway refuses what it does not know.
-func define(definition object, message protoreflect.MessageDescriptor) {
+func (d description) define(definition object, message protoreflect.MessageDescriptor) {
 	definition["additionalProperties"] = false
 	properties, _ := definition["properties"].(object)
 	var needed []string
 	name := string(message.FullName())
-	used[name] = true
+	d.used[name] = true
 	for _, field := range required[name] {
 		// What is a part of the path is not one of the body.
 		field := message.Fields().ByName(protoreflect.Name(field)).JSONName()
@@ -124,15 +131,15 @@ func define(definition object, message protoreflect.MessageDescriptor) {
 	for i := range message.Fields().Len() {
 		field := message.Fields().Get(i)
 		if property, ok := properties[field.JSONName()].(object); ok {
-			describe(property, field)
+			d.describe(property, field)
 		}
 	}
 }
 
 // describe says what one field takes.
-func describe(property object, field protoreflect.FieldDescriptor) {
+func (d description) describe(property object, field protoreflect.FieldDescriptor) {
 	rule := rules[string(field.FullName())]
-	used[string(field.FullName())] = true
+	d.used[string(field.FullName())] = true
 	kind := field.Kind()
 	switch {
 	case field.IsMap():
@@ -241,13 +248,10 @@ var required = map[string][]string{
 	"mammoth.core.v1.Port":           {"name"},
 }
 
-// used are the rules and the required fields that met their field or message.
-var used = map[string]bool{}
-
-// unused is an error when a name in these tables is no longer one of the API's.
-func unused() error {
+// unused is an error when a name in the tables of rules and of required fields is no longer one of the API's.
+func (d description) unused() error {
 	for _, name := range slices.Concat(slices.Sorted(maps.Keys(rules)), slices.Sorted(maps.Keys(required))) {
-		if !used[name] {
+		if !d.used[name] {
 			return fmt.Errorf("there is a rule for %s, which the description does not have", name)
 		}
 	}
@@ -263,7 +267,7 @@ var manifest = object{
 }
 
 // finish says of an operation what its parameters take, and of a stream that it is one.
-func finish(operation object, definitions object) {
+func (d description) finish(operation object, definitions object) {
 	id := operation["operationId"].(string)
 	request := messages()[id]
 	parameters, _ := operation["parameters"].([]any)
@@ -284,7 +288,7 @@ func finish(operation object, definitions object) {
 			continue
 		}
 		if field := request.Fields().ByJSONName(parameter["name"].(string)); field != nil {
-			describe(parameter, field)
+			d.describe(parameter, field)
 		}
 	}
 	responses := operation["responses"].(object)
