@@ -265,7 +265,7 @@ func workRows(t table, app *apiv1.App) {
 	status := app.GetStatus()
 	switch {
 	case rollout.GetState() == dynamicdeployv1.Rollout_NONE:
-	case app.GetSpec().GetKind() != apiv1.AppSpec_APP:
+	case app.GetSpec().GetKind() != apiv1.AppSpec_APP || foreign(app):
 		t.row("status", because(word(status.GetState()), because(status.GetText(), status.GetReason())))
 		if outlook := status.GetOutlook(); outlook != nil {
 			t.row("outlook", outlookText(outlook))

@@ -75,7 +75,7 @@ type finding struct {
 
 // lookUp finds the images of a spec that is complete but for what it leaves to them, and what of it this zone does not have or allow.
 func (s *apps) lookUp(ctx context.Context, app *apiv1.AppSpec) []finding {
-	var found []finding
+	found := s.checkFramework(ctx, app)
 	for _, role := range app.GetRoles() {
 		fail := func(key string, err error) {
 			found = append(found, finding{spec.Fault{Role: role.GetName(), Key: []string{key}, Sentence: wire.Sentence(err)}, err})
@@ -108,6 +108,22 @@ func (s *apps) lookUp(ctx context.Context, app *apiv1.AppSpec) []finding {
 		if app.GetKind() == apiv1.AppSpec_APP {
 			spec.TakePorts(role, config.ExposedPorts)
 		}
+	}
+	return found
+}
+
+// checkFramework finds what of an app's options its framework does not take. That there is no such framework is for the loop to say.
+func (s *apps) checkFramework(ctx context.Context, app *apiv1.AppSpec) []finding {
+	if app.GetFramework() == "" {
+		return nil
+	}
+	framework, err := s.frameworks.Framework(ctx, app.GetFramework())
+	if err != nil {
+		return nil
+	}
+	var found []finding
+	for _, fault := range checkOptions(framework.GetPackage(), app.GetOptions()) {
+		found = append(found, finding{fault, spec.Faults{fault}})
 	}
 	return found
 }

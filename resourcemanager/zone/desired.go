@@ -30,6 +30,7 @@ type desired struct {
 	access     *access.Rules
 	scheduler  *scheduling
 	apps       *apps
+	packages   *packages
 	asks       *asks
 	attempts   *attempts
 	endpoints  *endpoints
@@ -67,6 +68,13 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 	}
 	if a != nil && a.record.GetSpec().GetKind() != spec.GetKind() {
 		return nil, fmt.Errorf("%s is deployed as another kind, and an app cannot become a framework, nor a framework an app; remove it first, or choose another name: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
+	}
+	if a != nil && a.record.GetSpec().GetFramework() != spec.GetFramework() {
+		return nil, fmt.Errorf("%s is deployed with the framework %s, and an app keeps its framework; remove it first, or choose another name: %w",
+			spec.GetName(), specs.FrameworkOf(a.record.GetSpec()), errdefs.ErrFailedPrecondition)
+	}
+	if err := ds.packages.check(spec); err != nil {
+		return nil, err
 	}
 	var counted []string
 	for _, role := range spec.GetRoles() {
@@ -189,13 +197,6 @@ func (ds *desired) startMaster(who peer.User, spec *apiv1.AppSpec) (*apiv1.Start
 		if a.state() == lifecycle.AppStopping {
 			return nil, fmt.Errorf("%s is being stopped; try again once it has stopped: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
 		}
-		if a.state() == lifecycle.AppStopped {
-			// This is other work: what is left of the work before is not for its master.
-			ds.masters.forgetMemo(a)
-			for _, c := range sortedContainers(a.containers) {
-				ds.leases.acknowledge(c)
-			}
-		}
 		ds.start(a, "its application master is started")
 	}
 	a.record.Outcome = apiv1.App_OUTCOME_NONE
@@ -246,6 +247,9 @@ func roleNames(spec *apiv1.AppSpec) []string {
 }
 
 func chooseRole(spec *apiv1.AppSpec, name string) (*apiv1.RoleSpec, error) {
+	if spec.GetFramework() != "" {
+		return nil, fmt.Errorf("%s has no roles: how much of it runs is in its options; change them in its manifest and deploy it: %w", spec.GetName(), errdefs.ErrInvalidArgument)
+	}
 	if name == "" && len(spec.GetRoles()) == 1 {
 		return spec.GetRoles()[0], nil
 	}
@@ -293,6 +297,13 @@ func (ds *desired) start(a *app, cause string) {
 	if a.state() != lifecycle.AppAccepted {
 		ds.attempts.forgive(a)
 	}
+	if a.state() == lifecycle.AppStopped && ds.packages.ends(a) {
+		// This is other work: what is left of the work before is not for its master.
+		ds.masters.forgetMemo(a)
+		for _, c := range sortedContainers(a.containers) {
+			ds.leases.acknowledge(c)
+		}
+	}
 	a.record.EndBy, a.record.Outcome = nil, apiv1.App_OUTCOME_NONE
 	ds.apps.move(a, lifecycle.AppStart, cause)
 	ds.asks.submit(a)
@@ -310,7 +321,7 @@ func (ds *desired) stop(who peer.User, name string) (*apiv1.App, error) {
 		return nil, err
 	}
 	ds.end(a, lifecycle.AppStop, access.ByWhom(who)+" stopped it")
-	if a.external() && a.record.GetOutcome() == apiv1.App_OUTCOME_NONE {
+	if ds.packages.ends(a) && a.record.GetOutcome() == apiv1.App_OUTCOME_NONE {
 		a.record.Outcome = apiv1.App_KILLED
 	}
 	return ds.views.of(a), nil

@@ -69,6 +69,9 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 		if a.external() {
 			return fmt.Sprintf("%s waits: %s; \"mammoth app run %s -- COMMAND\" starts it", name, a.outsideMaster(), name)
 		}
+		if x.packages.of(a.record.GetSpec()) == nil && !a.attemptState().Live() {
+			return fmt.Sprintf("%s waits: its application master is not started: %s", name, notInstalled(a.record.GetSpec()))
+		}
 		if retry := a.record.GetRetryAt(); retry != nil && x.now.Before(retry.AsTime()) {
 			return fmt.Sprintf("%s waits for its application master: attempt %d failed, the next one starts in %s",
 				name, view.GetMaster().GetAttempt(), durationWords(retry.AsTime().Sub(x.now)))
@@ -89,6 +92,9 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 		return because(name+" is stopped", view.GetReason()) + fmt.Sprintf("; \"mammoth app restart %s\" starts it", name)
 	}
 	running, wanted := view.GetRunning(), view.GetWanted()
+	if a.foreign() {
+		return because(fmt.Sprintf("%s is running: %s healthy", name, countWord(int(running), "instance")), view.GetStatus().GetText())
+	}
 	text := fmt.Sprintf("%s is running: %d of %d instances healthy", name, running, wanted)
 	return text + x.versions.progress(view.GetStatus())
 }

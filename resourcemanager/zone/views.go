@@ -38,6 +38,7 @@ const instancesAMillisecond = 2000
 type views struct {
 	*turn
 	apps     *apps
+	packages *packages
 	desired  *desired
 	versions *versions
 	nodes    *nodes

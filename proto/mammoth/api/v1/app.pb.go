@@ -721,10 +721,14 @@ type AppSpec struct {
 	Kind AppSpec_Kind `protobuf:"varint,2,opt,name=kind,proto3,enum=mammoth.api.v1.AppSpec_Kind" json:"kind,omitempty"`
 	// Leaf queue; empty is the zone's default.
 	Queue string `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
-	// Never empty. The role of an app with a single one is named "".
+	// Of an app of DynamicDeploy, never empty. The role of an app with a single one is named "". Other apps have none.
 	Roles []*RoleSpec `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
 	// Higher first among the apps of a queue.
-	Priority      int32 `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
+	Priority int32 `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
+	// The framework package whose application master runs the app; empty is DynamicDeploy, "dynamicdeploy". An app keeps it.
+	Framework string `protobuf:"bytes,6,opt,name=framework,proto3" json:"framework,omitempty"`
+	// What its application master reads, as the framework's schema says. DynamicDeploy reads none. Nested at most 32 deep.
+	Options       *structpb.Struct `protobuf:"bytes,7,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -792,6 +796,20 @@ func (x *AppSpec) GetPriority() int32 {
 		return x.Priority
 	}
 	return 0
+}
+
+func (x *AppSpec) GetFramework() string {
+	if x != nil {
+		return x.Framework
+	}
+	return ""
+}
+
+func (x *AppSpec) GetOptions() *structpb.Struct {
+	if x != nil {
+		return x.Options
+	}
+	return nil
 }
 
 // RoleSpec is one kind of instance of an app.
@@ -1532,7 +1550,9 @@ type App struct {
 	// Of each role that has a schedule.
 	Schedules []*Schedule `protobuf:"bytes,22,rep,name=schedules,proto3" json:"schedules,omitempty"`
 	// Of a stopped app whose work has an end: how it ended.
-	Outcome       App_Outcome `protobuf:"varint,23,opt,name=outcome,proto3,enum=mammoth.api.v1.App_Outcome" json:"outcome,omitempty"`
+	Outcome App_Outcome `protobuf:"varint,23,opt,name=outcome,proto3,enum=mammoth.api.v1.App_Outcome" json:"outcome,omitempty"`
+	// Its work has an end, which its application master says.
+	Ends          bool `protobuf:"varint,24,opt,name=ends,proto3" json:"ends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1698,6 +1718,13 @@ func (x *App) GetOutcome() App_Outcome {
 		return x.Outcome
 	}
 	return App_OUTCOME_NONE
+}
+
+func (x *App) GetEnds() bool {
+	if x != nil {
+		return x.Ends
+	}
+	return false
 }
 
 // Schedule is how many instances a role that has a schedule is to have at present. What was said last counts: by a person, with
@@ -4427,13 +4454,15 @@ var File_mammoth_api_v1_app_proto protoreflect.FileDescriptor
 
 const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"\x18mammoth/api/v1/app.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amammoth/core/v1/core.proto\"\xdf\x01\n" +
+	"\x18mammoth/api/v1/app.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amammoth/core/v1/core.proto\"\xb0\x02\n" +
 	"\aAppSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.AppSpec.KindR\x04kind\x12\x14\n" +
 	"\x05queue\x18\x03 \x01(\tR\x05queue\x12.\n" +
 	"\x05roles\x18\x04 \x03(\v2\x18.mammoth.api.v1.RoleSpecR\x05roles\x12\x1a\n" +
-	"\bpriority\x18\x05 \x01(\x05R\bpriority\",\n" +
+	"\bpriority\x18\x05 \x01(\x05R\bpriority\x12\x1c\n" +
+	"\tframework\x18\x06 \x01(\tR\tframework\x121\n" +
+	"\aoptions\x18\a \x01(\v2\x17.google.protobuf.StructR\aoptions\",\n" +
 	"\x04Kind\x12\a\n" +
 	"\x03APP\x10\x00\x12\r\n" +
 	"\tFRAMEWORK\x10\x01\x12\f\n" +
@@ -4547,7 +4576,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"StopPolicy\x12/\n" +
 	"\x05grace\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12/\n" +
 	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12\x16\n" +
-	"\x06signal\x18\x03 \x01(\tR\x06signal\"\xa4\a\n" +
+	"\x06signal\x18\x03 \x01(\tR\x06signal\"\xb8\a\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12/\n" +
@@ -4571,7 +4600,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04user\x18\x14 \x01(\tR\x04user\x121\n" +
 	"\awaiting\x18\x15 \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\x126\n" +
 	"\tschedules\x18\x16 \x03(\v2\x18.mammoth.api.v1.ScheduleR\tschedules\x125\n" +
-	"\aoutcome\x18\x17 \x01(\x0e2\x1b.mammoth.api.v1.App.OutcomeR\aoutcome\"}\n" +
+	"\aoutcome\x18\x17 \x01(\x0e2\x1b.mammoth.api.v1.App.OutcomeR\aoutcome\x12\x12\n" +
+	"\x04ends\x18\x18 \x01(\bR\x04ends\"}\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bACCEPTED\x10\x01\x12\v\n" +
@@ -4917,141 +4947,143 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(*AppHistory_Version)(nil),       // 59: mammoth.api.v1.AppHistory.Version
 	(*AppHistory_Attempt)(nil),       // 60: mammoth.api.v1.AppHistory.Attempt
 	(*Obstacle_FailedTest)(nil),      // 61: mammoth.api.v1.Obstacle.FailedTest
-	(*v1.Resources)(nil),             // 62: mammoth.core.v1.Resources
-	(*v1.Port)(nil),                  // 63: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),           // 64: mammoth.core.v1.HealthCheck
-	(*structpb.ListValue)(nil),       // 65: google.protobuf.ListValue
-	(v1.ContainerSpec_Network)(0),    // 66: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),      // 67: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 68: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),           // 69: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),                 // 70: mammoth.core.v1.Phase
-	(*anypb.Any)(nil),                // 71: google.protobuf.Any
-	(*v1.ExecInput)(nil),             // 72: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),              // 73: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),            // 74: mammoth.core.v1.ExecOutput
+	(*structpb.Struct)(nil),          // 62: google.protobuf.Struct
+	(*v1.Resources)(nil),             // 63: mammoth.core.v1.Resources
+	(*v1.Port)(nil),                  // 64: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),           // 65: mammoth.core.v1.HealthCheck
+	(*structpb.ListValue)(nil),       // 66: google.protobuf.ListValue
+	(v1.ContainerSpec_Network)(0),    // 67: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),      // 68: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 69: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),           // 70: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),                 // 71: mammoth.core.v1.Phase
+	(*anypb.Any)(nil),                // 72: google.protobuf.Any
+	(*v1.ExecInput)(nil),             // 73: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),              // 74: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),            // 75: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
-	1,  // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
-	13, // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
-	14, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	62, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	63, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
-	52, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	64, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
-	16, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
-	17, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
-	18, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
-	19, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	65, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
-	66, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
-	15, // 13: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	53, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	54, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
-	2,  // 16: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
-	55, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
-	3,  // 18: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
-	4,  // 19: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
-	5,  // 20: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	67, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	56, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
-	67, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
-	67, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	67, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	67, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	67, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	67, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
-	6,  // 29: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
-	24, // 30: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
-	25, // 31: mammoth.api.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
-	23, // 32: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	68, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	12, // 34: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	22, // 35: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	21, // 36: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
-	7,  // 37: mammoth.api.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
-	68, // 38: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
-	68, // 39: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
-	68, // 40: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	68, // 41: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
-	8,  // 42: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	68, // 43: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
-	9,  // 44: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	69, // 45: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	70, // 46: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	68, // 47: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	68, // 48: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
-	10, // 49: mammoth.api.v1.MasterStatus.state:type_name -> mammoth.api.v1.MasterStatus.State
-	26, // 50: mammoth.api.v1.MasterStatus.outlook:type_name -> mammoth.api.v1.Outlook
-	71, // 51: mammoth.api.v1.MasterStatus.detail:type_name -> google.protobuf.Any
-	68, // 52: mammoth.api.v1.Outlook.at:type_name -> google.protobuf.Timestamp
-	12, // 53: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	57, // 54: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
-	58, // 55: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
-	20, // 56: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	34, // 57: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	50, // 58: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	33, // 59: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
-	30, // 60: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
-	32, // 61: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
-	31, // 62: mammoth.api.v1.AppDiff.roles:type_name -> mammoth.api.v1.RoleDiff
-	11, // 63: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
-	32, // 64: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
-	20, // 65: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	71, // 66: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
-	71, // 67: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
-	20, // 68: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
-	59, // 69: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	60, // 70: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
-	68, // 71: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	51, // 72: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	61, // 73: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	67, // 74: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	67, // 75: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,  // 76: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	68, // 77: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	12, // 78: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	8,  // 79: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	68, // 80: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	68, // 81: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	68, // 82: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
-	27, // 83: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	35, // 84: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	37, // 85: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	37, // 86: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
-	37, // 87: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	39, // 88: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	40, // 89: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	41, // 90: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	42, // 91: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	43, // 92: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	44, // 93: mammoth.api.v1.Apps.StartMaster:input_type -> mammoth.api.v1.StartMasterRequest
-	46, // 94: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
-	37, // 95: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	37, // 96: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	49, // 97: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	72, // 98: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	29, // 99: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	36, // 100: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	20, // 101: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	38, // 102: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
-	20, // 103: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	20, // 104: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	20, // 105: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	20, // 106: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	20, // 107: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	20, // 108: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	45, // 109: mammoth.api.v1.Apps.StartMaster:output_type -> mammoth.api.v1.StartMasterResponse
-	47, // 110: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
-	48, // 111: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	50, // 112: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	73, // 113: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	74, // 114: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	99, // [99:115] is the sub-list for method output_type
-	83, // [83:99] is the sub-list for method input_type
-	83, // [83:83] is the sub-list for extension type_name
-	83, // [83:83] is the sub-list for extension extendee
-	0,  // [0:83] is the sub-list for field type_name
+	1,   // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
+	13,  // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
+	62,  // 2: mammoth.api.v1.AppSpec.options:type_name -> google.protobuf.Struct
+	14,  // 3: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
+	63,  // 4: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	64,  // 5: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	52,  // 6: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
+	65,  // 7: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	16,  // 8: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
+	17,  // 9: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
+	18,  // 10: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
+	19,  // 11: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
+	66,  // 12: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
+	67,  // 13: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	15,  // 14: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
+	53,  // 15: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	54,  // 16: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	2,   // 17: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
+	55,  // 18: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	3,   // 19: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
+	4,   // 20: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
+	5,   // 21: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	68,  // 22: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	56,  // 23: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
+	68,  // 24: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	68,  // 25: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	68,  // 26: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	68,  // 27: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	68,  // 28: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	68,  // 29: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	6,   // 30: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
+	24,  // 31: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
+	25,  // 32: mammoth.api.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
+	23,  // 33: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
+	69,  // 34: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	12,  // 35: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	22,  // 36: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	21,  // 37: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
+	7,   // 38: mammoth.api.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
+	69,  // 39: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
+	69,  // 40: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
+	69,  // 41: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	69,  // 42: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	8,   // 43: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
+	69,  // 44: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	9,   // 45: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
+	70,  // 46: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	71,  // 47: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	69,  // 48: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	69,  // 49: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	10,  // 50: mammoth.api.v1.MasterStatus.state:type_name -> mammoth.api.v1.MasterStatus.State
+	26,  // 51: mammoth.api.v1.MasterStatus.outlook:type_name -> mammoth.api.v1.Outlook
+	72,  // 52: mammoth.api.v1.MasterStatus.detail:type_name -> google.protobuf.Any
+	69,  // 53: mammoth.api.v1.Outlook.at:type_name -> google.protobuf.Timestamp
+	12,  // 54: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	57,  // 55: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
+	58,  // 56: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
+	20,  // 57: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	34,  // 58: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	50,  // 59: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	33,  // 60: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
+	30,  // 61: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
+	32,  // 62: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	31,  // 63: mammoth.api.v1.AppDiff.roles:type_name -> mammoth.api.v1.RoleDiff
+	11,  // 64: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
+	32,  // 65: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	20,  // 66: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	72,  // 67: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
+	72,  // 68: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
+	20,  // 69: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
+	59,  // 70: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	60,  // 71: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
+	69,  // 72: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	51,  // 73: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	61,  // 74: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	68,  // 75: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	68,  // 76: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,   // 77: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	69,  // 78: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	12,  // 79: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	8,   // 80: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	69,  // 81: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	69,  // 82: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	69,  // 83: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	27,  // 84: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	35,  // 85: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	37,  // 86: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	37,  // 87: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
+	37,  // 88: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	39,  // 89: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	40,  // 90: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	41,  // 91: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	42,  // 92: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	43,  // 93: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	44,  // 94: mammoth.api.v1.Apps.StartMaster:input_type -> mammoth.api.v1.StartMasterRequest
+	46,  // 95: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
+	37,  // 96: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	37,  // 97: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	49,  // 98: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	73,  // 99: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	29,  // 100: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	36,  // 101: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	20,  // 102: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	38,  // 103: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
+	20,  // 104: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	20,  // 105: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	20,  // 106: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	20,  // 107: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	20,  // 108: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	20,  // 109: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	45,  // 110: mammoth.api.v1.Apps.StartMaster:output_type -> mammoth.api.v1.StartMasterResponse
+	47,  // 111: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
+	48,  // 112: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	50,  // 113: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	74,  // 114: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	75,  // 115: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	100, // [100:116] is the sub-list for method output_type
+	84,  // [84:100] is the sub-list for method input_type
+	84,  // [84:84] is the sub-list for extension type_name
+	84,  // [84:84] is the sub-list for extension extendee
+	0,   // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }
