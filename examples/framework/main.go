@@ -1,6 +1,6 @@
 // Command framework is an application master that somebody else wrote: a Go module of its own, which imports nothing of Mammoth but
 // appmaster and proto. It keeps a ring of workers, which pass a number on from one to the next. A worker that ends is replaced under
-// its name. package.yaml makes a framework of it, and ring.yaml is an app of that:
+// its name. A new command is that of the workers that start from then on. package.yaml makes a framework of it, and ring.yaml is an app of that:
 //
 //	mammoth framework install package.yaml
 //	mammoth deploy ring.yaml --wait

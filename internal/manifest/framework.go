@@ -73,10 +73,10 @@ func (d *decoder) masterKind(n *yaml.Node) *apiv1.MasterKind {
 }
 
 // framework reads what an app of another framework than DynamicDeploy has. Keys of roles, which are among present, are refused.
-func (d *decoder) framework(present map[string]*yaml.Node, app *apiv1.AppSpec, roleKeys []string) {
+func (d *decoder) framework(present map[string]*yaml.Node, roleKeys []string) {
 	for _, key := range slices.Concat(roleKeys, []string{"roles"}) {
 		if n := present[key]; n != nil {
-			d.fail(n, "%q is DynamicDeploy's, and the framework is %s; what that reads stands in options", key, app.GetFramework())
+			d.fail(n, "%q is DynamicDeploy's, and the framework is %s; what that reads stands in options", key, present["framework"].Value)
 		}
 	}
 }
@@ -128,8 +128,8 @@ func exact(n *yaml.Node) (float64, error) {
 	if err := n.Decode(&number); err != nil || math.IsNaN(number) || math.IsInf(number, 0) {
 		return 0, fmt.Errorf("is %s, which is no number that JSON has", kindOf(n))
 	}
-	const most = 1 << 53
-	if n.Tag == "!!int" && (number > most || number < -most) {
+	var whole int64
+	if n.Tag == "!!int" && (n.Decode(&whole) != nil || whole > 1<<53 || whole < -1<<53) {
 		return 0, fmt.Errorf("is %s, and JSON keeps whole numbers up to 2^53; put it in quotation marks", kindOf(n))
 	}
 	return number, nil

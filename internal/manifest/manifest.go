@@ -78,8 +78,8 @@ func (d *decoder) app(root *yaml.Node, app *apiv1.AppSpec) {
 	present := d.object(root, "a manifest", fields)
 
 	d.require(root, present, "the manifest", "name")
-	if app.Framework != "" && app.Framework != spec.DynamicDeploy {
-		d.framework(present, app, roleKeys)
+	if named := present["framework"]; named != nil && named.Value != spec.DynamicDeploy {
+		d.framework(present, roleKeys)
 		d.check(root, app)
 		return
 	}

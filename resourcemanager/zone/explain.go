@@ -92,7 +92,7 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 		return because(name+" is stopped", view.GetReason()) + fmt.Sprintf("; \"mammoth app restart %s\" starts it", name)
 	}
 	running, wanted := view.GetRunning(), view.GetWanted()
-	if a.foreign() {
+	if foreign(a) {
 		return because(fmt.Sprintf("%s is running: %s healthy", name, countWord(int(running), "instance")), view.GetStatus().GetText())
 	}
 	text := fmt.Sprintf("%s is running: %d of %d instances healthy", name, running, wanted)

@@ -17,7 +17,7 @@ func (a *app) external() bool { return a.record.GetSpec().GetKind() == apiv1.App
 
 // foreign reports whether the app's master is not DynamicDeploy: what its containers run, and how many there are to be, is its master's
 // affair.
-func (a *app) foreign() bool { return a.external() || a.record.GetSpec().GetFramework() != "" }
+func foreign(a *app) bool { return a.external() || a.record.GetSpec().GetFramework() != "" }
 
 // begin begins an attempt whose master runs outside of the zone. One that runs is replaced.
 func (at *attempts) begin(a *app) *apiv1.StartMasterResponse {
