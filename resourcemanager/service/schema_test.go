@@ -97,7 +97,9 @@ func (l *packageLoop) InstallFramework(_ context.Context, request *apiv1.Install
 func (l *packageLoop) Frameworks(context.Context) (*apiv1.ListFrameworksResponse, error) {
 	return nil, nil
 }
+
 func (l *packageLoop) Framework(context.Context, string) (*apiv1.Framework, error) { return nil, nil }
+
 func (l *packageLoop) RemoveFramework(context.Context, string) (*apiv1.Framework, error) {
 	return nil, nil
 }

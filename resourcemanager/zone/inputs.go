@@ -118,6 +118,7 @@ func (in RemoveNode) step(z *Core) (any, error) { return z.nodes.remove(in.Who, 
 func (in SetQueues) step(z *Core) (any, error) {
 	return z.queues.Set(in.Who, in.Request, z.apps.queuedApps())
 }
+
 func (in InstallFramework) step(z *Core) (any, error) {
 	return z.packages.install(in.Who, in.Request)
 }
