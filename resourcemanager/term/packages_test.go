@@ -239,6 +239,12 @@ func TestDynamicDeployIsAPackage(t *testing.T) {
 		if command := n.lastLaunch().GetSpec().GetCommand(); !slices.Equal(command, []string{"mammoth", "appmaster", "dynamicdeploy"}) {
 			t.Errorf("DynamicDeploy is launched as %v", command)
 		}
+		if code, text := z.get("/v1/frameworks"); code != 200 || !strings.Contains(text, `"builtIn":true`) || !strings.Contains(text, `"apps":1`) {
+			t.Errorf("over REST there is %d %s", code, text)
+		}
+		if code, text := z.get("/v1/frameworks/none"); code != 404 || !strings.Contains(text, `no framework package is named`) {
+			t.Errorf("over REST there is %d %s", code, text)
+		}
 		_, err := z.rm.RemoveFramework(as("root"), "dynamicdeploy")
 		if got := sentence(t, err, errdefs.IsFailedPrecondition); got != "the framework package dynamicdeploy is in use by web; remove it first" {
 			t.Errorf("its removal is refused with %q", got)

@@ -42,7 +42,8 @@ type packages struct {
 	units    *units
 	apps     *apps
 	attempts *attempts
-	// byName has the records, also those of built-in ones that were removed.
+	// builtIn are those that are part of Mammoth. byName has the records, also those of built-in ones that were removed.
+	builtIn map[string]*apiv1.FrameworkPackage
 	byName map[string]*storev1.Package
 }
 
@@ -62,7 +63,7 @@ func (ps *packages) named(name string) *apiv1.FrameworkPackage {
 	case stored:
 		return record.GetPackage()
 	}
-	return builtIn()[name]
+	return ps.builtIn[name]
 }
 
 // of is the package of an app; nil if it is not installed, or if the app's master is outside of the zone.
@@ -149,7 +150,7 @@ func (ps *packages) install(who peer.User, request *apiv1.InstallFrameworkReques
 	}
 	before := ps.named(name)
 	if given == nil {
-		if builtIn()[name] == nil {
+		if ps.builtIn[name] == nil {
 			return nil, fmt.Errorf("no framework named %q is part of Mammoth; %s is, and others are installed from a file: %w", name, specs.DynamicDeploy, errdefs.ErrNotFound)
 		}
 		delete(ps.byName, name)
@@ -195,7 +196,7 @@ func (ps *packages) remove(who peer.User, name string) (*apiv1.Framework, error)
 	}
 	delete(ps.byName, name)
 	ps.Forget(kindPackage, name)
-	if builtIn()[name] != nil {
+	if ps.builtIn[name] != nil {
 		ps.byName[name] = &storev1.Package{Package: &apiv1.FrameworkPackage{Name: name}, Removed: true}
 		ps.Save(kindPackage, name, ps.byName[name])
 	}
@@ -219,13 +220,31 @@ func versioned(p *apiv1.FrameworkPackage) string {
 
 // users are the apps of a framework, in the order of their submission.
 func (ps *packages) users(name string) []*app {
-	return slices.DeleteFunc(ps.apps.sorted(), func(a *app) bool { return a.external() || specs.FrameworkOf(a.record.GetSpec()) != name })
+	var users []*app
+	for a := range ps.apps.all() {
+		if !a.external() && specs.FrameworkOf(a.record.GetSpec()) == name {
+			users = append(users, a)
+		}
+	}
+	slices.SortFunc(users, bySubmission)
+	return users
+}
+
+// counts are how many apps each framework has.
+func (ps *packages) counts() map[string]int32 {
+	counts := map[string]int32{}
+	for a := range ps.apps.all() {
+		if !a.external() {
+			counts[specs.FrameworkOf(a.record.GetSpec())]++
+		}
+	}
+	return counts
 }
 
 // names are those of the installed packages, in their order.
 func (ps *packages) names() []string {
 	names := sortedKeys(ps.byName)
-	for name := range builtIn() {
+	for name := range ps.builtIn {
 		if ps.byName[name] == nil {
 			names = append(names, name)
 		}
@@ -235,12 +254,14 @@ func (ps *packages) names() []string {
 }
 
 // view is a package as people see it. They must not change it.
-func (ps *packages) view(name string) (*apiv1.Framework, error) {
+func (ps *packages) view(name string) (*apiv1.Framework, error) { return ps.counted(name, ps.counts()) }
+
+func (ps *packages) counted(name string, apps map[string]int32) (*apiv1.Framework, error) {
 	p := ps.named(name)
 	if p == nil {
 		return nil, fmt.Errorf("no framework package is named %q; \"mammoth framework ls\" lists those that are installed: %w", name, errdefs.ErrNotFound)
 	}
-	view := &apiv1.Framework{Package: p, Apps: int32(len(ps.users(name))), BuiltIn: builtIn()[name] != nil}
+	view := &apiv1.Framework{Package: p, Apps: apps[name], BuiltIn: ps.builtIn[name] != nil}
 	if record := ps.byName[name]; record != nil {
 		view.InstalledAt, view.User = record.GetInstalledAt(), record.GetUser()
 	} else {
@@ -251,9 +272,9 @@ func (ps *packages) view(name string) (*apiv1.Framework, error) {
 
 // viewAll are all packages, in the order of their names.
 func (ps *packages) viewAll() *apiv1.ListFrameworksResponse {
-	response := &apiv1.ListFrameworksResponse{}
+	response, apps := &apiv1.ListFrameworksResponse{}, ps.counts()
 	for _, name := range ps.names() {
-		if view, err := ps.view(name); err == nil {
+		if view, err := ps.counted(name, apps); err == nil {
 			response.Frameworks = append(response.Frameworks, view)
 		}
 	}

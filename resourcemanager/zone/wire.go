@@ -41,7 +41,7 @@ func (z *Core) wireApps(record *storev1.Zone) {
 		record: record, byID: map[id.App]*app{}, byName: map[string]*app{},
 	}
 	z.packages = packages{
-		turn: t, config: &z.config, access: &z.access, units: &z.units, apps: &z.apps, attempts: &z.attempts, byName: map[string]*storev1.Package{},
+		turn: t, config: &z.config, access: &z.access, units: &z.units, apps: &z.apps, attempts: &z.attempts, builtIn: builtIn(), byName: map[string]*storev1.Package{},
 	}
 	z.desired = desired{
 		turn: t, access: &z.access, scheduler: &z.scheduler, apps: &z.apps, packages: &z.packages, asks: &z.asks, attempts: &z.attempts, endpoints: &z.endpoints,
