@@ -93,7 +93,11 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 	}
 	running, wanted := view.GetRunning(), view.GetWanted()
 	if foreign(a) {
-		return because(fmt.Sprintf("%s is running: %s healthy", name, countWord(int(running), "instance")), view.GetStatus().GetText())
+		text := fmt.Sprintf("%s is running: %s healthy", name, countWord(int(running), "instance"))
+		if said := view.GetStatus().GetText(); said != "" {
+			text += "; " + said
+		}
+		return text
 	}
 	text := fmt.Sprintf("%s is running: %d of %d instances healthy", name, running, wanted)
 	return text + x.versions.progress(view.GetStatus())
