@@ -121,8 +121,12 @@ func (s *apps) checkFramework(ctx context.Context, app *apiv1.AppSpec) []finding
 	if err != nil {
 		return nil
 	}
+	schema, err := schemaOf(framework.GetPackage())
+	if err != nil {
+		return []finding{{spec.Fault{Key: []string{"framework"}, Sentence: wire.Sentence(err)}, err}}
+	}
 	var found []finding
-	for _, fault := range checkOptions(framework.GetPackage(), app.GetOptions()) {
+	for _, fault := range schema.check(app.GetOptions()) {
 		found = append(found, finding{fault, spec.Faults{fault}})
 	}
 	return found

@@ -52,10 +52,9 @@ func (s *frameworks) complete(ctx context.Context, p *apiv1.FrameworkPackage) er
 	if err := spec.CheckPackage(p); err != nil {
 		return fmt.Errorf("framework %s: %w", p.GetName(), err)
 	}
-	if p.GetOptions() != nil {
-		if _, err := compile(p.GetOptions()); err != nil {
-			return fmt.Errorf("framework %s: %w", p.GetName(), err)
-		}
+	schema, err := schemaOf(p)
+	if err != nil {
+		return fmt.Errorf("framework %s: %w", p.GetName(), err)
 	}
 	if err := s.checkImage(ctx, p.GetMaster()); err != nil {
 		return fmt.Errorf("framework %s: %w", p.GetName(), err)
@@ -69,7 +68,7 @@ func (s *frameworks) complete(ctx context.Context, p *apiv1.FrameworkPackage) er
 		if app.GetFramework() != p.GetName() {
 			continue
 		}
-		if faults := checkOptions(p, app.GetOptions()); len(faults) > 0 {
+		if faults := schema.check(app.GetOptions()); len(faults) > 0 {
 			return fmt.Errorf("the app %s would not fit the package any more: %s; deploy it with other options first, or remove it: %w",
 				app.GetName(), faults.Error(), errdefs.ErrFailedPrecondition)
 		}

@@ -19,20 +19,30 @@ import (
 // schemaURL is the address that a schema has while it is compiled. Nothing is there.
 const schemaURL = "framework:///options"
 
-// compile reads the JSON Schema of a framework's options, of the draft 2020-12 unless it names another. What is wrong with it is an error
+// schema says which options the apps of a framework have; compiled is nil if they have none.
+type schema struct {
+	framework string
+	compiled  *jsonschema.Schema
+}
+
+// schemaOf reads the JSON Schema of a framework's options, of the draft 2020-12 unless it names another. What is wrong with it is an error
 // of type spec.Faults, with the place in the package.
-func compile(schema *structpb.Struct) (*jsonschema.Schema, error) {
+func schemaOf(p *apiv1.FrameworkPackage) (schema, error) {
+	read := schema{framework: p.GetName()}
+	if p.GetOptions() == nil {
+		return read, nil
+	}
 	compiler := jsonschema.NewCompiler()
 	compiler.DefaultDraft(jsonschema.Draft2020)
 	compiler.UseLoader(nowhere{})
-	if err := compiler.AddResource(schemaURL, schema.AsMap()); err != nil {
-		return nil, badSchema(err)
+	err := compiler.AddResource(schemaURL, p.GetOptions().AsMap())
+	if err == nil {
+		read.compiled, err = compiler.Compile(schemaURL)
 	}
-	compiled, err := compiler.Compile(schemaURL)
 	if err != nil {
-		return nil, badSchema(err)
+		return read, badSchema(err)
 	}
-	return compiled, nil
+	return read, nil
 }
 
 // nowhere loads nothing: a schema that somebody brings does not have the ResourceManager read files or call other machines.
@@ -61,31 +71,26 @@ func badSchema(err error) error {
 	return spec.Faults{fault}
 }
 
-// checkOptions says what of an app's options its framework does not take.
-func checkOptions(framework *apiv1.FrameworkPackage, options *structpb.Struct) spec.Faults {
-	if framework.GetOptions() == nil {
-		if options == nil {
-			return nil
-		}
-		return spec.Faults{{Key: []string{"options"}, Sentence: fmt.Sprintf("the framework %s reads no options; take them out", framework.GetName())}}
-	}
-	schema, err := compile(framework.GetOptions())
-	var faults spec.Faults
-	if errors.As(err, &faults) {
-		return faults
+// check says what of an app's options its framework does not take.
+func (s schema) check(options *structpb.Struct) spec.Faults {
+	switch {
+	case s.compiled == nil && options == nil:
+		return nil
+	case s.compiled == nil:
+		return spec.Faults{{Key: []string{"options"}, Sentence: fmt.Sprintf("the framework %s reads no options; take them out", s.framework)}}
 	}
 	given := options.AsMap()
 	if given == nil {
 		given = map[string]any{}
 	}
 	var invalid *jsonschema.ValidationError
-	if !errors.As(schema.Validate(given), &invalid) {
+	if !errors.As(s.compiled.Validate(given), &invalid) {
 		return nil
 	}
 	first := leaf(invalid)
 	key := append([]string{"options"}, first.InstanceLocation...)
 	return spec.Faults{{Key: key, Sentence: fmt.Sprintf("%s is not what the framework %s takes: %s; \"mammoth framework show %s\" has its schema",
-		strings.Join(key, "."), framework.GetName(), reading(first), framework.GetName())}}
+		strings.Join(key, "."), s.framework, reading(first), s.framework)}}
 }
 
 // leaf is the first of the mistakes of a validation that no other explains, by its place.

@@ -28,6 +28,15 @@ func structure(t *testing.T, text string) *structpb.Struct {
 	return s
 }
 
+func read(t *testing.T, text string) schema {
+	t.Helper()
+	read, err := schemaOf(&apiv1.FrameworkPackage{Name: "ring", Options: structure(t, text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return read
+}
+
 func TestOptionsAreWhatTheSchemaHas(t *testing.T) {
 	const schema = `{"type": "object", "additionalProperties": false, "required": ["workers"], "properties": {
 		"workers": {"type": "integer", "minimum": 1}, "command": {"type": "array", "items": {"$ref": "#/$defs/word"}}},
@@ -44,7 +53,7 @@ func TestOptionsAreWhatTheSchemaHas(t *testing.T) {
 		{``, ``, "", ""},
 		{``, `{"workers": 1}`, "options", "the framework ring reads no options; take them out"},
 	} {
-		faults := checkOptions(&apiv1.FrameworkPackage{Name: "ring", Options: structure(t, c.schema)}, structure(t, c.options))
+		faults := read(t, c.schema).check(structure(t, c.options))
 		key, sentence := "", ""
 		if len(faults) > 0 {
 			key, sentence = strings.Join(faults[0].Key, "."), faults[0].Sentence
@@ -67,13 +76,13 @@ func TestASchemaStandsAlone(t *testing.T) {
 		`{"$ref": "#/$defs/none"}`:                        "options is no JSON Schema: ",
 		`{"pattern": "("}`:                                "options",
 	} {
-		_, err := compile(structure(t, schema))
+		_, err := schemaOf(&apiv1.FrameworkPackage{Name: "ring", Options: structure(t, schema)})
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") || !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s is refused with %v", schema, err)
 		}
 	}
 	// A schema that refers to itself for ever is one that nothing fits.
-	if faults := checkOptions(&apiv1.FrameworkPackage{Name: "ring", Options: structure(t, `{"$ref": "#"}`)}, nil); len(faults) == 0 {
+	if faults := read(t, `{"$ref": "#"}`).check(nil); len(faults) == 0 {
 		t.Error("a schema without an end takes something")
 	}
 }
