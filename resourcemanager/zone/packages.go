@@ -44,7 +44,7 @@ type packages struct {
 	attempts *attempts
 	// builtIn are those that are part of Mammoth. byName has the records, also those of built-in ones that were removed.
 	builtIn map[string]*apiv1.FrameworkPackage
-	byName map[string]*storev1.Package
+	byName  map[string]*storev1.Package
 }
 
 func (ps *packages) load(stored Records) error {
