@@ -69,7 +69,10 @@ func appTable(w io.Writer, apps []*apiv1.App) error {
 			images = append(images, whatRuns(role))
 		}
 		running := fmt.Sprintf("%d/%d%s", app.GetRunning(), desiredCount(app), bySpec(app))
-		if app.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL {
+		if app.GetSpec().GetFramework() != "" {
+			images = []string{app.GetSpec().GetFramework()}
+		}
+		if foreign(app) {
 			running = fmt.Sprint(app.GetRunning()) // how many there should be is its master's affair
 		}
 		t.row(app.GetName(), stateWord(app), running,
@@ -182,11 +185,14 @@ func appText(w io.Writer, app *apiv1.App) error {
 	if app.GetSpec().GetKind() != apiv1.AppSpec_APP {
 		t.row("kind", word(app.GetSpec().GetKind()))
 	}
+	if app.GetSpec().GetKind() != apiv1.AppSpec_EXTERNAL {
+		t.row("framework", spec.FrameworkOf(app.GetSpec()))
+	}
 	instances := fmt.Sprintf("%d of %d run", app.GetRunning(), desiredCount(app))
 	if app.GetState() == apiv1.App_STOPPED {
 		instances += " (stopped)"
 	}
-	if app.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL {
+	if foreign(app) {
 		instances = fmt.Sprintf("%d run", app.GetRunning())
 	}
 	t.row("instances", instances+bySpec(app))
@@ -196,6 +202,9 @@ func appText(w io.Writer, app *apiv1.App) error {
 	t.row("version", app.GetVersion())
 	if app.GetState() != apiv1.App_STOPPED {
 		workRows(t, app)
+	}
+	if options := app.GetSpec().GetOptions(); options != nil {
+		t.row("options", optionsText(options))
 	}
 	t.row("queue", app.GetQueue())
 	t.row("user", orDash(app.GetUser()))
@@ -447,6 +456,9 @@ func historyTable(w io.Writer, history *apiv1.AppHistory) error {
 				continue
 			}
 			images = append(images, role.GetImage()+" ("+orDash(shortDigest(role.GetImageDigest()))+")")
+		}
+		if version.GetSpec().GetFramework() != "" {
+			images = []string{version.GetSpec().GetFramework()}
 		}
 		t.row(version.GetVersion(), yes(version.GetCurrent()), cameUp(version), ago(version.GetCreatedAt()), strings.Join(images, ", "), version.GetCause())
 	}

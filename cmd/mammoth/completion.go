@@ -76,6 +76,13 @@ func (c *cli) completeContracts(cmd *cobra.Command, _ []string, _ string) ([]str
 	})
 }
 
+func (c *cli) completeFrameworks(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
+		answer, _ := z.frameworks.ListFrameworks(ctx, &apiv1.ListFrameworksRequest{})
+		return collect(answer.GetFrameworks(), func(f *apiv1.Framework) string { return f.GetPackage().GetName() })
+	})
+}
+
 func (c *cli) completeServices(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
 		answer, _ := z.registry.ListServices(ctx, &apiv1.ListServicesRequest{})

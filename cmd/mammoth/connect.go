@@ -32,6 +32,7 @@ type zone struct {
 	nodes      apiv1.NodesClient
 	queues     apiv1.QueuesClient
 	lending    apiv1.LendingClient
+	frameworks apiv1.FrameworksClient
 	events     apiv1.EventsClient
 	registry   apiv1.RegistryClient
 	images     apiv1.ImagesClient
@@ -92,6 +93,7 @@ func (c *cli) connect() (*zone, error) {
 		nodes:      apiv1.NewNodesClient(connection),
 		queues:     apiv1.NewQueuesClient(connection),
 		lending:    apiv1.NewLendingClient(connection),
+		frameworks: apiv1.NewFrameworksClient(connection),
 		events:     apiv1.NewEventsClient(connection),
 		registry:   apiv1.NewRegistryClient(connection),
 		images:     apiv1.NewImagesClient(connection),

@@ -51,7 +51,7 @@ const maxDrawn = 20
 
 func (p *liveProgress) update(app *apiv1.App) {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s: %d of %d instances run%s\n", app.GetName(), app.GetRunning(), desiredCount(app), rolloutNote(app))
+	fmt.Fprintf(&text, "%s: %s%s\n", app.GetName(), runningText(app), rolloutNote(app))
 	reasonLines(&text, app, p.columns(), nil)
 	instanceLines(&text, app)
 	p.draw(text.String())
@@ -282,6 +282,9 @@ func ends(app *apiv1.App) bool {
 func rolloutNote(app *apiv1.App) string {
 	if ends(app) {
 		return ": " + because(word(app.GetState()), app.GetReason())
+	}
+	if foreign(app) && app.GetStatus().GetText() != "" {
+		return ", " + app.GetStatus().GetText()
 	}
 	if rollout := rolloutOf(app); rollout.GetState() == dynamicdeployv1.Rollout_PROGRESSING {
 		return fmt.Sprintf(", %d of %d at version %d%s", rollout.GetUpdated(), rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout))

@@ -278,7 +278,7 @@ func workRows(t table, app *apiv1.App) {
 	status := app.GetStatus()
 	switch {
 	case rollout.GetState() == dynamicdeployv1.Rollout_NONE:
-	case app.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL:
+	case foreign(app):
 		t.row("status", statusText(status))
 		if outlook := status.GetOutlook(); outlook != nil {
 			t.row("outlook", outlookText(outlook))

@@ -71,6 +71,11 @@ func runScripts(t *testing.T, dir string) {
 			env.Setenv("HELLO", filepath.Join(binary, "hello"))
 			env.Setenv("BATCH", filepath.Join(binary, "batch"))
 			env.Setenv("FRAMEWORK", filepath.Join(binary, "framework"))
+			examples, err := filepath.Abs("../../examples")
+			if err != nil {
+				return err
+			}
+			env.Setenv("EXAMPLES", examples)
 			env.Values[daemonsKey{}] = daemons{}
 			return nil
 		},

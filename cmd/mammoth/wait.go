@@ -52,6 +52,9 @@ var errReverted = errors.New("replaced by a newer version")
 
 // rolledOut is done when all desired instances run the deployed version.
 func rolledOut(c change, now *apiv1.App) (bool, error) {
+	if foreign(now) {
+		return worked(c, now)
+	}
 	rollout, before := rolloutOf(now), rolloutOf(c.app)
 	// A version that was reverted before this change, and is desired again, did come up.
 	past := before.GetState() == dynamicdeployv1.Rollout_REVERTED && before.GetVersion() == rollout.GetVersion()
@@ -158,6 +161,9 @@ func hasPorts(app *apiv1.App, instance *apiv1.Instance) bool {
 
 // restarted is done when all instances run and none of the earlier containers is left.
 func restarted(c change, now *apiv1.App) (bool, error) {
+	if foreign(now) {
+		return worked(c, now)
+	}
 	for _, instance := range now.GetInstances() {
 		if c.before[instance.GetContainerId()] {
 			return false, nil
@@ -230,6 +236,10 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 		app = change.app
 	}
 	return c.print(app, func(out io.Writer) error {
+		if foreign(app) && !change.gone && change.what != "stop" {
+			_, err := fmt.Fprintf(out, "%s: %s\n", name, workText(app))
+			return err
+		}
 		if change.gone || app.GetState() == apiv1.App_STOPPED {
 			_, err := fmt.Fprintf(out, "%s: %s done\n", name, change.what)
 			return err

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,6 +86,7 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 			}
 		}
 	})
+	ts.Setenv(strings.ToUpper(name)+"_PID", strconv.Itoa(d.process.Process.Pid))
 	all := ts.Value(daemonsKey{}).(daemons)
 	all[name] = d
 	ts.Defer(func() {

@@ -202,6 +202,8 @@ var rules = map[string]object{
 	"mammoth.api.v1.AppSpec.name":                   {"pattern": "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"},
 	"mammoth.api.v1.AppSpec.queue":                  {"pattern": "^([A-Za-z][A-Za-z0-9_-]{0,39})?$"},
 	"mammoth.api.v1.AppSpec.priority":               {"minimum": -1_000_000, "maximum": 1_000_000},
+	"mammoth.api.v1.AppSpec.framework":              {"pattern": "^([a-z]([a-z0-9-]{0,38}[a-z0-9])?)?$"},
+	"mammoth.api.v1.FrameworkPackage.name":          {"pattern": "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"},
 	"mammoth.api.v1.StartMasterRequest.queue":       {"pattern": "^([A-Za-z][A-Za-z0-9_-]{0,39})?$"},
 	"mammoth.api.v1.StartMasterRequest.priority":    {"minimum": -1_000_000, "maximum": 1_000_000},
 	"mammoth.api.v1.RoleSpec.instances":             {"minimum": 0, "maximum": spec.MaxInstances},
@@ -241,11 +243,12 @@ var rules = map[string]object{
 
 // required are the fields that a message cannot be without: what they are when absent is refused.
 var required = map[string][]string{
-	"mammoth.api.v1.AppSpec":         {"name"},
-	"mammoth.api.v1.ContractSpec":    {"name", "lender", "borrowers", "lend_percent"},
-	"mammoth.api.v1.QueueSpec":       {"name"},
-	"mammoth.api.v1.ScaleAppRequest": {"instances"},
-	"mammoth.core.v1.Port":           {"name"},
+	"mammoth.api.v1.AppSpec":          {"name"},
+	"mammoth.api.v1.FrameworkPackage": {"name", "master"},
+	"mammoth.api.v1.ContractSpec":     {"name", "lender", "borrowers", "lend_percent"},
+	"mammoth.api.v1.QueueSpec":        {"name"},
+	"mammoth.api.v1.ScaleAppRequest":  {"instances"},
+	"mammoth.core.v1.Port":            {"name"},
 }
 
 // unused is an error when a name in the tables of rules and of required fields is no longer one of the API's.

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -117,7 +116,7 @@ func containerOf(app, registry string, spec *apiv1.RoleSpec, start plan.Start) *
 	args, given := specs.Args(spec)
 	container := &corev1.ContainerSpec{
 		Runtime: corev1.ContainerSpec_DOCKER,
-		Image:   imageOf(spec),
+		Image:   specs.Pinned(spec.GetImage(), spec.GetImageDigest()),
 		Command: spec.GetCommand(), Args: args, WithoutArgs: given && len(args) == 0, Env: env,
 		WorkingDir: spec.GetWorkingDir(), User: spec.GetUser(), Network: spec.GetNetwork(), Ports: spec.GetPorts(),
 		Health: spec.GetHealth(), Pids: spec.GetPids(), StopGrace: spec.GetStop().GetGrace(), StopSignal: spec.GetStop().GetSignal(), ReadOnlyRoot: spec.GetReadOnlyRoot(),
@@ -129,19 +128,6 @@ func containerOf(app, registry string, spec *apiv1.RoleSpec, start plan.Start) *
 		container.Runtime = corev1.ContainerSpec_PROCESS
 	}
 	return container
-}
-
-// imageOf names a role's image by its digest, so that every instance of a version runs the same.
-func imageOf(spec *apiv1.RoleSpec) string {
-	name := spec.GetImage()
-	if spec.GetImageDigest() == "" || name == "" {
-		return name
-	}
-	name, _, _ = strings.Cut(name, "@")
-	if colon := strings.LastIndexByte(name, ':'); colon > strings.LastIndexByte(name, '/') {
-		name = name[:colon]
-	}
-	return name + "@" + spec.GetImageDigest()
 }
 
 // roleOf returns the role of that name in an app's spec, nil if there is none.

@@ -2,7 +2,10 @@ module example.com/framework
 
 go 1.26.0
 
-require github.com/mammoth-os/mammoth v0.0.0
+require (
+	github.com/mammoth-os/mammoth v0.0.0
+	google.golang.org/protobuf v1.36.12
+)
 
 require (
 	github.com/containerd/errdefs v1.0.0 // indirect
@@ -15,7 +18,6 @@ require (
 	google.golang.org/genproto/googleapis/api v0.0.0-20261019180522-ce908d29299b // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261012220534-4341edf3f941 // indirect
 	google.golang.org/grpc v1.85.0 // indirect
-	google.golang.org/protobuf v1.36.12 // indirect
 )
 
 replace github.com/mammoth-os/mammoth => ../..

@@ -1,15 +1,19 @@
 // Command framework is an application master that somebody else wrote: a Go module of its own, which imports nothing of Mammoth but
 // appmaster and proto. It keeps a ring of workers, which pass a number on from one to the next. A worker that ends is replaced under
-// its name.
+// its name. A new command is that of the workers that start from then on. package.yaml makes a framework of it, and ring.yaml is an app of that:
 //
-//	mammoth app run ring -- framework -workers 3
+//	mammoth framework install package.yaml
+//	mammoth deploy ring.yaml --wait
 package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/mammoth-os/mammoth/appmaster"
@@ -19,122 +23,127 @@ import (
 )
 
 func main() {
-	workers := flag.Int("workers", 3, "how many workers the ring has")
-	flag.Parse()
-	err := fmt.Errorf("%q is none of its arguments", flag.Args())
-	switch flag.Arg(0) {
-	case "":
-		var config appmaster.Config
-		if config, err = appmaster.FromEnvironment(); err == nil {
-			err = keep(context.Background(), config, *workers)
+	run := func() error {
+		config, err := appmaster.FromEnvironment()
+		if err != nil {
+			return err
 		}
-	case "worker":
-		err = work()
+		return keep(context.Background(), config)
 	}
-	if err != nil {
+	if strings.Join(os.Args[1:], " ") == "worker" {
+		run = work
+	}
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "framework:", err)
 		os.Exit(1)
 	}
 }
 
-// ring is the master. Each worker has a name, which goes on when its container is replaced.
+// ring is the master. Each worker has a number, which goes on when its container is replaced.
 type ring struct {
 	client *appmaster.Client
 	config appmaster.Config
 	// registry is where workers find each other.
 	registry string
-	// names are those of the workers, by their containers; asks counts the asks of this attempt.
-	names map[string]string
-	asks  int
+	// wanted has the options: how many workers there are to be, and the command of each.
+	wanted *masterv1.Wanted
+	// workers are their numbers, by their containers; asks counts the asks of this attempt, and open those not answered.
+	workers    map[string]int
+	asks, open int
 }
 
-// keep keeps a ring of so many workers until another attempt takes over.
-func keep(ctx context.Context, config appmaster.Config, workers int) error {
+// keep keeps a ring until it is stopped, or another attempt takes over.
+func keep(ctx context.Context, config appmaster.Config) error {
 	client := appmaster.New(config)
 	defer client.Close()
 	registration, err := client.Register(ctx)
 	if err != nil {
 		return err
 	}
-	r := &ring{client: client, config: config, registry: registration.GetRegistry(), names: map[string]string{}}
+	r := &ring{client: client, config: config, registry: registration.GetRegistry(), workers: map[string]int{}, wanted: registration.GetWanted()}
 	// The attempt before may have left workers, and containers that nothing was started in.
 	for _, allocation := range registration.GetContainers() {
-		if name := allocation.GetLabels()["instance"]; name != "" {
-			r.serve(allocation, name)
+		if number, err := strconv.Atoi(allocation.GetLabels()["number"]); err == nil {
+			r.workers[allocation.GetLease().GetContainerId()] = number
 		} else {
 			client.Release(allocation.GetLease().GetContainerId(), "nothing was started in it")
 		}
 	}
-	for range workers - len(r.names) {
-		r.ask()
-	}
-	client.ReportGeneration(registration.GetWanted().GetGeneration())
-	for {
+	for !r.wanted.GetStopped() && !r.wanted.GetRemoving() {
+		r.fit()
 		switch event := (<-client.Events()).(type) {
 		case appmaster.Allocated:
+			r.open--
 			if err := r.start(ctx, event.Allocation); err != nil {
 				return client.Fail(ctx, "a worker did not start: "+err.Error())
 			}
 		case appmaster.Completed:
-			if name, known := r.names[event.Status.GetLease().GetContainerId()]; known {
-				delete(r.names, event.Status.GetLease().GetContainerId())
-				client.ForgetInstance(name)
-				fmt.Printf("%s: %s\n", name, event.Status.GetExit().GetMessage())
+			if number, known := r.workers[event.Status.GetLease().GetContainerId()]; known {
+				delete(r.workers, event.Status.GetLease().GetContainerId())
+				client.ForgetInstance(r.name(number))
+				fmt.Printf("%s: %s\n", r.name(number), event.Status.GetExit().GetMessage())
 				time.Sleep(time.Second) // workers that always end do not keep the zone busy
-				r.ask()
+			}
+		case appmaster.Withdrawn: // nobody passes numbers to it any more
+			for container, number := range r.workers {
+				if r.name(number) == event.Instance && number > r.size() {
+					client.Release(container, "the ring is smaller now")
+				}
 			}
 		case appmaster.DesiredChanged:
-			if event.Desired.GetStopped() || event.Desired.GetRemoving() {
-				return client.Finish(ctx, "it was stopped")
-			}
-			client.ReportGeneration(event.Desired.GetGeneration())
+			r.wanted = event.Desired
 		case appmaster.Superseded:
 			return appmaster.ErrSuperseded
 		case nil:
 			return context.Cause(ctx)
 		}
 	}
+	return client.Finish(ctx, "it was stopped")
 }
 
-func (r *ring) ask() {
-	r.asks++
-	r.client.SetAsk(&masterv1.Ask{
-		Id: fmt.Sprintf("worker/%d.%d", r.config.Attempt, r.asks), Count: 1, Service: true,
-		Resources: &corev1.Resources{CpuMillis: 50, MemoryBytes: 32 << 20, DiskBytes: 1 << 20, Ports: 1},
-	})
-}
-
-// start starts a worker in a container that was granted, under the first name that is free.
-func (r *ring) start(ctx context.Context, allocation *masterv1.Allocation) error {
-	taken := map[string]bool{}
-	for _, name := range r.names {
-		taken[name] = true
+// fit asks for the workers that are missing, takes those out of service whose numbers are too high, and says how far that is.
+func (r *ring) fit() {
+	workers := r.size()
+	for container, number := range r.workers {
+		r.client.ReportInstance(&masterv1.InstanceReport{
+			Id: r.name(number), ContainerId: container, Version: 1, State: apiv1.Instance_RUNNING, InService: number <= workers, Weight: 100,
+		})
 	}
-	number := 1
-	for taken[r.name(number)] {
+	for ; len(r.workers)+r.open < workers; r.open++ {
+		r.asks++
+		r.client.SetAsk(&masterv1.Ask{
+			Id: fmt.Sprintf("worker/%d.%d", r.config.Attempt, r.asks), Count: 1, Service: true,
+			Resources: &corev1.Resources{CpuMillis: 50, MemoryBytes: 32 << 20, DiskBytes: 1 << 20, Ports: 1},
+		})
+	}
+	status := &apiv1.MasterStatus{State: apiv1.MasterStatus_WORKING, Version: r.wanted.GetVersion(), Done: int32(len(r.workers)), Total: int32(workers)}
+	if status.Text = fmt.Sprintf("%d of %d workers are in the ring", len(r.workers), workers); len(r.workers) == workers {
+		status.State = apiv1.MasterStatus_DONE
+	}
+	r.client.ReportStatus(status)
+	r.client.ReportGeneration(r.wanted.GetGeneration())
+}
+
+// start starts a worker in a container that was granted, under the first number that is free.
+func (r *ring) start(ctx context.Context, allocation *masterv1.Allocation) error {
+	number, command := 1, []string{}
+	for slices.Contains(slices.Collect(maps.Values(r.workers)), number) {
 		number++
 	}
-	name := r.name(number)
-	program, err := os.Executable()
-	if err != nil {
-		return err
+	for _, word := range r.wanted.GetSpec().GetOptions().GetFields()["command"].GetListValue().GetValues() {
+		command = append(command, word.GetStringValue())
 	}
-	r.serve(allocation, name)
-	_, err = r.client.Start(ctx, allocation, &corev1.ContainerSpec{
-		Runtime: corev1.ContainerSpec_PROCESS, Command: []string{program, "worker"},
-		Ports:  []*corev1.Port{{Name: "ring", ContainerPort: 80}},
-		Env:    map[string]string{"RING": r.config.App, "RING_WORKER": name, "MAMMOTH_REGISTRY": r.registry},
-		Labels: map[string]string{"instance": name},
+	r.workers[allocation.GetLease().GetContainerId()] = number
+	_, err := r.client.Start(ctx, allocation, &corev1.ContainerSpec{
+		Runtime: corev1.ContainerSpec_PROCESS, Command: command, Ports: []*corev1.Port{{Name: "ring", ContainerPort: 80}},
+		Env:    map[string]string{"RING": r.config.App, "RING_WORKER": r.name(number), "MAMMOTH_REGISTRY": r.registry},
+		Labels: map[string]string{"instance": r.name(number), "number": strconv.Itoa(number)},
 	})
 	return err
 }
 
 func (r *ring) name(number int) string { return fmt.Sprintf("%s-%d", r.config.App, number) }
 
-// serve has the registry name a worker.
-func (r *ring) serve(allocation *masterv1.Allocation, name string) {
-	r.names[allocation.GetLease().GetContainerId()] = name
-	r.client.ReportInstance(&masterv1.InstanceReport{
-		Id: name, ContainerId: allocation.GetLease().GetContainerId(), Version: 1, State: apiv1.Instance_RUNNING, InService: true, Weight: 100,
-	})
+func (r *ring) size() int {
+	return int(r.wanted.GetSpec().GetOptions().GetFields()["workers"].GetNumberValue())
 }

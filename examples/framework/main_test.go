@@ -6,8 +6,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/structpb"
+
 	"github.com/mammoth-os/mammoth/appmaster"
 	"github.com/mammoth-os/mammoth/appmaster/mastertest"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
 // The ring has all of its workers again after one has ended, and the next attempt of the master keeps those that there are.
@@ -17,9 +21,19 @@ func TestTheRingIsKept(t *testing.T) {
 		for _, name := range []string{"node-1", "node-2"} {
 			zone.AddNode(name, 10)
 		}
+		want := func(workers float64) {
+			zone.SetDesired(func(wanted *masterv1.Wanted) {
+				wanted.Spec.Options = &structpb.Struct{Fields: map[string]*structpb.Value{
+					"workers": structpb.NewNumberValue(workers),
+					"command": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue("worker")}}),
+				}}
+			})
+			<-time.After(5 * time.Second)
+		}
+		want(3)
 		attempt := func() <-chan error {
 			ended, config := make(chan error, 1), zone.Master()
-			go func() { ended <- keep(t.Context(), config, 3) }()
+			go func() { ended <- keep(t.Context(), config) }()
 			<-time.After(5 * time.Second)
 			return ended
 		}
@@ -41,8 +55,18 @@ func TestTheRingIsKept(t *testing.T) {
 		if now := zone.Registry(); len(now) != 3 || zone.Starts() != 4 || now["ring-1"] != before["ring-1"] {
 			t.Errorf("for the second attempt the ring is %v after %d starts", now, zone.Starts())
 		}
-		zone.Master()
-		<-second
+		want(5)
+		if now := zone.Registry(); len(now) != 5 || zone.Starts() != 6 || zone.Status().GetState() != apiv1.MasterStatus_DONE {
+			t.Errorf("of 5 workers the ring is %v after %d starts: %v", now, zone.Starts(), zone.Status())
+		}
+		want(2)
+		if now := zone.Registry(); len(now) != 2 || now["ring-1"] != before["ring-1"] || zone.Status().GetText() != "2 of 2 workers are in the ring" {
+			t.Errorf("of 2 workers the ring is %v: %v", now, zone.Status())
+		}
+		zone.SetDesired(func(wanted *masterv1.Wanted) { wanted.Stopped = true })
+		if err := <-second; err != nil {
+			t.Error(err)
+		}
 		for _, violation := range zone.Violations() {
 			t.Error(violation)
 		}

@@ -53,6 +53,8 @@ func (m *mapping) app(app *apiv1.AppSpec) {
 	if app.GetKind() == apiv1.AppSpec_FRAMEWORK {
 		m.text("kind", "framework")
 	}
+	m.text("framework", app.GetFramework())
+	m.structure("options", app.GetOptions())
 }
 
 func (m *mapping) role(r *apiv1.RoleSpec) {

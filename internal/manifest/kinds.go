@@ -13,13 +13,14 @@ type kind struct {
 }
 
 var (
-	appFile     = kind{[]string{"image", "roles", "companion", "command"}, "the manifest of an app: `mammoth deploy -f FILE` takes it"}
-	queueFile   = kind{[]string{"queues"}, "a queue file: `mammoth queue set -f FILE` takes it"}
-	lendingFile = kind{[]string{"lending"}, "a lending file: `mammoth lend add -f FILE` takes it"}
-	kinds       = []kind{
+	appFile       = kind{[]string{"image", "roles", "companion", "command", "framework"}, "the manifest of an app: `mammoth deploy -f FILE` takes it"}
+	queueFile     = kind{[]string{"queues"}, "a queue file: `mammoth queue set -f FILE` takes it"}
+	lendingFile   = kind{[]string{"lending"}, "a lending file: `mammoth lend add -f FILE` takes it"}
+	frameworkFile = kind{[]string{"master"}, "a framework package: `mammoth framework install FILE` takes it"}
+	kinds         = []kind{
 		{[]string{"apiVersion"}, "an object of Kubernetes: describe the app in a manifest of Mammoth instead"},
 		{[]string{"services"}, "a Compose file: describe each of its services in a manifest of Mammoth instead"},
-		queueFile, lendingFile, appFile,
+		queueFile, lendingFile, frameworkFile, appFile,
 	}
 )
 

@@ -72,10 +72,17 @@ func (d *decoder) app(root *yaml.Node, app *apiv1.AppSpec) {
 	fields["queue"] = d.text("queue", &app.Queue)
 	fields["priority"] = d.integer("priority", math.MinInt32, math.MaxInt32, func(n int64) { app.Priority = int32(n) })
 	fields["kind"] = choice(d, "kind", map[string]apiv1.AppSpec_Kind{"app": apiv1.AppSpec_APP, "framework": apiv1.AppSpec_FRAMEWORK}, &app.Kind)
+	fields["framework"] = d.text("framework", &app.Framework, func(name string) error { return spec.CheckName("a framework", name) })
+	fields["options"] = d.structure("options", &app.Options)
 	fields["roles"] = func(n *yaml.Node) { roles = n }
 	present := d.object(root, "a manifest", fields)
 
 	d.require(root, present, "the manifest", "name")
+	if named := present["framework"]; named != nil && named.Value != spec.DynamicDeploy {
+		d.framework(present, roleKeys)
+		d.check(root, app)
+		return
+	}
 	if roles == nil {
 		d.program(root, present, program{app.Kind, "the manifest", single, companion})
 		app.Roles = []*apiv1.RoleSpec{single}

@@ -45,6 +45,12 @@ func TestTranscripts(t *testing.T) {
 					return err.Error() + "\n"
 				}
 				return text(t, &apiv1.AddContractsRequest{Contracts: contracts})
+			case "framework":
+				p, err := manifest.ParseFramework([]byte(d.Input))
+				if err != nil {
+					return err.Error() + "\n"
+				}
+				return text(t, p)
 			case "line":
 				name := d.CmdArgs[0].Key
 				return fmt.Sprintln(manifest.LineOf([]byte(d.Input), name))

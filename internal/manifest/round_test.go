@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"pgregory.net/rapid"
 
 	"github.com/mammoth-os/mammoth/internal/manifest"
@@ -52,6 +53,58 @@ func drawText(t *rapid.T, label string) string {
 
 func drawTexts(t *rapid.T, label string) []string {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string { return drawText(t, label) }), 0, 3).Draw(t, label)
+}
+
+// Every structure of options too.
+func TestOptionsAreWrittenAndRead(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		app := &apiv1.AppSpec{Name: "ring", Framework: "ring", Options: drawValue(t, 3, true).GetStructValue()}
+		spec.Complete(app)
+		if err := spec.Check(app); err != nil {
+			t.Fatalf("this was meant to be a spec: %v", err)
+		}
+		written, err := manifest.FormatApp(app)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read, err := manifest.ParseApp(written)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, written)
+		}
+		again := read.Spec
+		spec.Complete(again)
+		if !proto.Equal(app, again) {
+			t.Fatalf("%v\nwas written\n%s\nand read\n%v", app, written, again)
+		}
+	})
+}
+
+// drawValue draws a value of options; mapping says that it is to be one.
+func drawValue(t *rapid.T, depth int, mapping bool) *structpb.Value {
+	kind := rapid.IntRange(0, 5).Draw(t, "kind")
+	switch {
+	case mapping || kind == 0 && depth > 0:
+		of := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+		for _, name := range drawTexts(t, "key") {
+			of.Fields[name] = drawValue(t, depth-1, false)
+		}
+		return structpb.NewStructValue(of)
+	case kind == 1 && depth > 0:
+		of := &structpb.ListValue{}
+		for range rapid.IntRange(0, 3).Draw(t, "items") {
+			of.Values = append(of.Values, drawValue(t, depth-1, false))
+		}
+		return structpb.NewListValue(of)
+	case kind == 2:
+		return structpb.NewBoolValue(rapid.Bool().Draw(t, "flag"))
+	case kind == 3:
+		return structpb.NewNumberValue(rapid.OneOf(rapid.Float64(), rapid.Custom(func(t *rapid.T) float64 {
+			return float64(rapid.Int64Range(-1<<53, 1<<53).Draw(t, "whole"))
+		})).Draw(t, "number"))
+	case kind == 4:
+		return structpb.NewNullValue()
+	}
+	return structpb.NewStringValue(drawText(t, "text"))
 }
 
 func drawApp(t *rapid.T) *apiv1.AppSpec {

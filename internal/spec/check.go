@@ -73,12 +73,13 @@ func check(app *apiv1.AppSpec) Faults {
 	switch {
 	case app.GetKind() == apiv1.AppSpec_EXTERNAL && len(app.GetRoles()) > 0:
 		c.fail("roles", "an app whose application master is outside of the zone has no roles")
-	case app.GetKind() == apiv1.AppSpec_EXTERNAL:
+	case app.GetKind() == apiv1.AppSpec_EXTERNAL, app.GetFramework() != "":
 	case len(app.GetRoles()) == 0:
 		c.fail("roles", "there is no role; say at least which image is run")
 	case len(app.GetRoles()) > MaxRoles:
 		c.fail("roles", "there are %d roles, and the most is %d; split it into several apps", len(app.GetRoles()), MaxRoles)
 	}
+	c.checkFrameworkOf(app)
 	seen := map[string]bool{}
 	for _, role := range app.GetRoles() {
 		c.role = ""

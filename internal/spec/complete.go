@@ -19,6 +19,12 @@ func Complete(app *apiv1.AppSpec) {
 	if app.GetQueue() == "" {
 		app.Queue = DefaultQueue
 	}
+	if app.GetFramework() == DynamicDeploy {
+		app.Framework = "" // as apps say it that were deployed before there was a choice
+	}
+	if len(app.GetOptions().GetFields()) == 0 {
+		app.Options = nil
+	}
 	for _, role := range app.GetRoles() {
 		if role == nil {
 			continue

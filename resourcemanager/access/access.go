@@ -95,10 +95,8 @@ func (r Rules) MayOperate(who peer.User, doing string) error {
 // zone: a framework's programs of the nodes are whoever's that runs their NodeManagers, and on a node's own network a
 // container's root is the machine's. Either may then do everything in the zone. doing is a verb: deploy.
 func (r Rules) MayRunPrograms(who peer.User, spec *apiv1.AppSpec, doing string) error {
-	root, what := r.rootQueue(), ""
+	what := ""
 	switch {
-	case who.Operator || slices.Contains(root.Admin, who.Name):
-		return nil
 	case spec.GetKind() == apiv1.AppSpec_FRAMEWORK:
 		what = fmt.Sprintf("the framework %s, which runs programs of the nodes themselves", spec.GetName())
 	case spec.GetKind() == apiv1.AppSpec_EXTERNAL:
@@ -106,6 +104,30 @@ func (r Rules) MayRunPrograms(who peer.User, spec *apiv1.AppSpec, doing string) 
 	case slices.ContainsFunc(spec.GetRoles(), func(r *apiv1.RoleSpec) bool { return r.GetNetwork() == corev1.ContainerSpec_HOST }):
 		what = fmt.Sprintf("%s, which has its nodes' own network, where programs may pass for root", spec.GetName())
 	default:
+		return nil
+	}
+	return r.overWholeZone(who, doing, what)
+}
+
+// MayExec refuses who may not run commands in the containers of a spec. Where a master chooses what they run, they may be programs of
+// the nodes, though whoever deploys the app has no say in that.
+func (r Rules) MayExec(who peer.User, spec *apiv1.AppSpec, doing string) error {
+	if spec.GetFramework() != "" {
+		return r.overWholeZone(who, doing, spec.GetName()+", whose containers may be programs of the nodes themselves")
+	}
+	return r.MayRunPrograms(who, spec, doing)
+}
+
+// MayInstall refuses a framework package of who may not run programs of the nodes: its application masters are such programs, and have
+// nodes start others. doing is a verb: install.
+func (r Rules) MayInstall(who peer.User, framework, doing string) error {
+	return r.overWholeZone(who, doing, fmt.Sprintf("the framework package %s, whose application masters may run any program on the nodes", framework))
+}
+
+// overWholeZone refuses who is no operator, nor named to look after the whole zone.
+func (r Rules) overWholeZone(who peer.User, doing, what string) error {
+	root := r.rootQueue()
+	if who.Operator || slices.Contains(root.Admin, who.Name) {
 		return nil
 	}
 	return denied("%s may not %s %s; ask an administrator of queue %s (%s)", who, doing, what, root.Name, administrators(root.Admin))

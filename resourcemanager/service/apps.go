@@ -19,6 +19,7 @@ const maxCommand = 16 << 10
 type apps struct {
 	apiv1.UnimplementedAppsServer
 	loop        Apps
+	frameworks  Frameworks
 	images      Images
 	hostNetwork bool
 	dial        func(address string) (*grpc.ClientConn, error)

@@ -41,10 +41,10 @@ func (s *apps) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1
 	return response, wire.Status(err)
 }
 
-// preview adds to a dry run what the app's master says that it would do, if it is at work.
+// preview adds to a dry run what DynamicDeploy says that it would do, if it is at work. Masters of other frameworks need not know the command.
 func (s *apps) preview(ctx context.Context, response *apiv1.DeployResponse) error {
 	app := response.GetApp()
-	if app.GetState() != apiv1.App_RUNNING || response.GetUnchanged() {
+	if app.GetState() != apiv1.App_RUNNING || response.GetUnchanged() || app.GetSpec().GetFramework() != "" {
 		return nil
 	}
 	command, err := anypb.New(&apiv1.Preview{Spec: app.GetSpec()})
@@ -106,7 +106,7 @@ type finding struct {
 
 // lookUp finds the images of a spec that is complete but for what it leaves to them, and what of it this zone does not have or allow.
 func (s *apps) lookUp(ctx context.Context, app *apiv1.AppSpec) []finding {
-	var found []finding
+	found := s.checkFramework(ctx, app)
 	for _, role := range app.GetRoles() {
 		fail := func(key string, err error) {
 			found = append(found, finding{spec.Fault{Role: role.GetName(), Key: []string{key}, Sentence: wire.Sentence(err)}, err})
@@ -139,6 +139,26 @@ func (s *apps) lookUp(ctx context.Context, app *apiv1.AppSpec) []finding {
 		if app.GetKind() == apiv1.AppSpec_APP {
 			spec.TakePorts(role, config.ExposedPorts)
 		}
+	}
+	return found
+}
+
+// checkFramework finds what of an app's options its framework does not take. That there is no such framework is for the loop to say.
+func (s *apps) checkFramework(ctx context.Context, app *apiv1.AppSpec) []finding {
+	if app.GetFramework() == "" {
+		return nil
+	}
+	framework, err := s.frameworks.Framework(ctx, app.GetFramework())
+	if err != nil {
+		return nil
+	}
+	schema, err := schemaOf(framework.GetPackage())
+	if err != nil {
+		return []finding{{spec.Fault{Key: []string{"framework"}, Sentence: wire.Sentence(err)}, err}}
+	}
+	var found []finding
+	for _, fault := range schema.check(app.GetOptions()) {
+		found = append(found, finding{fault, spec.Faults{fault}})
 	}
 	return found
 }

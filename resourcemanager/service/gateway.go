@@ -29,6 +29,7 @@ func Gateway(ctx context.Context, connection *grpc.ClientConn) (http.Handler, er
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		apiv1.RegisterAppsHandler, apiv1.RegisterNodesHandler, apiv1.RegisterQueuesHandler, apiv1.RegisterEventsHandler,
 		apiv1.RegisterRegistryHandler, apiv1.RegisterImagesHandler, apiv1.RegisterZonesHandler, apiv1.RegisterLendingHandler,
+		apiv1.RegisterFrameworksHandler,
 	} {
 		if err := register(ctx, mux, connection); err != nil {
 			return nil, fmt.Errorf("serve REST: %w", err)

@@ -1,7 +1,7 @@
 // Package service has the ResourceManager's gRPC and REST servers. They translate and check requests and hand them to the
 // loop; they decide nothing. Calls that block (image look-ups, logs, exec) stay here.
 //
-// The interfaces (Apps, Zone, Lending, Tracker, Masters) are what the loop does for each kind of client; a Stream is what
+// The interfaces (Apps, Zone, Frameworks, Lending, Tracker, Masters) are what the loop does for each kind of client; a Stream is what
 // the loop sends to one reader.
 package service
 
@@ -133,13 +133,14 @@ type Images interface {
 
 // Config has what the servers depend on.
 type Config struct {
-	Apps     Apps
-	Zone     Zone
-	Lending  Lending
-	Tracker  Tracker
-	Masters  Masters
-	Images   Images
-	Registry apiv1.RegistryServer
+	Apps       Apps
+	Zone       Zone
+	Frameworks Frameworks
+	Lending    Lending
+	Tracker    Tracker
+	Masters    Masters
+	Images     Images
+	Registry   apiv1.RegistryServer
 	// Companions serves balancers and copies of the registry.
 	Companions companionv1.CompanionsServer
 	// AllowHostNetwork lets apps use their node's network.
@@ -151,8 +152,11 @@ type Config struct {
 // Register adds every service to a server.
 func Register(server *grpc.Server, config Config) {
 	apiv1.RegisterAppsServer(server, &apps{
-		loop: config.Apps, images: config.Images, hostNetwork: config.AllowHostNetwork, dial: config.Dial,
+		loop: config.Apps, frameworks: config.Frameworks, images: config.Images, hostNetwork: config.AllowHostNetwork, dial: config.Dial,
 		reading: make(chan struct{}, readAtOnce),
+	})
+	apiv1.RegisterFrameworksServer(server, &frameworks{
+		loop: config.Frameworks, apps: config.Apps, images: config.Images, hostNetwork: config.AllowHostNetwork,
 	})
 	apiv1.RegisterNodesServer(server, &nodes{loop: config.Zone})
 	apiv1.RegisterQueuesServer(server, &queues{loop: config.Zone})

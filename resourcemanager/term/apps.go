@@ -14,11 +14,12 @@ import (
 )
 
 var (
-	_ service.Apps    = (*Term)(nil)
-	_ service.Zone    = (*Term)(nil)
-	_ service.Lending = (*Term)(nil)
-	_ service.Tracker = (*Term)(nil)
-	_ service.Masters = (*Term)(nil)
+	_ service.Apps       = (*Term)(nil)
+	_ service.Zone       = (*Term)(nil)
+	_ service.Frameworks = (*Term)(nil)
+	_ service.Lending    = (*Term)(nil)
+	_ service.Tracker    = (*Term)(nil)
+	_ service.Masters    = (*Term)(nil)
 )
 
 // Deploy implements service.Apps.
@@ -222,6 +223,26 @@ func (t *Term) MayRoute(ctx context.Context) error {
 func (t *Term) AcceptLoss(ctx context.Context) (*apiv1.AcceptLossResponse, error) {
 	who := peer.From(ctx)
 	return ask[*apiv1.AcceptLossResponse](ctx, t, zone.AcceptLoss{Who: who})
+}
+
+// InstallFramework implements service.Frameworks.
+func (t *Term) InstallFramework(ctx context.Context, request *apiv1.InstallFrameworkRequest) (*apiv1.Framework, error) {
+	return grow[*apiv1.Framework](ctx, t, zone.InstallFramework{Who: peer.From(ctx), Request: request})
+}
+
+// Frameworks implements service.Frameworks.
+func (t *Term) Frameworks(ctx context.Context) (*apiv1.ListFrameworksResponse, error) {
+	return look(ctx, t, func(z *zone.Core) (*apiv1.ListFrameworksResponse, error) { return z.Frameworks(), nil })
+}
+
+// Framework implements service.Frameworks.
+func (t *Term) Framework(ctx context.Context, name string) (*apiv1.Framework, error) {
+	return look(ctx, t, func(z *zone.Core) (*apiv1.Framework, error) { return z.Framework(name) })
+}
+
+// RemoveFramework implements service.Frameworks.
+func (t *Term) RemoveFramework(ctx context.Context, name string) (*apiv1.Framework, error) {
+	return ask[*apiv1.Framework](ctx, t, zone.RemoveFramework{Who: peer.From(ctx), Name: name})
 }
 
 // Contracts implements service.Lending.

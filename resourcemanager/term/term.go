@@ -184,7 +184,7 @@ func (t *Term) Ready(ctx context.Context) error {
 // Services are what it serves.
 func (t *Term) Services() service.Config {
 	return service.Config{
-		Apps: t, Zone: t, Lending: t, Tracker: t, Masters: t, Images: t.config.Images, Registry: t.publisher.registry, Companions: t.publisher.registry,
+		Apps: t, Zone: t, Frameworks: t, Lending: t, Tracker: t, Masters: t, Images: t.config.Images, Registry: t.publisher.registry, Companions: t.publisher.registry,
 		AllowHostNetwork: t.config.AllowHostNetwork,
 	}
 }

@@ -239,7 +239,7 @@ func (as *apps) mayExec(who peer.User, name string) error {
 		return err
 	}
 	for _, version := range a.record.GetVersions() {
-		if err := as.access.MayRunPrograms(who, version.GetSpec(), doing); err != nil {
+		if err := as.access.MayExec(who, version.GetSpec(), doing); err != nil {
 			return err
 		}
 	}

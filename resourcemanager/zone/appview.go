@@ -28,6 +28,7 @@ func (vs *views) make(a *app) *apiv1.App {
 		Generation:         r.GetGeneration(),
 		ObservedGeneration: r.GetObservedGeneration(),
 		Outcome:            r.GetOutcome(),
+		Ends:               vs.packages.ends(a),
 	}
 	if !a.ending() {
 		view.Wanted, view.Schedules = vs.desired.count(a), vs.desired.scheduledCounts(a)

@@ -13,7 +13,6 @@ import (
 	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/fsm"
 	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
@@ -36,14 +35,6 @@ const (
 	sigkill = 128 + 9
 )
 
-// masterResources are the resources of an application master's container.
-func masterResources() resource.Vector {
-	return resource.Vector{resource.CPU: 100, resource.Memory: 64 << 20, resource.Disk: 32 << 20}
-}
-
-// masterCommand is found by the process runtime on every node.
-func masterCommand() []string { return []string{"mammoth", "appmaster", "dynamicdeploy"} }
-
 func attemptBackoff() backoff.Policy { return backoff.Policy{Min: time.Second, Max: time.Minute} }
 
 // attempts are the runs of masters: when one is started, how its container is launched, and what its end means for the app.
@@ -53,6 +44,7 @@ type attempts struct {
 	scheduler *scheduling
 	table     fsm.Table[lifecycle.AttemptState, lifecycle.AttemptEvent]
 	apps      *apps
+	packages  *packages
 	asks      *asks
 	masters   *masters
 	leases    *leases
@@ -84,6 +76,9 @@ func (at *attempts) registered(a *app) {
 func (at *attempts) start(a *app) {
 	if a.external() {
 		return // somebody starts it
+	}
+	if at.packages.of(a.record.GetSpec()) == nil {
+		return // the installation of the package touches the app
 	}
 	if retry := a.record.GetRetryAt(); retry != nil && at.now.Before(retry.AsTime()) {
 		at.wakeBy(retry.AsTime())
@@ -142,7 +137,7 @@ func (at *attempts) askForMaster(a *app, pending int) {
 		avoid = nil // better a node that it failed on than none
 	}
 	at.scheduler.apply(scheduler.SetAsk{App: a.id, Ask: scheduler.Ask{
-		Pending: pending, Resources: masterResources(), Policy: scheduler.Spread, Priority: 1 << 20, Avoid: avoid, Master: true,
+		Pending: pending, Resources: at.packages.resources(a.record.GetSpec()), Policy: scheduler.Spread, Priority: 1 << 20, Avoid: avoid, Master: true,
 		Replaces: a.record.GetAttempt().GetNumber() > 1,
 	}})
 }
@@ -174,21 +169,21 @@ func (at *attempts) launch(c *container) {
 		a.record.Attempt.TokenHash = hash[:]
 		at.apps.changed(a)
 	}
+	spec := at.packages.container(a, map[string]string{
+		"MAMMOTH_RESOURCEMANAGER": at.config.Advertised(),
+		"MAMMOTH_APP_ID":          a.id.String(),
+		"MAMMOTH_APP":             a.record.GetName(),
+		"MAMMOTH_ATTEMPT":         strconv.Itoa(int(attempt.N)),
+		"MAMMOTH_TOKEN":           a.attempt.secret,
+	})
+	if spec == nil {
+		at.leases.stop(c, corev1.Exit_LEASE_ENDED, notInstalled(a.record.GetSpec()))
+		return
+	}
 	n := at.nodes.get(c.node)
 	at.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Launch_{Launch: &trackerv1.NodeCommand_Launch{
 		Token: at.leases.allocation(c).GetToken(),
-		Spec: &corev1.ContainerSpec{
-			Runtime: corev1.ContainerSpec_PROCESS,
-			Command: masterCommand(),
-			Env: map[string]string{
-				"MAMMOTH_RESOURCEMANAGER": at.config.Advertised(),
-				"MAMMOTH_APP_ID":          a.id.String(),
-				"MAMMOTH_APP":             a.record.GetName(),
-				"MAMMOTH_ATTEMPT":         strconv.Itoa(int(attempt.N)),
-				"MAMMOTH_TOKEN":           a.attempt.secret,
-			},
-			Labels: map[string]string{"mammoth.role": "master"},
-		},
+		Spec:  spec,
 	}}})
 }
 

@@ -24,6 +24,7 @@ var parts = []part{
 	{[]string{"units"}, []string{"units.go"}, ""},
 	{[]string{"scheduling"}, []string{"scheduling.go"}, ""},
 	{[]string{"apps"}, []string{"apps.go", "claims.go"}, "app.removed app.queueLost app.record.State app.record.Reason"},
+	{[]string{"packages"}, []string{"packages.go"}, ""},
 	{
 		[]string{"desired", "appCounts"},
 		[]string{"desired.go", "counts.go"},

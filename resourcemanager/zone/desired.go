@@ -30,6 +30,7 @@ type desired struct {
 	access     *access.Rules
 	scheduler  *scheduling
 	apps       *apps
+	packages   *packages
 	asks       *asks
 	attempts   *attempts
 	endpoints  *endpoints
@@ -70,6 +71,13 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 	}
 	if a != nil && a.record.GetSpec().GetKind() != spec.GetKind() {
 		return nil, fmt.Errorf("%s is deployed as another kind, and an app cannot become a framework, nor a framework an app; remove it first, or choose another name: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
+	}
+	if a != nil && a.record.GetSpec().GetFramework() != spec.GetFramework() {
+		return nil, fmt.Errorf("%s is deployed with the framework %s, and an app keeps its framework; remove it first, or choose another name: %w",
+			spec.GetName(), specs.FrameworkOf(a.record.GetSpec()), errdefs.ErrFailedPrecondition)
+	}
+	if err := ds.packages.check(spec); err != nil {
+		return nil, err
 	}
 	var counted []string
 	for _, role := range spec.GetRoles() {
@@ -247,6 +255,9 @@ func roleNames(spec *apiv1.AppSpec) []string {
 }
 
 func chooseRole(spec *apiv1.AppSpec, name string) (*apiv1.RoleSpec, error) {
+	if spec.GetFramework() != "" {
+		return nil, fmt.Errorf("%s has no roles: how much of it runs is in its options; change them in its manifest and deploy it: %w", spec.GetName(), errdefs.ErrInvalidArgument)
+	}
 	if name == "" && len(spec.GetRoles()) == 1 {
 		return spec.GetRoles()[0], nil
 	}
@@ -322,7 +333,7 @@ func (ds *desired) stop(who peer.User, name string) (*apiv1.App, error) {
 		return nil, err
 	}
 	ds.end(a, lifecycle.AppStop, access.ByWhom(who)+" stopped it")
-	if a.external() && a.record.GetOutcome() == apiv1.App_OUTCOME_NONE {
+	if ds.packages.ends(a) && a.record.GetOutcome() == apiv1.App_OUTCOME_NONE {
 		a.record.Outcome = apiv1.App_KILLED
 	}
 	return ds.views.of(a), nil

@@ -70,6 +70,9 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 		if a.external() {
 			return fmt.Sprintf("%s waits: %s; \"mammoth app run %s -- COMMAND\" starts it", name, a.outsideMaster(), name)
 		}
+		if x.packages.of(a.record.GetSpec()) == nil && !a.attemptState().Live() {
+			return fmt.Sprintf("%s waits: its application master is not started: %s", name, notInstalled(a.record.GetSpec()))
+		}
 		if retry := a.record.GetRetryAt(); retry != nil && x.now.Before(retry.AsTime()) {
 			return fmt.Sprintf("%s waits for its application master: attempt %d failed, the next one starts in %s",
 				name, view.GetMaster().GetAttempt(), durationWords(retry.AsTime().Sub(x.now)))
@@ -87,17 +90,22 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 		}
 		return text
 	case lifecycle.AppStopped:
+		ended := map[apiv1.App_Outcome]string{apiv1.App_SUCCEEDED: " has succeeded", apiv1.App_FAILED: " has failed"}[view.GetOutcome()]
+		text := because(name+cmp.Or(ended, " is stopped"), view.GetReason())
 		if a.external() {
-			ended := map[apiv1.App_Outcome]string{apiv1.App_SUCCEEDED: " has succeeded", apiv1.App_FAILED: " has failed"}[view.GetOutcome()]
-			return because(name+cmp.Or(ended, " is stopped"), view.GetReason()) + fmt.Sprintf("; \"mammoth app run %s -- COMMAND\" begins it anew", name)
+			return text + fmt.Sprintf("; \"mammoth app run %s -- COMMAND\" begins it anew", name)
 		}
-		return because(name+" is stopped", view.GetReason()) + fmt.Sprintf("; \"mammoth app restart %s\" starts it", name)
+		return text + fmt.Sprintf("; \"mammoth app restart %s\" starts it", name)
 	}
 	running, wanted := view.GetRunning(), view.GetWanted()
-	text := fmt.Sprintf("%s is running: %d of %d instances healthy", name, running, wanted)
-	if a.external() {
-		text = fmt.Sprintf("%s is running: %s healthy", name, countWord(int(running), "instance"))
+	if foreign(a) {
+		text := fmt.Sprintf("%s is running: %s healthy", name, countWord(int(running), "instance"))
+		if said := view.GetStatus().GetText(); said != "" {
+			text += "; " + said
+		}
+		return text
 	}
+	text := fmt.Sprintf("%s is running: %d of %d instances healthy", name, running, wanted)
 	return text + x.progress(view.GetStatus())
 }
 

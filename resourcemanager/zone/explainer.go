@@ -17,6 +17,7 @@ type explainer struct {
 	*turn
 	scheduler *scheduling
 	apps      *apps
+	packages  *packages
 	balancers *balancers
 	endpoints *endpoints
 	nodes     *nodes
@@ -50,6 +51,9 @@ func (x *explainer) masterReasons(a *app, r *waiting.Reasons) {
 	switch retry := a.record.GetRetryAt(); {
 	case a.external():
 		r.About(waiting.Cause{Detail: a.outsideMaster(), Help: fmt.Sprintf("\"mammoth app run %s -- COMMAND\" starts it", a.record.GetName())})
+	case x.packages.of(a.record.GetSpec()) == nil && !a.attemptState().Live():
+		detail, help, _ := strings.Cut(notInstalled(a.record.GetSpec()), "; ")
+		r.About(waiting.Cause{Detail: "its application master is not started: " + detail, Help: help})
 	case retry != nil && x.now.Before(retry.AsTime()) && !a.attemptState().Live():
 		r.About(waiting.Cause{
 			Detail: because(fmt.Sprintf("%s failed and is started anew", name), a.record.GetReason()), Until: retry.AsTime(),

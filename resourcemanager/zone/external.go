@@ -21,6 +21,10 @@ func (a *app) notForExternal(why string) error {
 	return fmt.Errorf("the application master of %s is a program outside of the zone; %s: %w", a.record.GetName(), why, errdefs.ErrFailedPrecondition)
 }
 
+// foreign reports whether the app's master is not DynamicDeploy: what its containers run, and how many there are to be, is its master's
+// affair.
+func foreign(a *app) bool { return a.external() || a.record.GetSpec().GetFramework() != "" }
+
 // begin begins an attempt whose master runs outside of the zone. One that runs is replaced.
 func (at *attempts) begin(a *app) *apiv1.StartMasterResponse {
 	if a.attemptState().Live() {

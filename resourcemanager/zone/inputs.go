@@ -78,6 +78,14 @@ type (
 		Who  peer.User
 		Name string
 	}
+	InstallFramework struct {
+		Who     peer.User
+		Request *apiv1.InstallFrameworkRequest
+	}
+	RemoveFramework struct {
+		Who  peer.User
+		Name string
+	}
 	AcceptLoss struct{ Who peer.User }
 	// MoveImage asks whether an image's name may mean another image from now on. It is answered after the inputs before it.
 	MoveImage struct {
@@ -110,6 +118,13 @@ func (in RemoveNode) step(z *Core) (any, error) { return z.nodes.remove(in.Who, 
 func (in SetQueues) step(z *Core) (any, error) {
 	return z.queues.Set(in.Who, in.Request, z.apps.queuedApps())
 }
+
+func (in InstallFramework) step(z *Core) (any, error) {
+	return z.packages.install(in.Who, in.Request)
+}
+
+func (in RemoveFramework) step(z *Core) (any, error) { return z.packages.remove(in.Who, in.Name) }
+
 func (in AcceptLoss) step(z *Core) (any, error) { return z.acceptLosses(in.Who) }
 func (in MoveImage) step(z *Core) (any, error)  { return nil, z.apps.mayMoveImage(in.Who, in.Name) }
 
@@ -344,6 +359,8 @@ func Inputs() []Input {
 		RemoveContract{},
 		LendNow{},
 		StopLending{},
+		InstallFramework{},
+		RemoveFramework{},
 		AcceptLoss{},
 		MoveImage{},
 		Watch{},

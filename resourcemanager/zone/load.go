@@ -37,7 +37,7 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z.Begin(start.Now, start.Seed)
 	for _, load := range []func(Records) error{
 		z.damage.load, z.units.load, z.keys.load, z.scheduler.load, z.balancers.load, z.loadQueues, z.loadContracts,
-		z.nodes.load, z.apps.load, z.versions.load, z.apps.joinQueues, z.leases.load, z.masters.load, z.asks.load,
+		z.nodes.load, z.packages.load, z.apps.load, z.versions.load, z.apps.joinQueues, z.leases.load, z.masters.load, z.asks.load,
 	} {
 		if err := load(stored); err != nil {
 			return nil, nil, fmt.Errorf("read what is stored: %w", err)

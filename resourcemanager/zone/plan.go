@@ -18,6 +18,9 @@ import (
 func (x *explainer) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.DeployResponse, error) {
 	response := &apiv1.DeployResponse{}
 	explanation := &apiv1.Explanation{}
+	if spec.GetFramework() != "" {
+		return x.planMaster(a, owner, spec)
+	}
 	var waiting int32
 	for _, role := range spec.GetRoles() {
 		ask, err := x.scheduler.shape(roleResources(role), role.GetPlacement())
@@ -72,6 +75,27 @@ func (x *explainer) planAsks(a *app, queue string, asks []parsedAsk) (*masterv1.
 			planned.Reason, planned.Help = why.Detail, why.Help
 		}
 		response.Planned = append(response.Planned, planned)
+	}
+	return response, nil
+}
+
+// planMaster is plan for an app whose master decides what else is started: only the place of the master is known.
+func (x *explainer) planMaster(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.DeployResponse, error) {
+	explanation := &apiv1.Explanation{Summary: fmt.Sprintf("the application master of %s goes on; what would be started or ended is its affair", spec.GetName())}
+	response := &apiv1.DeployResponse{Explanation: explanation}
+	ask := scheduler.Ask{ID: "plan", Pending: 1, Resources: x.packages.resources(spec), Master: true}
+	plan, err := x.scheduler.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: owner}, ask, x.now)
+	switch {
+	case err != nil:
+		return nil, err
+	case plan.Never != "" && x.nodes.anyRegistered():
+		return nil, fmt.Errorf("its application master cannot run: %s: %w", plan.Never, errdefs.ErrInvalidArgument)
+	case a != nil && a.attemptState().Live():
+	case len(plan.Nodes) > 0:
+		explanation.Summary = fmt.Sprintf("the application master of %s would be started on %s at once; what else is started is its affair", spec.GetName(), plan.Nodes[0])
+	default:
+		explanation.Summary = fmt.Sprintf("the application master of %s could not be started now", spec.GetName())
+		explanation.Obstacles = append(explanation.Obstacles, obstacle(spec.GetName(), 1, plan.Explanation))
 	}
 	return response, nil
 }

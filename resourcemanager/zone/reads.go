@@ -54,8 +54,19 @@ func (z *Core) MayExec(who peer.User, app string) error { return z.apps.mayExec(
 // MayRoute is nil if somebody may route for the zone.
 func (z *Core) MayRoute(who peer.User) error { return z.access.MayRoute(who) }
 
-// ImageUnused is nil if no version of an app has an image, by its name or by its digest.
-func (z *Core) ImageUnused(name, digest string) error { return z.apps.imageUnused(name, digest) }
+// ImageUnused is nil if no version of an app and no framework package has an image, by its name or by its digest.
+func (z *Core) ImageUnused(name, digest string) error {
+	if err := z.packages.imageUnused(name, digest); err != nil {
+		return err
+	}
+	return z.apps.imageUnused(name, digest)
+}
+
+// Frameworks are all framework packages, in the order of their names. They must not be changed.
+func (z *Core) Frameworks() *apiv1.ListFrameworksResponse { return z.packages.viewAll() }
+
+// Framework is one framework package. It must not be changed.
+func (z *Core) Framework(name string) (*apiv1.Framework, error) { return z.packages.view(name) }
 
 // Nodes are all nodes, in the order of their names.
 func (z *Core) Nodes() []*apiv1.Node {

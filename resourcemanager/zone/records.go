@@ -21,6 +21,7 @@ const (
 	kindInstance  store.Kind = "instance"
 	kindContainer store.Kind = "container"
 	kindNode      store.Kind = "node"
+	kindPackage   store.Kind = "package"
 )
 
 type recordKey struct {

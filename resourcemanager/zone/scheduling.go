@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
@@ -28,8 +30,14 @@ type scheduling struct {
 
 // load makes the scheduler once the units are known.
 func (g *scheduling) load(Records) error {
-	g.schedulerCore = scheduler.New(scheduler.Config{Epoch: g.config.identity.Epoch, Schema: g.units.known(), Master: masterResources()})
+	g.schedulerCore = scheduler.New(scheduler.Config{Epoch: g.config.identity.Epoch, Schema: g.units.known(), Master: masterResources(g.units)})
 	return nil
+}
+
+// masterResources are those of one of DynamicDeploy's application masters.
+func masterResources(u *units) resource.Vector {
+	v, _ := u.read(specs.MasterResources()) // what every zone has
+	return v
 }
 
 // apply hands a fact to the scheduler that cannot be wrong unless the program is.

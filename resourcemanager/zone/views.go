@@ -37,9 +37,10 @@ const instancesAMillisecond = 2000
 // looks different by now though it has not changed.
 type views struct {
 	*turn
-	apps    *apps
-	desired *desired
-	nodes   *nodes
+	apps     *apps
+	packages *packages
+	desired  *desired
+	nodes    *nodes
 	// byStream are the apps by the streams of those who watch them.
 	byStream map[StreamID]*app
 	// overdue are the apps whose views are overdue, and those whose watchers have not been sent the last change.

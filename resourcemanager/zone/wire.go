@@ -24,10 +24,10 @@ func newCore(settled config, lastEvent int64) *Core {
 	})
 	z.wireApps(record)
 	z.wireNodes(record)
-	z.views = views{turn: t, apps: &z.apps, desired: &z.desired, nodes: &z.nodes, byStream: map[StreamID]*app{}}
+	z.views = views{turn: t, apps: &z.apps, packages: &z.packages, desired: &z.desired, nodes: &z.nodes, byStream: map[StreamID]*app{}}
 	z.waits = waits{turn: t, apps: &z.apps, explainer: &z.explainer, masters: &z.masters, nodes: &z.nodes}
 	z.explainer = explainer{
-		turn: t, scheduler: &z.scheduler, apps: &z.apps, balancers: &z.balancers, endpoints: &z.endpoints, nodes: &z.nodes,
+		turn: t, scheduler: &z.scheduler, apps: &z.apps, packages: &z.packages, balancers: &z.balancers, endpoints: &z.endpoints, nodes: &z.nodes,
 		views: &z.views,
 	}
 	return z
@@ -40,8 +40,11 @@ func (z *Core) wireApps(record *storev1.Zone) {
 		turn: t, config: &z.config, access: &z.access, scheduler: &z.scheduler, damage: &z.damage, views: &z.views, table: lifecycle.Apps(),
 		record: record, byID: map[id.App]*app{}, byName: map[string]*app{},
 	}
+	z.packages = packages{
+		turn: t, config: &z.config, access: &z.access, units: &z.units, apps: &z.apps, attempts: &z.attempts, builtIn: builtIn(), byName: map[string]*storev1.Package{},
+	}
 	z.desired = desired{
-		turn: t, access: &z.access, scheduler: &z.scheduler, apps: &z.apps, asks: &z.asks, attempts: &z.attempts, endpoints: &z.endpoints,
+		turn: t, access: &z.access, scheduler: &z.scheduler, apps: &z.apps, packages: &z.packages, asks: &z.asks, attempts: &z.attempts, endpoints: &z.endpoints,
 		frameworks: &z.frameworks, leases: &z.leases, masters: &z.masters, commands: &z.commands, versions: &z.versions,
 		explainer: &z.explainer, views: &z.views,
 	}
@@ -49,7 +52,7 @@ func (z *Core) wireApps(record *storev1.Zone) {
 		turn: t, access: &z.access, apps: &z.apps, damage: &z.damage, desired: &z.desired, endpoints: &z.endpoints, views: &z.views,
 	}
 	z.attempts = attempts{
-		turn: t, config: &z.config, scheduler: &z.scheduler, table: lifecycle.Attempts(), apps: &z.apps, asks: &z.asks, masters: &z.masters,
+		turn: t, config: &z.config, scheduler: &z.scheduler, table: lifecycle.Attempts(), apps: &z.apps, packages: &z.packages, asks: &z.asks, masters: &z.masters,
 		leases: &z.leases, nodes: &z.nodes, sessions: &z.sessions,
 	}
 	z.asks = asks{turn: t, scheduler: &z.scheduler, apps: &z.apps, attempts: &z.attempts}

@@ -49,6 +49,7 @@ type Core struct {
 // appParts are the parts that know apps and who routes to them.
 type appParts struct {
 	apps      apps
+	packages  packages
 	desired   desired
 	versions  versions
 	attempts  attempts

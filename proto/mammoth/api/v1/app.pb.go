@@ -721,10 +721,14 @@ type AppSpec struct {
 	Kind AppSpec_Kind `protobuf:"varint,2,opt,name=kind,proto3,enum=mammoth.api.v1.AppSpec_Kind" json:"kind,omitempty"`
 	// Leaf queue; empty is the zone's default.
 	Queue string `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
-	// Never empty. The role of an app with a single one is named "".
+	// Of an app of DynamicDeploy, never empty. The role of an app with a single one is named "". Other apps have none.
 	Roles []*RoleSpec `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
 	// Higher first among the apps of a queue.
-	Priority      int32 `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
+	Priority int32 `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
+	// The framework package whose application master runs the app; empty is DynamicDeploy, "dynamicdeploy". An app keeps it.
+	Framework string `protobuf:"bytes,6,opt,name=framework,proto3" json:"framework,omitempty"`
+	// What its application master reads, as the framework's schema says. DynamicDeploy reads none. Nested at most 32 deep.
+	Options       *structpb.Struct `protobuf:"bytes,7,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -792,6 +796,20 @@ func (x *AppSpec) GetPriority() int32 {
 		return x.Priority
 	}
 	return 0
+}
+
+func (x *AppSpec) GetFramework() string {
+	if x != nil {
+		return x.Framework
+	}
+	return ""
+}
+
+func (x *AppSpec) GetOptions() *structpb.Struct {
+	if x != nil {
+		return x.Options
+	}
+	return nil
 }
 
 // RoleSpec is one kind of instance of an app.
@@ -1532,7 +1550,9 @@ type App struct {
 	// Of each role that has a schedule.
 	Schedules []*Schedule `protobuf:"bytes,22,rep,name=schedules,proto3" json:"schedules,omitempty"`
 	// Of a stopped app whose work has an end: how it ended.
-	Outcome       App_Outcome `protobuf:"varint,23,opt,name=outcome,proto3,enum=mammoth.api.v1.App_Outcome" json:"outcome,omitempty"`
+	Outcome App_Outcome `protobuf:"varint,23,opt,name=outcome,proto3,enum=mammoth.api.v1.App_Outcome" json:"outcome,omitempty"`
+	// Its work has an end, which its application master says.
+	Ends          bool `protobuf:"varint,24,opt,name=ends,proto3" json:"ends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1698,6 +1718,13 @@ func (x *App) GetOutcome() App_Outcome {
 		return x.Outcome
 	}
 	return App_OUTCOME_NONE
+}
+
+func (x *App) GetEnds() bool {
+	if x != nil {
+		return x.Ends
+	}
+	return false
 }
 
 // Schedule is how many instances a role that has a schedule is to have at present. What was said last counts: by a person, with
@@ -4510,13 +4537,15 @@ var File_mammoth_api_v1_app_proto protoreflect.FileDescriptor
 
 const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"\x18mammoth/api/v1/app.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amammoth/core/v1/core.proto\"\xdf\x01\n" +
+	"\x18mammoth/api/v1/app.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amammoth/core/v1/core.proto\"\xb0\x02\n" +
 	"\aAppSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.AppSpec.KindR\x04kind\x12\x14\n" +
 	"\x05queue\x18\x03 \x01(\tR\x05queue\x12.\n" +
 	"\x05roles\x18\x04 \x03(\v2\x18.mammoth.api.v1.RoleSpecR\x05roles\x12\x1a\n" +
-	"\bpriority\x18\x05 \x01(\x05R\bpriority\",\n" +
+	"\bpriority\x18\x05 \x01(\x05R\bpriority\x12\x1c\n" +
+	"\tframework\x18\x06 \x01(\tR\tframework\x121\n" +
+	"\aoptions\x18\a \x01(\v2\x17.google.protobuf.StructR\aoptions\",\n" +
 	"\x04Kind\x12\a\n" +
 	"\x03APP\x10\x00\x12\r\n" +
 	"\tFRAMEWORK\x10\x01\x12\f\n" +
@@ -4631,7 +4660,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"StopPolicy\x12/\n" +
 	"\x05grace\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12/\n" +
 	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12\x16\n" +
-	"\x06signal\x18\x03 \x01(\tR\x06signal\"\xa4\a\n" +
+	"\x06signal\x18\x03 \x01(\tR\x06signal\"\xb8\a\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12/\n" +
@@ -4655,7 +4684,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04user\x18\x14 \x01(\tR\x04user\x121\n" +
 	"\awaiting\x18\x15 \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\x126\n" +
 	"\tschedules\x18\x16 \x03(\v2\x18.mammoth.api.v1.ScheduleR\tschedules\x125\n" +
-	"\aoutcome\x18\x17 \x01(\x0e2\x1b.mammoth.api.v1.App.OutcomeR\aoutcome\"}\n" +
+	"\aoutcome\x18\x17 \x01(\x0e2\x1b.mammoth.api.v1.App.OutcomeR\aoutcome\x12\x12\n" +
+	"\x04ends\x18\x18 \x01(\bR\x04ends\"}\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bACCEPTED\x10\x01\x12\v\n" +
@@ -5006,144 +5036,146 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(*AppHistory_Version)(nil),       // 61: mammoth.api.v1.AppHistory.Version
 	(*AppHistory_Attempt)(nil),       // 62: mammoth.api.v1.AppHistory.Attempt
 	(*Obstacle_FailedTest)(nil),      // 63: mammoth.api.v1.Obstacle.FailedTest
-	(*v1.Resources)(nil),             // 64: mammoth.core.v1.Resources
-	(*v1.Port)(nil),                  // 65: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),           // 66: mammoth.core.v1.HealthCheck
-	(*structpb.ListValue)(nil),       // 67: google.protobuf.ListValue
-	(v1.ContainerSpec_Network)(0),    // 68: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),      // 69: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 70: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),           // 71: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),                 // 72: mammoth.core.v1.Phase
-	(*anypb.Any)(nil),                // 73: google.protobuf.Any
-	(*v1.ExecInput)(nil),             // 74: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),              // 75: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),            // 76: mammoth.core.v1.ExecOutput
+	(*structpb.Struct)(nil),          // 64: google.protobuf.Struct
+	(*v1.Resources)(nil),             // 65: mammoth.core.v1.Resources
+	(*v1.Port)(nil),                  // 66: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),           // 67: mammoth.core.v1.HealthCheck
+	(*structpb.ListValue)(nil),       // 68: google.protobuf.ListValue
+	(v1.ContainerSpec_Network)(0),    // 69: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),      // 70: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 71: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),           // 72: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),                 // 73: mammoth.core.v1.Phase
+	(*anypb.Any)(nil),                // 74: google.protobuf.Any
+	(*v1.ExecInput)(nil),             // 75: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),              // 76: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),            // 77: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,   // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
 	13,  // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
-	14,  // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	64,  // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	65,  // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
-	54,  // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	66,  // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
-	16,  // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
-	17,  // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
-	18,  // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
-	19,  // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	67,  // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
-	68,  // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
-	15,  // 13: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	55,  // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	56,  // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
-	2,   // 16: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
-	57,  // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
-	3,   // 18: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
-	4,   // 19: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
-	5,   // 20: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	69,  // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	58,  // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.OneRollout
-	69,  // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
-	69,  // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	69,  // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	69,  // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	69,  // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	69,  // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
-	6,   // 29: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
-	24,  // 30: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
-	25,  // 31: mammoth.api.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
-	23,  // 32: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	70,  // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	12,  // 34: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	22,  // 35: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	21,  // 36: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
-	7,   // 37: mammoth.api.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
-	70,  // 38: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
-	70,  // 39: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
-	70,  // 40: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	70,  // 41: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
-	8,   // 42: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	70,  // 43: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
-	9,   // 44: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	71,  // 45: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	72,  // 46: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	70,  // 47: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	70,  // 48: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
-	10,  // 49: mammoth.api.v1.MasterStatus.state:type_name -> mammoth.api.v1.MasterStatus.State
-	26,  // 50: mammoth.api.v1.MasterStatus.outlook:type_name -> mammoth.api.v1.Outlook
-	73,  // 51: mammoth.api.v1.MasterStatus.detail:type_name -> google.protobuf.Any
-	70,  // 52: mammoth.api.v1.Outlook.at:type_name -> google.protobuf.Timestamp
-	12,  // 53: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	59,  // 54: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
-	60,  // 55: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
-	20,  // 56: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	36,  // 57: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	52,  // 58: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	34,  // 59: mammoth.api.v1.DeployResponse.preview:type_name -> mammoth.api.v1.Previewed
-	30,  // 60: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
-	32,  // 61: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
-	31,  // 62: mammoth.api.v1.AppDiff.roles:type_name -> mammoth.api.v1.RoleDiff
-	11,  // 63: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
-	32,  // 64: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
-	12,  // 65: mammoth.api.v1.Preview.spec:type_name -> mammoth.api.v1.AppSpec
-	35,  // 66: mammoth.api.v1.Previewed.lines:type_name -> mammoth.api.v1.PreviewLine
-	73,  // 67: mammoth.api.v1.Previewed.detail:type_name -> google.protobuf.Any
-	20,  // 68: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	73,  // 69: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
-	73,  // 70: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
-	20,  // 71: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
-	61,  // 72: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	62,  // 73: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
-	70,  // 74: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	53,  // 75: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	63,  // 76: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	69,  // 77: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	69,  // 78: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,   // 79: mammoth.api.v1.UpdatePolicy.OneRollout.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	70,  // 80: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	12,  // 81: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	8,   // 82: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	70,  // 83: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	70,  // 84: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	70,  // 85: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
-	27,  // 86: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	37,  // 87: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	39,  // 88: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	39,  // 89: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
-	39,  // 90: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	41,  // 91: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	42,  // 92: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	43,  // 93: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	44,  // 94: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	45,  // 95: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	46,  // 96: mammoth.api.v1.Apps.StartMaster:input_type -> mammoth.api.v1.StartMasterRequest
-	48,  // 97: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
-	39,  // 98: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	39,  // 99: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	51,  // 100: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	74,  // 101: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	29,  // 102: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	38,  // 103: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	20,  // 104: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	40,  // 105: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
-	20,  // 106: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	20,  // 107: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	20,  // 108: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	20,  // 109: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	20,  // 110: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	20,  // 111: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	47,  // 112: mammoth.api.v1.Apps.StartMaster:output_type -> mammoth.api.v1.StartMasterResponse
-	49,  // 113: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
-	50,  // 114: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	52,  // 115: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	75,  // 116: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	76,  // 117: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	102, // [102:118] is the sub-list for method output_type
-	86,  // [86:102] is the sub-list for method input_type
-	86,  // [86:86] is the sub-list for extension type_name
-	86,  // [86:86] is the sub-list for extension extendee
-	0,   // [0:86] is the sub-list for field type_name
+	64,  // 2: mammoth.api.v1.AppSpec.options:type_name -> google.protobuf.Struct
+	14,  // 3: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
+	65,  // 4: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	66,  // 5: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	54,  // 6: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
+	67,  // 7: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	16,  // 8: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
+	17,  // 9: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
+	18,  // 10: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
+	19,  // 11: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
+	68,  // 12: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
+	69,  // 13: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	15,  // 14: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
+	55,  // 15: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	56,  // 16: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	2,   // 17: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
+	57,  // 18: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	3,   // 19: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
+	4,   // 20: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
+	5,   // 21: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	70,  // 22: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	58,  // 23: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.OneRollout
+	70,  // 24: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	70,  // 25: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	70,  // 26: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	70,  // 27: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	70,  // 28: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	70,  // 29: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	6,   // 30: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
+	24,  // 31: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
+	25,  // 32: mammoth.api.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
+	23,  // 33: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
+	71,  // 34: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	12,  // 35: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	22,  // 36: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	21,  // 37: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
+	7,   // 38: mammoth.api.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
+	71,  // 39: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
+	71,  // 40: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
+	71,  // 41: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	71,  // 42: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	8,   // 43: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
+	71,  // 44: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	9,   // 45: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
+	72,  // 46: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	73,  // 47: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	71,  // 48: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	71,  // 49: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	10,  // 50: mammoth.api.v1.MasterStatus.state:type_name -> mammoth.api.v1.MasterStatus.State
+	26,  // 51: mammoth.api.v1.MasterStatus.outlook:type_name -> mammoth.api.v1.Outlook
+	74,  // 52: mammoth.api.v1.MasterStatus.detail:type_name -> google.protobuf.Any
+	71,  // 53: mammoth.api.v1.Outlook.at:type_name -> google.protobuf.Timestamp
+	12,  // 54: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	59,  // 55: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
+	60,  // 56: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
+	20,  // 57: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	36,  // 58: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	52,  // 59: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	34,  // 60: mammoth.api.v1.DeployResponse.preview:type_name -> mammoth.api.v1.Previewed
+	30,  // 61: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
+	32,  // 62: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	31,  // 63: mammoth.api.v1.AppDiff.roles:type_name -> mammoth.api.v1.RoleDiff
+	11,  // 64: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
+	32,  // 65: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	12,  // 66: mammoth.api.v1.Preview.spec:type_name -> mammoth.api.v1.AppSpec
+	35,  // 67: mammoth.api.v1.Previewed.lines:type_name -> mammoth.api.v1.PreviewLine
+	74,  // 68: mammoth.api.v1.Previewed.detail:type_name -> google.protobuf.Any
+	20,  // 69: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	74,  // 70: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
+	74,  // 71: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
+	20,  // 72: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
+	61,  // 73: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	62,  // 74: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
+	71,  // 75: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	53,  // 76: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	63,  // 77: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	70,  // 78: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	70,  // 79: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,   // 80: mammoth.api.v1.UpdatePolicy.OneRollout.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	71,  // 81: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	12,  // 82: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	8,   // 83: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	71,  // 84: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	71,  // 85: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	71,  // 86: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	27,  // 87: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	37,  // 88: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	39,  // 89: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	39,  // 90: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
+	39,  // 91: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	41,  // 92: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	42,  // 93: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	43,  // 94: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	44,  // 95: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	45,  // 96: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	46,  // 97: mammoth.api.v1.Apps.StartMaster:input_type -> mammoth.api.v1.StartMasterRequest
+	48,  // 98: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
+	39,  // 99: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	39,  // 100: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	51,  // 101: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	75,  // 102: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	29,  // 103: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	38,  // 104: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	20,  // 105: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	40,  // 106: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
+	20,  // 107: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	20,  // 108: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	20,  // 109: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	20,  // 110: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	20,  // 111: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	20,  // 112: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	47,  // 113: mammoth.api.v1.Apps.StartMaster:output_type -> mammoth.api.v1.StartMasterResponse
+	49,  // 114: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
+	50,  // 115: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	52,  // 116: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	76,  // 117: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	77,  // 118: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	103, // [103:119] is the sub-list for method output_type
+	87,  // [87:103] is the sub-list for method input_type
+	87,  // [87:87] is the sub-list for extension type_name
+	87,  // [87:87] is the sub-list for extension extendee
+	0,   // [0:87] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }

@@ -626,7 +626,7 @@ type Lease struct {
 	GrantedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=granted_at,json=grantedAt,proto3" json:"granted_at,omitempty"`
 	// Its app is a framework: a program of the node itself may run under it, with the ResourceManager's address.
 	Framework bool `protobuf:"varint,13,opt,name=framework,proto3" json:"framework,omitempty"`
-	// Its app's master is a program outside of the zone, of somebody who may run programs of the node.
+	// Its app's master is a program outside of the zone or of a framework package: of somebody who may run programs of the node.
 	External      bool `protobuf:"varint,14,opt,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

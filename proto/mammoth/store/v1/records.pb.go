@@ -1077,6 +1077,78 @@ func (x *Node) GetFolderId() string {
 	return ""
 }
 
+// Package is a framework package.
+type Package struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unset for one that is part of Mammoth.
+	Package     *v11.FrameworkPackage  `protobuf:"bytes,1,opt,name=package,proto3" json:"package,omitempty"`
+	InstalledAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=installed_at,json=installedAt,proto3" json:"installed_at,omitempty"`
+	// Who installed it.
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// It is part of Mammoth, and somebody has removed it. Without a record it is there.
+	Removed       bool `protobuf:"varint,4,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Package) Reset() {
+	*x = Package{}
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Package) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Package) ProtoMessage() {}
+
+func (x *Package) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Package.ProtoReflect.Descriptor instead.
+func (*Package) Descriptor() ([]byte, []int) {
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Package) GetPackage() *v11.FrameworkPackage {
+	if x != nil {
+		return x.Package
+	}
+	return nil
+}
+
+func (x *Package) GetInstalledAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.InstalledAt
+	}
+	return nil
+}
+
+func (x *Package) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Package) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
 type Queues struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Queues        []*v11.QueueSpec       `protobuf:"bytes,1,rep,name=queues,proto3" json:"queues,omitempty"`
@@ -1086,7 +1158,7 @@ type Queues struct {
 
 func (x *Queues) Reset() {
 	*x = Queues{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1170,7 @@ func (x *Queues) String() string {
 func (*Queues) ProtoMessage() {}
 
 func (x *Queues) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1183,7 @@ func (x *Queues) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queues.ProtoReflect.Descriptor instead.
 func (*Queues) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Queues) GetQueues() []*v11.QueueSpec {
@@ -1141,7 +1213,7 @@ type Contract struct {
 
 func (x *Contract) Reset() {
 	*x = Contract{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[12]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1225,7 @@ func (x *Contract) String() string {
 func (*Contract) ProtoMessage() {}
 
 func (x *Contract) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[12]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1238,7 @@ func (x *Contract) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Contract.ProtoReflect.Descriptor instead.
 func (*Contract) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{12}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Contract) GetSpec() *v11.ContractSpec {
@@ -1222,7 +1294,7 @@ var File_mammoth_store_v1_records_proto protoreflect.FileDescriptor
 
 const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\n" +
-	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"\x97\x01\n" +
+	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1emammoth/api/v1/framework.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"\x97\x01\n" +
 	"\x04Zone\x12!\n" +
 	"\fapp_sequence\x18\x01 \x01(\x03R\vappSequence\x120\n" +
 	"\x04keys\x18\x02 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x12:\n" +
@@ -1329,7 +1401,12 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\tfolder_id\x18\x0e \x01(\tR\bfolderId\x1aY\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
-	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\";\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\xb2\x01\n" +
+	"\aPackage\x12:\n" +
+	"\apackage\x18\x01 \x01(\v2 .mammoth.api.v1.FrameworkPackageR\apackage\x12=\n" +
+	"\finstalled_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vinstalledAt\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\x12\x18\n" +
+	"\aremoved\x18\x04 \x01(\bR\aremoved\";\n" +
 	"\x06Queues\x121\n" +
 	"\x06queues\x18\x01 \x03(\v2\x19.mammoth.api.v1.QueueSpecR\x06queues\"\xd9\x02\n" +
 	"\bContract\x120\n" +
@@ -1355,7 +1432,7 @@ func file_mammoth_store_v1_records_proto_rawDescGZIP() []byte {
 	return file_mammoth_store_v1_records_proto_rawDescData
 }
 
-var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*Zone)(nil),                   // 0: mammoth.store.v1.Zone
 	(*Schema)(nil),                 // 1: mammoth.store.v1.Schema
@@ -1368,83 +1445,87 @@ var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*Instance)(nil),               // 8: mammoth.store.v1.Instance
 	(*Container)(nil),              // 9: mammoth.store.v1.Container
 	(*Node)(nil),                   // 10: mammoth.store.v1.Node
-	(*Queues)(nil),                 // 11: mammoth.store.v1.Queues
-	(*Contract)(nil),               // 12: mammoth.store.v1.Contract
-	nil,                            // 13: mammoth.store.v1.App.CountedAtEntry
-	nil,                            // 14: mammoth.store.v1.Node.AttributesEntry
-	(*v1.TokenKey)(nil),            // 15: mammoth.tracker.v1.TokenKey
-	(*timestamppb.Timestamp)(nil),  // 16: google.protobuf.Timestamp
-	(*v11.AppSpec)(nil),            // 17: mammoth.api.v1.AppSpec
-	(v11.App_State)(0),             // 18: mammoth.api.v1.App.State
-	(*v11.AppHistory_Version)(nil), // 19: mammoth.api.v1.AppHistory.Version
-	(*v11.MasterStatus)(nil),       // 20: mammoth.api.v1.MasterStatus
-	(v11.App_Outcome)(0),           // 21: mammoth.api.v1.App.Outcome
-	(*v11.Waiting)(nil),            // 22: mammoth.api.v1.Waiting
-	(v11.Master_State)(0),          // 23: mammoth.api.v1.Master.State
-	(*v12.Ask)(nil),                // 24: mammoth.master.v1.Ask
-	(*v12.InstanceReport)(nil),     // 25: mammoth.master.v1.InstanceReport
-	(*v13.Lease)(nil),              // 26: mammoth.core.v1.Lease
-	(*v13.ContainerStatus)(nil),    // 27: mammoth.core.v1.ContainerStatus
-	(v13.Exit_Reason)(0),           // 28: mammoth.core.v1.Exit.Reason
-	(*durationpb.Duration)(nil),    // 29: google.protobuf.Duration
-	(*v13.Resources)(nil),          // 30: mammoth.core.v1.Resources
-	(*v13.NodeHealth)(nil),         // 31: mammoth.core.v1.NodeHealth
-	(v11.NodeState)(0),             // 32: mammoth.api.v1.NodeState
-	(*v11.QueueSpec)(nil),          // 33: mammoth.api.v1.QueueSpec
-	(*v11.ContractSpec)(nil),       // 34: mammoth.api.v1.ContractSpec
-	(*v11.Ledger)(nil),             // 35: mammoth.api.v1.Ledger
-	(*v13.Attribute)(nil),          // 36: mammoth.core.v1.Attribute
+	(*Package)(nil),                // 11: mammoth.store.v1.Package
+	(*Queues)(nil),                 // 12: mammoth.store.v1.Queues
+	(*Contract)(nil),               // 13: mammoth.store.v1.Contract
+	nil,                            // 14: mammoth.store.v1.App.CountedAtEntry
+	nil,                            // 15: mammoth.store.v1.Node.AttributesEntry
+	(*v1.TokenKey)(nil),            // 16: mammoth.tracker.v1.TokenKey
+	(*timestamppb.Timestamp)(nil),  // 17: google.protobuf.Timestamp
+	(*v11.AppSpec)(nil),            // 18: mammoth.api.v1.AppSpec
+	(v11.App_State)(0),             // 19: mammoth.api.v1.App.State
+	(*v11.AppHistory_Version)(nil), // 20: mammoth.api.v1.AppHistory.Version
+	(*v11.MasterStatus)(nil),       // 21: mammoth.api.v1.MasterStatus
+	(v11.App_Outcome)(0),           // 22: mammoth.api.v1.App.Outcome
+	(*v11.Waiting)(nil),            // 23: mammoth.api.v1.Waiting
+	(v11.Master_State)(0),          // 24: mammoth.api.v1.Master.State
+	(*v12.Ask)(nil),                // 25: mammoth.master.v1.Ask
+	(*v12.InstanceReport)(nil),     // 26: mammoth.master.v1.InstanceReport
+	(*v13.Lease)(nil),              // 27: mammoth.core.v1.Lease
+	(*v13.ContainerStatus)(nil),    // 28: mammoth.core.v1.ContainerStatus
+	(v13.Exit_Reason)(0),           // 29: mammoth.core.v1.Exit.Reason
+	(*durationpb.Duration)(nil),    // 30: google.protobuf.Duration
+	(*v13.Resources)(nil),          // 31: mammoth.core.v1.Resources
+	(*v13.NodeHealth)(nil),         // 32: mammoth.core.v1.NodeHealth
+	(v11.NodeState)(0),             // 33: mammoth.api.v1.NodeState
+	(*v11.FrameworkPackage)(nil),   // 34: mammoth.api.v1.FrameworkPackage
+	(*v11.QueueSpec)(nil),          // 35: mammoth.api.v1.QueueSpec
+	(*v11.ContractSpec)(nil),       // 36: mammoth.api.v1.ContractSpec
+	(*v11.Ledger)(nil),             // 37: mammoth.api.v1.Ledger
+	(*v13.Attribute)(nil),          // 38: mammoth.core.v1.Attribute
 }
 var file_mammoth_store_v1_records_proto_depIdxs = []int32{
-	15, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
-	16, // 1: mammoth.store.v1.Zone.key_made_at:type_name -> google.protobuf.Timestamp
-	17, // 2: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	18, // 3: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
-	16, // 4: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	19, // 5: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	16, // 6: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
-	20, // 7: mammoth.store.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
+	16, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
+	17, // 1: mammoth.store.v1.Zone.key_made_at:type_name -> google.protobuf.Timestamp
+	18, // 2: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	19, // 3: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
+	17, // 4: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	20, // 5: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	17, // 6: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
+	21, // 7: mammoth.store.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
 	5,  // 8: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
 	5,  // 9: mammoth.store.v1.App.earlier_attempts:type_name -> mammoth.store.v1.Attempt
-	16, // 10: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
-	16, // 11: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
-	21, // 12: mammoth.store.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
-	16, // 13: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
-	13, // 14: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
-	22, // 15: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	19, // 16: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
-	23, // 17: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	16, // 18: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	16, // 19: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	16, // 20: mammoth.store.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
-	24, // 21: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
-	25, // 22: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
-	16, // 23: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	16, // 24: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
-	26, // 25: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
-	27, // 26: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
-	28, // 27: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
-	16, // 28: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
-	16, // 29: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
-	29, // 30: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
-	30, // 31: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	14, // 32: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
-	31, // 33: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
-	32, // 34: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	16, // 35: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	33, // 36: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
-	34, // 37: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
-	16, // 38: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
-	16, // 39: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
-	16, // 40: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
-	35, // 41: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
-	16, // 42: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
-	36, // 43: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	17, // 10: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
+	17, // 11: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
+	22, // 12: mammoth.store.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
+	17, // 13: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
+	14, // 14: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
+	23, // 15: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	20, // 16: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
+	24, // 17: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	17, // 18: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	17, // 19: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	17, // 20: mammoth.store.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	25, // 21: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
+	26, // 22: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
+	17, // 23: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	17, // 24: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
+	27, // 25: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
+	28, // 26: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
+	29, // 27: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
+	17, // 28: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
+	17, // 29: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
+	30, // 30: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
+	31, // 31: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	15, // 32: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
+	32, // 33: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
+	33, // 34: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	17, // 35: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	34, // 36: mammoth.store.v1.Package.package:type_name -> mammoth.api.v1.FrameworkPackage
+	17, // 37: mammoth.store.v1.Package.installed_at:type_name -> google.protobuf.Timestamp
+	35, // 38: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
+	36, // 39: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
+	17, // 40: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	17, // 41: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	17, // 42: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	37, // 43: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
+	17, // 44: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
+	38, // 45: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_store_v1_records_proto_init() }
@@ -1458,7 +1539,7 @@ func file_mammoth_store_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_store_v1_records_proto_rawDesc), len(file_mammoth_store_v1_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,170 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/spec"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// ParseFramework reads a framework package:
+//
+//	name: ring
+//	version: "1"
+//	description: keeps a ring of workers
+//	master: {command: [ring], resources: {cpu: 100m}}
+//	options: {type: object, properties: {workers: {type: integer}}}
+//
+// The error is of type Errors. Whether the schema of its options is one, and which images there are, is for the zone to say.
+func ParseFramework(data []byte) (*apiv1.FrameworkPackage, error) {
+	d := &decoder{}
+	root := d.document(data, "one framework package")
+	if root == nil || d.other(root, frameworkFile) {
+		return nil, d.err()
+	}
+	p := &apiv1.FrameworkPackage{}
+	present := d.object(root, "a framework package", fields{
+		"name":        d.text("name", &p.Name),
+		"version":     d.text("version", &p.Version),
+		"description": d.text("description", &p.Description),
+		"master":      func(n *yaml.Node) { p.Master = d.masterKind(n) },
+		"options":     d.structure("options", &p.Options),
+	})
+	d.require(root, present, "the framework package", "name", "master")
+	whole := proto.CloneOf(p)
+	spec.CompletePackage(whole)
+	var faults spec.Faults
+	if len(d.errors) == 0 && errors.As(spec.CheckPackage(whole), &faults) {
+		d.faults(root, faults)
+	}
+	return p, d.err()
+}
+
+func (d *decoder) masterKind(n *yaml.Node) *apiv1.MasterKind {
+	m := &apiv1.MasterKind{Resources: &corev1.Resources{}}
+	env := &apiv1.RoleSpec{}
+	d.object(n, "master", fields{
+		"image":   d.text("image", &m.Image),
+		"command": d.texts("command", &m.Command),
+		"args":    d.texts("args", &m.Args),
+		"env":     func(n *yaml.Node) { d.env(n, env) },
+		"resources": func(n *yaml.Node) {
+			d.object(n, "resources", fields{
+				"cpu":    d.quantity("cpu", resource.ParseCPU, &m.Resources.CpuMillis),
+				"memory": d.quantity("memory", resource.ParseBytes, &m.Resources.MemoryBytes),
+				"disk":   d.quantity("disk", resource.ParseBytes, &m.Resources.DiskBytes),
+			})
+		},
+		"ends": d.flag("ends", &m.Ends),
+	})
+	m.Env = env.GetEnv()
+	return m
+}
+
+// framework reads what an app of another framework than DynamicDeploy has. Keys of roles, which are among present, are refused.
+func (d *decoder) framework(present map[string]*yaml.Node, roleKeys []string) {
+	for _, key := range slices.Concat(roleKeys, []string{"roles"}) {
+		if n := present[key]; n != nil {
+			d.fail(n, "%q is DynamicDeploy's, and the framework is %s; what that reads stands in options", key, present["framework"].Value)
+		}
+	}
+}
+
+// structure reads a mapping of anything that JSON has.
+func (d *decoder) structure(what string, into **structpb.Struct) rule {
+	return func(n *yaml.Node) {
+		if n.Kind != yaml.MappingNode {
+			d.fail(n, "%s must be a mapping of keys to values, not %s", what, kindOf(n))
+			return
+		}
+		*into = d.value(n, what, 0).GetStructValue()
+	}
+}
+
+// value reads a value as JSON has it.
+func (d *decoder) value(n *yaml.Node, what string, depth int) *structpb.Value {
+	switch {
+	case depth > spec.MaxDepth:
+		d.fail(n, "%s is nested too deep; the most is %d levels", what, spec.MaxDepth)
+		return structpb.NewNullValue()
+	case n.Kind == yaml.MappingNode:
+		all := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+		d.entries(n, what, func(name string, _, value *yaml.Node) { all.Fields[name] = d.value(value, name, depth+1) })
+		return structpb.NewStructValue(all)
+	case n.Kind == yaml.SequenceNode:
+		all := &structpb.ListValue{}
+		d.list(n, what, func(n *yaml.Node) { all.Values = append(all.Values, d.value(n, "an item of "+what, depth+1)) })
+		return structpb.NewListValue(all)
+	}
+	switch n.Tag {
+	case "!!null":
+		return structpb.NewNullValue()
+	case "!!bool":
+		return structpb.NewBoolValue(strings.EqualFold(n.Value, "true"))
+	case "!!int", "!!float":
+		number, err := exact(n)
+		if err != nil {
+			d.fail(n, "%s %v", what, err)
+		}
+		return structpb.NewNumberValue(number)
+	}
+	return structpb.NewStringValue(n.Value)
+}
+
+// exact reads a number that JSON has, and keeps.
+func exact(n *yaml.Node) (float64, error) {
+	var number float64
+	if err := n.Decode(&number); err != nil || math.IsNaN(number) || math.IsInf(number, 0) {
+		return 0, fmt.Errorf("is %s, which is no number that JSON has", kindOf(n))
+	}
+	var whole int64
+	if n.Tag == "!!int" && (n.Decode(&whole) != nil || whole > 1<<53 || whole < -1<<53) {
+		return 0, fmt.Errorf("is %s, and JSON keeps whole numbers up to 2^53; put it in quotation marks", kindOf(n))
+	}
+	return number, nil
+}
+
+// structure writes a mapping of anything that JSON has.
+func (m *mapping) structure(key string, from *structpb.Struct) {
+	if from != nil {
+		m.add(key, valueNode(structpb.NewStructValue(from)))
+	}
+}
+
+func valueNode(value *structpb.Value) *yaml.Node {
+	switch kind := value.GetKind().(type) {
+	case *structpb.Value_StructValue:
+		node := &yaml.Node{Kind: yaml.MappingNode}
+		for _, name := range keys(kind.StructValue.GetFields()) {
+			node.Content = append(node.Content, scalar("!!str", name), valueNode(kind.StructValue.GetFields()[name]))
+		}
+		return node
+	case *structpb.Value_ListValue:
+		node := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
+		for _, item := range kind.ListValue.GetValues() {
+			node.Content = append(node.Content, valueNode(item))
+		}
+		return node
+	case *structpb.Value_BoolValue:
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: strconv.FormatBool(kind.BoolValue)}
+	case *structpb.Value_NumberValue:
+		if n := kind.NumberValue; n == math.Trunc(n) && math.Abs(n) <= 1<<53 {
+			return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.FormatInt(int64(n), 10)}
+		}
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!float", Value: strconv.FormatFloat(kind.NumberValue, 'g', -1, 64)}
+	case *structpb.Value_StringValue:
+		return scalar("!!str", kind.StringValue)
+	}
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"}
+}

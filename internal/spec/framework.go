@@ -1,0 +1,193 @@
+package spec
+
+import (
+	"math"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// DynamicDeploy is the name of the framework package that is part of Mammoth.
+const DynamicDeploy = "dynamicdeploy"
+
+// What a framework package may have at most. docs/design/limits.md lists them too.
+const (
+	// MaxSchema is the size of its schema as a message.
+	MaxSchema = 64 << 10
+	// MaxPackage is the size of the whole of it.
+	MaxPackage = 128 << 10
+	// MaxDepth is how deep options and schemas are nested. What is stored is nested in other messages, and all of it has to be read again.
+	MaxDepth = 32
+)
+
+// FrameworkOf is the name of the framework package that an app has.
+func FrameworkOf(app *apiv1.AppSpec) string {
+	if app.GetFramework() == "" {
+		return DynamicDeploy
+	}
+	return app.GetFramework()
+}
+
+// Pinned is an image by its digest, as nodes run it: whatever its name comes to mean, it stays the same.
+func Pinned(image, digest string) string {
+	if digest == "" || image == "" {
+		return image
+	}
+	name, _, _ := strings.Cut(image, "@")
+	if colon := strings.LastIndexByte(name, ':'); colon > strings.LastIndexByte(name, '/') {
+		name = name[:colon]
+	}
+	return name + "@" + digest
+}
+
+// checkFrameworkOf checks which framework an app names, and what it says for its application master.
+func (c *checker) checkFrameworkOf(app *apiv1.AppSpec) {
+	if app.GetFramework() == "" {
+		if app.GetOptions() != nil {
+			c.fail("options", "DynamicDeploy reads no options; take them out, or name the framework that reads them")
+		}
+		return
+	}
+	if err := CheckName("a framework", app.GetFramework()); err != nil {
+		c.fail("framework", "%v", err)
+	}
+	if app.GetKind() != apiv1.AppSpec_APP {
+		c.fail("kind", "only DynamicDeploy has apps of another kind than app; take kind out, or framework")
+	}
+	if len(app.GetRoles()) > 0 {
+		c.fail("roles", "roles are DynamicDeploy's, and the framework is %s; say in options what it is to run", app.GetFramework())
+	}
+	c.structure("options", app.GetOptions())
+}
+
+// structure checks that a mapping can be stored, read again and written as JSON.
+func (c *checker) structure(key string, from *structpb.Struct) {
+	if from == nil {
+		return
+	}
+	if at, wrong := unsound(structpb.NewStructValue(from), 0); wrong != "" {
+		c.failAt(append([]string{key}, at...), "%s %s", strings.Join(append([]string{key}, at...), "."), wrong)
+	}
+}
+
+// unsound says what of a value is no JSON or too deep, and where; what is empty if nothing is.
+func unsound(value *structpb.Value, depth int) (at []string, what string) {
+	if depth > MaxDepth {
+		return nil, "is nested too deep; the most is 32 levels"
+	}
+	switch kind := value.GetKind().(type) {
+	case nil:
+		return nil, "has no value"
+	case *structpb.Value_NumberValue:
+		if math.IsNaN(kind.NumberValue) || math.IsInf(kind.NumberValue, 0) {
+			return nil, "is no number that JSON has"
+		}
+	case *structpb.Value_StructValue:
+		for name, field := range kind.StructValue.GetFields() {
+			if at, what := unsound(field, depth+1); what != "" {
+				return append([]string{name}, at...), what
+			}
+		}
+	case *structpb.Value_ListValue:
+		for _, item := range kind.ListValue.GetValues() {
+			if at, what := unsound(item, depth+1); what != "" {
+				return at, what
+			}
+		}
+	}
+	return nil, ""
+}
+
+// CompletePackage fills in what a framework package leaves out: the resources of a master.
+func CompletePackage(p *apiv1.FrameworkPackage) {
+	if p.GetMaster() == nil {
+		p.Master = &apiv1.MasterKind{}
+	}
+	if p.GetMaster().GetResources() == nil {
+		p.Master.Resources = &corev1.Resources{}
+	}
+	r, silent := p.GetMaster().GetResources(), MasterResources()
+	for _, quantity := range []struct {
+		amount *int64
+		silent int64
+	}{{&r.CpuMillis, silent.GetCpuMillis()}, {&r.MemoryBytes, silent.GetMemoryBytes()}, {&r.DiskBytes, silent.GetDiskBytes()}} {
+		if *quantity.amount == 0 {
+			*quantity.amount = quantity.silent
+		}
+	}
+}
+
+// MasterResources are the resources of one of DynamicDeploy's application masters.
+func MasterResources() *corev1.Resources {
+	return &corev1.Resources{CpuMillis: 100, MemoryBytes: 64 << 20, DiskBytes: 32 << 20}
+}
+
+// CheckPackage says what is wrong with a framework package that is complete: nil, or an error of type Faults. Whether its schema is one,
+// and which images there are, is for the zone to say.
+func CheckPackage(p *apiv1.FrameworkPackage) error {
+	c := &checker{}
+	if size := proto.Size(p); size > MaxPackage {
+		c.fail("", "the framework package has %s, and the most is %s; put large values into the image, or let the program fetch them",
+			resource.FormatBytes(int64(size)), resource.FormatBytes(MaxPackage))
+		return c.faults
+	}
+	if err := CheckName("a framework", p.GetName()); err != nil {
+		c.fail("name", "%v", err)
+	}
+	if p.GetName() == DynamicDeploy {
+		c.fail("name", "%s is the name of a framework that is part of Mammoth; choose another", DynamicDeploy)
+	}
+	c.plain("version", "version", p.GetVersion(), MaxName)
+	c.plain("description", "description", p.GetDescription(), maxText)
+	c.checkMasterKind(p.GetMaster())
+	if size := proto.Size(p.GetOptions()); size > MaxSchema {
+		c.fail("options", "the schema of the options has %s, and the most is %s", resource.FormatBytes(int64(size)), resource.FormatBytes(MaxSchema))
+	}
+	c.structure("options", p.GetOptions())
+	if len(c.faults) > 0 {
+		return c.faults
+	}
+	return nil
+}
+
+func (c *checker) checkMasterKind(m *apiv1.MasterKind) {
+	if m.GetImage() == "" && len(m.GetCommand()) == 0 {
+		c.fail("master", "the package says of its master neither an image nor a command")
+	}
+	c.plain("master.image", "image", m.GetImage(), MaxPath-1)
+	c.plain("master.imageDigest", "imageDigest", m.GetImageDigest(), maxText)
+	c.words("master.command", m.GetCommand())
+	if len(m.GetCommand()) > 0 && m.GetCommand()[0] == "" {
+		c.fail("master.command", "command begins with an empty word")
+	}
+	c.words("master.args", m.GetArgs())
+	for name := range m.GetEnv() {
+		if strings.HasPrefix(name, "MAMMOTH_") {
+			c.failAt([]string{"master", "env", name}, "%s in env is the ResourceManager's own; choose a name that does not begin with MAMMOTH_", quoted(name))
+		}
+	}
+	c.within("master", func() { c.checkEnv(m.GetEnv()) })
+	r := m.GetResources()
+	c.within("master", func() {
+		c.quantity(quantity{"cpu", "0.5", r.GetCpuMillis(), 1, MaxCPU, resource.FormatCPU})
+		c.quantity(quantity{"memory", "256MiB", r.GetMemoryBytes(), MinMemory, MaxMemory, resource.ExactBytes})
+		c.quantity(quantity{"disk", "1GiB", r.GetDiskBytes(), 1, MaxDisk, resource.ExactBytes})
+	})
+	if r.GetPorts() != 0 || len(r.GetExtended()) > 0 {
+		c.fail("master.resources", "a master has cpu, memory and disk alone")
+	}
+}
+
+// within puts a key before the keys of the faults that check finds.
+func (c *checker) within(key string, check func()) {
+	before := len(c.faults)
+	check()
+	for i := range c.faults[before:] {
+		c.faults[before+i].Key = append([]string{key}, c.faults[before+i].Key...)
+	}
+}
