@@ -85,7 +85,7 @@ func TestAProgramOutsideOfTheZoneIsAMaster(t *testing.T) {
 			t.Errorf("of a status that names no version people are shown %v", status)
 		}
 		explained, err := z.apps().ExplainApp(context.Background(), &apiv1.GetAppRequest{Name: "numbers"})
-		if want := "numbers is running: 0 instances healthy: 99 of 100 are counted"; err != nil || explained.GetSummary() != want {
+		if want := "numbers is running: 0 instances healthy; 99 of 100 are counted"; err != nil || explained.GetSummary() != want {
 			t.Errorf("explain says %q, %v, want %q", explained.GetSummary(), err, want)
 		}
 		if _, err := third.client.Finish(third.ctx, &masterv1.FinishRequest{Reason: "all is counted"}); err != nil {
