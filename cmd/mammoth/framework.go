@@ -138,12 +138,13 @@ installs it again once it was removed. "-" is standard input.`,
 		Args:    names("a file, or the name of a framework that is part of Mammoth"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request := &apiv1.InstallFrameworkRequest{}
-			if _, err := os.Stat(args[0]); errors.Is(err, fs.ErrNotExist) && args[0] != "-" {
-				if spec.CheckName("a framework", args[0]) != nil {
-					return usagef("%s: no such file or directory", args[0])
-				}
+			info, err := os.Stat(args[0])
+			switch missing := errors.Is(err, fs.ErrNotExist) && args[0] != "-"; {
+			case (missing || err == nil && info.IsDir()) && spec.CheckName("a framework", args[0]) == nil:
 				request.BuiltIn = args[0]
-			} else {
+			case missing:
+				return usagef("%s: no such file or directory", args[0])
+			default:
 				data, err := c.readFile(args[0])
 				if err != nil {
 					return err
