@@ -167,7 +167,7 @@ func newApp(appID id.App, record *storev1.App) *app {
 		id: appID, record: record,
 		instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{},
 		leases: newAppLeases(),
-		asks:   newAppAsks(), endpoints: newAppEndpoints(), view: newAppView(),
+		asks:   newAppAsks(), endpoints: newAppEndpoints(),
 	}
 }
 
