@@ -30,6 +30,7 @@ type zone struct {
 	connection *grpc.ClientConn
 	apps       apiv1.AppsClient
 	nodes      apiv1.NodesClient
+	containers apiv1.ContainersClient
 	queues     apiv1.QueuesClient
 	lending    apiv1.LendingClient
 	events     apiv1.EventsClient
@@ -90,6 +91,7 @@ func (c *cli) connect() (*zone, error) {
 		connection: connection,
 		apps:       apiv1.NewAppsClient(connection),
 		nodes:      apiv1.NewNodesClient(connection),
+		containers: apiv1.NewContainersClient(connection),
 		queues:     apiv1.NewQueuesClient(connection),
 		lending:    apiv1.NewLendingClient(connection),
 		events:     apiv1.NewEventsClient(connection),

@@ -100,9 +100,9 @@ func (s *shown) ListApps(request *apiv1.ListAppsRequest) (service.AppPage, error
 	return service.AppPage{Apps: views, Next: page.Next, Summary: page.summary}, nil
 }
 
-// isOn reports whether an instance of an app, or its master, is on a node.
+// isOn reports whether an instance of an app, or its master, is on a node. A stopped app still says where its last master was.
 func isOn(app *apiv1.App, node string) bool {
-	return app.GetMaster().GetNode() == node || slices.ContainsFunc(app.GetInstances(), func(i *apiv1.Instance) bool { return i.GetNode() == node })
+	return app.GetMaster().GetNode() == node && app.GetState() != apiv1.App_STOPPED || slices.ContainsFunc(app.GetInstances(), func(i *apiv1.Instance) bool { return i.GetNode() == node })
 }
 
 // AllApps are all apps, in the order of their names.
