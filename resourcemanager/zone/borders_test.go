@@ -69,7 +69,8 @@ var parts = []part{
 	{[]string{"keys"}, []string{"keys.go"}, ""},
 	{
 		[]string{"views", "appView", "nodeView", "instanceView", "instanceFacts", "pace", "late", "quotaViews"},
-		[]string{"views.go", "shown.go", "appview.go", "instanceview.go"}, "",
+		[]string{"views.go", "shown.go", "appview.go", "instanceview.go"},
+		"",
 	},
 	{[]string{"waits", "appWait"}, []string{"waits.go"}, "app.record.Waiting"},
 	{[]string{"explainer"}, []string{"explainer.go", "explain.go", "plan.go", "instancereason.go"}, ""},

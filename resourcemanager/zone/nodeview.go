@@ -23,7 +23,7 @@ func (ns *nodes) view(n *node) *apiv1.Node {
 	}
 	for _, c := range sortedContainers(n.containers) {
 		view.Containers = append(view.Containers, &apiv1.NodeContainer{
-			Id:        c.id.String(),
+			Id:        c.record.GetLease().GetContainerId(),
 			App:       c.app.record.GetName(),
 			Instance:  c.instance(),
 			State:     c.state().String(),
