@@ -41,7 +41,7 @@ func (f *Filter) Matches(o *Object) bool {
 // lasting looks at what never changes while an object exists.
 func (f *Filter) lasting(o *Object) bool {
 	return strings.HasPrefix(o.Name, f.Prefix) && (f.App == "" || f.App == o.App) && (f.Node == "" || f.Node == o.Node) &&
-		(f.User == "" || f.User == o.User)
+		(f.User == "" || f.User == o.User) && (f.Queue == "" || o.Queue != "")
 }
 
 // Query asks for a page of a list.

@@ -235,6 +235,28 @@ func TestASlowWatcherSkipsStates(t *testing.T) {
 	})
 }
 
+// What a filter cannot select is passed over, and what it selects no longer is said to have left.
+func TestAFilterPassesOver(t *testing.T) {
+	b := NewBoard(0)
+	w := b.Watch(Selection{Kinds: []Kind{Apps, Nodes}, Filter: Filter{Queue: "batch"}}, 0)
+	in := func(name, queue string) *Object {
+		o := object(Apps, name, "RUNNING")
+		o.Queue = queue
+		return o
+	}
+	b.Publish([]*Object{object(Nodes, "node-1", "READY"), in("web", "batch"), in("shop", "apps")})
+	b.Publish([]*Object{object(Nodes, "node-1", "LOST"), in("web", "apps")})
+	var seen []string
+	for batch := w.look(b.Newest()); len(batch.Changes) > 0; batch = w.look(b.Newest()) {
+		for _, change := range batch.Changes {
+			seen = append(seen, fmt.Sprint(change.Name, " ", change.Left))
+		}
+	}
+	if got := strings.Join(seen, ", "); got != "shop true, web true" {
+		t.Errorf("it is sent %s", got)
+	}
+}
+
 // Removals are remembered for a while. Whoever comes back later is told to begin again.
 func TestAnIndexThatIsTooOldStartsOver(t *testing.T) {
 	b := NewBoard(1000)

@@ -345,8 +345,9 @@ func (s *shown) WatchApp(name string) (service.Stream[*service.AppView], error) 
 type appWatcher struct {
 	changes *snapshot.Watcher
 	app     *service.AppView
-	// unsent says that the reader has not been given the app, gone that it was given its last state.
-	unsent, gone bool
+	// unsent says that the reader has not been given the app, gone that it was given its last state. missing says that the app has not
+	// been seen since the watch began again.
+	unsent, gone, missing bool
 }
 
 // errGone ends the watch of an app that was removed.
@@ -370,7 +371,9 @@ func (w *appWatcher) Next(ctx context.Context) ([]*service.AppView, error) {
 
 // take takes in what has changed, up to the end of the app: one that has its name since is another.
 func (w *appWatcher) take(batch snapshot.Batch) {
+	w.missing = w.missing || batch.Restarted
 	for _, change := range batch.Changes {
+		w.missing = false
 		view := change.With.(*service.AppView)
 		if view.App.GetId() != w.app.App.GetId() {
 			w.gone = true
@@ -381,9 +384,7 @@ func (w *appWatcher) take(batch snapshot.Batch) {
 			return
 		}
 	}
-	if batch.Restarted && !w.unsent {
-		w.gone = true
-	}
+	w.gone = w.missing && batch.Current
 }
 
 // Close implements service.Stream: a watcher holds nothing.
