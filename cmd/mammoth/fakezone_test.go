@@ -221,6 +221,9 @@ func (z *fakeZone) ListApps(_ context.Context, request *apiv1.ListAppsRequest) (
 
 // Watch breaks after the first change, and ends after the second.
 func (z *fakeZone) Watch(request *apiv1.WatchRequest, stream grpc.ServerStreamingServer[apiv1.WatchResponse]) error {
+	if slices.Contains(request.GetKinds(), apiv1.WatchRequest_NODE) {
+		return z.watchNode(request.GetNames()[0], stream)
+	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	changed := func(name string, removed bool) *apiv1.WatchResponse_Change {
@@ -244,6 +247,25 @@ func (z *fakeZone) Watch(request *apiv1.WatchRequest, stream grpc.ServerStreamin
 		_ = stream.Send(&apiv1.WatchResponse{Current: true, Index: 8, Changes: []*apiv1.WatchResponse_Change{changed("shop", true)}})
 	}
 	return status.Error(codes.FailedPrecondition, "that was all")
+}
+
+// watchNode shows a node ten times a second.
+func (z *fakeZone) watchNode(name string, stream grpc.ServerStreamingServer[apiv1.WatchResponse]) error {
+	for index := int64(2); ; index++ {
+		node, err := z.GetNode(stream.Context(), &apiv1.GetNodeRequest{Name: name})
+		if err != nil {
+			return err
+		}
+		change := &apiv1.WatchResponse_Change{Kind: apiv1.WatchRequest_NODE, Name: name, Object: &apiv1.WatchResponse_Change_Node{Node: node}}
+		if err := stream.Send(&apiv1.WatchResponse{Index: index, Current: true, Changes: []*apiv1.WatchResponse_Change{change}}); err != nil {
+			return err
+		}
+		select {
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 func (z *fakeZone) ListContainers(_ context.Context, request *apiv1.ListContainersRequest) (*apiv1.ListContainersResponse, error) {

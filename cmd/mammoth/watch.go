@@ -43,24 +43,30 @@ type changes struct {
 }
 
 func (c *changes) follow(ctx context.Context, z *zone) error {
+	return c.cli.followChanges(ctx, z, c.request, c.take)
+}
+
+// followChanges gives take what a watch sends, until take fails. A watch that breaks goes on where it was, once the zone answers again. If
+// the request has no index yet, the zone has to answer at once.
+func (c *cli) followChanges(ctx context.Context, z *zone, request *apiv1.WatchRequest, take func(*apiv1.WatchResponse) error) error {
 	retry := backoff.Policy{Min: 100 * time.Millisecond, Max: 2 * time.Second}
 	for failures := 0; ; {
-		stream, err := z.zones.Watch(ctx, c.request)
+		stream, err := z.zones.Watch(ctx, request)
 		if err == nil {
-			err = c.cli.receive(ctx, func() error {
+			err = c.receive(ctx, func() error {
 				response, err := stream.Recv()
 				if err != nil {
 					return err
 				}
 				failures = 0
-				c.request.Index = response.GetIndex()
-				return c.take(response)
+				request.Index = response.GetIndex()
+				return take(response)
 			})
 		}
 		switch code := status.Code(err); {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case err != nil && (code != codes.Unavailable && code != codes.Aborted || c.request.GetIndex() == 0):
+		case err != nil && (code != codes.Unavailable && code != codes.Aborted || request.GetIndex() == 0):
 			return err
 		}
 		failures++

@@ -149,14 +149,13 @@ func (s *Snapshot) inOrder(q Query, after *Object, n int) []*Object {
 		}
 		return len(found) < n
 	}
-	table := s.byName[q.Kind]
 	switch {
 	case q.Descending:
 		return s.least(q, after, n, func(a, b *Object) int { return byName(b, a) })
-	case after != nil:
-		table.after(after)(take)
+	case after != nil && q.Filter.App == "" && q.Filter.Node == "":
+		s.byName[q.Kind].after(after)(take)
 	default:
-		table.all()(take)
+		s.among(q.Kind, &q.Filter)(func(o *Object) bool { return after != nil && byName(o, after) <= 0 || take(o) })
 	}
 	return found
 }
@@ -164,7 +163,7 @@ func (s *Snapshot) inOrder(q Query, after *Object, n int) []*Object {
 // least are the first n objects after one, of a list in any order. It looks at all objects, and keeps n of them.
 func (s *Snapshot) least(q Query, after *Object, n int, order func(a, b *Object) int) []*Object {
 	kept := &greatestFirst{order: order}
-	for o := range s.byName[q.Kind].all() {
+	for o := range s.among(q.Kind, &q.Filter) {
 		switch {
 		case after != nil && order(o, after) <= 0 || !q.Filter.Matches(o):
 		case kept.Len() < n:
@@ -200,7 +199,7 @@ func (s *Snapshot) sum(kind Kind, filter *Filter) (total int, states map[string]
 		return s.byName[kind].size, s.states[kind]
 	}
 	states = map[string]int{}
-	for o := range s.byName[kind].all() {
+	for o := range s.among(kind, filter) {
 		if filter.Matches(o) {
 			total++
 			states[o.State]++

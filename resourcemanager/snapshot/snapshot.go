@@ -8,6 +8,7 @@ package snapshot
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"sync/atomic"
 
@@ -71,6 +72,8 @@ type Snapshot struct {
 	oldest  int64
 	byName  [kinds]tree[*Object]
 	changed tree[*Object]
+	// containersByApp and containersByNode find the few containers of an app or a node among the many of a zone.
+	containersByApp, containersByNode tree[*Object]
 	states  [kinds]map[string]int
 	// next is closed when there is a newer snapshot, or none will come. ended is why none will come.
 	next  chan struct{}
@@ -91,7 +94,10 @@ type Board struct {
 // NewBoard makes a board without objects. Its indices rise from first on; they must be above those of every earlier board of the zone.
 func NewBoard(first int64) *Board {
 	b := &Board{}
-	s := &Snapshot{Index: first, oldest: first, changed: tree[*Object]{compare: byIndex}, next: make(chan struct{})}
+	s := &Snapshot{
+		Index: first, oldest: first, changed: tree[*Object]{compare: byIndex}, next: make(chan struct{}),
+		containersByApp: tree[*Object]{compare: byApp}, containersByNode: tree[*Object]{compare: byNode},
+	}
 	for kind := range s.byName {
 		s.byName[kind].compare = byName
 		s.states[kind] = map[string]int{}
@@ -102,6 +108,8 @@ func NewBoard(first int64) *Board {
 
 func byName(a, b *Object) int  { return id.CompareNames(a.Name, b.Name) }
 func byIndex(a, b *Object) int { return cmp.Compare(a.Index, b.Index) }
+func byApp(a, b *Object) int   { return cmp.Or(cmp.Compare(a.App, b.App), byName(a, b)) }
+func byNode(a, b *Object) int  { return cmp.Or(cmp.Compare(a.Node, b.Node), byName(a, b)) }
 
 // Newest is the zone after the last commit.
 func (b *Board) Newest() *Snapshot { return b.newest.Load() }
@@ -151,6 +159,9 @@ func (s *Snapshot) change(object *Object) {
 		}
 	}
 	s.changed = s.changed.with(object)
+	if object.Kind == Containers {
+		s.changeContainer(before, object)
+	}
 	if !object.Gone {
 		*table = table.with(object)
 		states[object.State]++
@@ -160,6 +171,27 @@ func (s *Snapshot) change(object *Object) {
 	if object.Message == nil {
 		object.Message, object.With, object.Facts = before.Message, before.With, before.Facts
 	}
+}
+
+// changeContainer keeps the containers of each app and node. before is nil for a new one.
+func (s *Snapshot) changeContainer(before, object *Object) {
+	if before != nil && (object.Gone || before.App != object.App || before.Node != object.Node) {
+		s.containersByApp, s.containersByNode = s.containersByApp.without(before), s.containersByNode.without(before)
+	}
+	if !object.Gone {
+		s.containersByApp, s.containersByNode = s.containersByApp.with(object), s.containersByNode.with(object)
+	}
+}
+
+// among are the objects of a kind that a filter may select, in the order of the names.
+func (s *Snapshot) among(kind Kind, filter *Filter) iter.Seq[*Object] {
+	switch {
+	case kind == Containers && filter.App != "":
+		return s.containersByApp.beginningWith(&Object{Facts: Facts{App: filter.App}}, func(o *Object) bool { return o.App == filter.App })
+	case kind == Containers && filter.Node != "":
+		return s.containersByNode.beginningWith(&Object{Facts: Facts{Node: filter.Node}}, func(o *Object) bool { return o.Node == filter.Node })
+	}
+	return s.byName[kind].all()
 }
 
 // End lets watchers read what there is and then ends them with err. Nothing is published after it.

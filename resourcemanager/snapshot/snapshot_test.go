@@ -129,6 +129,49 @@ func TestListsAreFilteredAndSummedUp(t *testing.T) {
 	}
 }
 
+// The containers of an app and of a node are found, and forgotten, as all are.
+func TestContainersAreFoundByAppAndNode(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := NewBoard(0)
+		for range rapid.IntRange(0, 300).Draw(t, "steps") {
+			n := rapid.IntRange(0, 200).Draw(t, "n")
+			o := &Object{Kind: Containers, Name: fmt.Sprint("c-", n), Facts: Facts{App: fmt.Sprint("app-", n%7), Node: fmt.Sprint("node-", n%5)}, Message: wrapperspb.String("")}
+			if rapid.Bool().Draw(t, "gone") {
+				o = gone(Containers, o.Name)
+			}
+			b.Publish([]*Object{o})
+		}
+		now := b.Newest()
+		if now.containersByApp.size != now.Count(Containers) || now.containersByNode.size != now.Count(Containers) {
+			t.Fatalf("%d and %d of %d containers are found", now.containersByApp.size, now.containersByNode.size, now.Count(Containers))
+		}
+		filter := Filter{App: rapid.SampledFrom([]string{"", "app-3"}).Draw(t, "app"), Node: rapid.SampledFrom([]string{"", "node-2"}).Draw(t, "node")}
+		var want, got []string
+		now.All(Containers, func(o *Object) bool {
+			if filter.Matches(o) {
+				want = append(want, o.Name)
+			}
+			return true
+		})
+		q := Query{Kind: Containers, Filter: filter, Size: 3, Sum: true}
+		for {
+			page, err := now.List(q)
+			if err != nil || page.Total != len(want) {
+				t.Fatalf("%d in all, want %d, %v", page.Total, len(want), err)
+			}
+			for _, o := range page.Objects {
+				got = append(got, o.Name)
+			}
+			if q.Token = page.Next; q.Token == "" {
+				break
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("%v are listed, want %v", got, want)
+		}
+	})
+}
+
 // A page ends before it is too large to be sent.
 func TestAPageIsBoundedInBytes(t *testing.T) {
 	b := NewBoard(0)

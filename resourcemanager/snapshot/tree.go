@@ -202,6 +202,13 @@ func (t tree[V]) after(item V) iter.Seq[V] {
 	}
 }
 
+// beginningWith are the items that are greater than one, as long as they belong to it.
+func (t tree[V]) beginningWith(item V, belongs func(V) bool) iter.Seq[V] {
+	return func(yield func(V) bool) {
+		t.after(item)(func(later V) bool { return belongs(later) && yield(later) })
+	}
+}
+
 func (t tree[V]) eachAfter(n *treeNode[V], item V, yield func(V) bool) bool {
 	if n.children == nil {
 		i, found := slices.BinarySearchFunc(n.items, item, t.compare)

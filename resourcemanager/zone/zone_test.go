@@ -106,6 +106,25 @@ func TestADryRunSpeaksOfOneInstanceAsOfOne(t *testing.T) {
 	}
 }
 
+// What changes all the time is shown so often that it takes a fiftieth of the time, after what may be shown at once.
+func TestAPaceBoundsTheTimeOfViews(t *testing.T) {
+	for parts, want := range map[int][2]int{0: {1100, 2200}, 1000: {40, 45}, 10_000: {4, 6}} {
+		now, shown := time.Unix(1_700_000_000, 0), 0
+		var p pace
+		for range 10_000 {
+			if p.mayShow(now, parts) {
+				shown++
+			} else if !p.at().After(now) {
+				t.Fatalf("of %d parts it says that it may be shown at %v, which is over", parts, p.at())
+			}
+			now = now.Add(100 * time.Microsecond)
+		}
+		if shown < want[0] || shown > want[1] {
+			t.Errorf("%d parts are shown %d times a second, want %v", parts, shown, want)
+		}
+	}
+}
+
 // BenchmarkView makes a view of 10,000 instances of which one has changed.
 func BenchmarkView(b *testing.B) {
 	a := &app{record: &storev1.App{Spec: webSpec(1)}, instances: map[string]*storev1.Instance{}}
