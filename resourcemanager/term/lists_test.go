@@ -1,6 +1,7 @@
 package term
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net/http"
@@ -208,6 +209,18 @@ func TestOneWatchShowsEverything(t *testing.T) {
 		}
 		if got := strings.Join(keys(), ", "); got != "APP web" {
 			t.Errorf("of one app it shows %s", got)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		request, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://zone/v1/watch?kinds=APP&names=web", nil)
+		response, err := z.web().Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		line, err := bufio.NewReader(response.Body).ReadString('\n')
+		if err != nil || !strings.Contains(line, `"name":"web"`) || !strings.Contains(line, `"restarted":true`) {
+			t.Errorf("over REST it shows %s, %v", line, err)
 		}
 		names := make([]string, mostNames+1)
 		if _, err := z.rm.Watch(&apiv1.WatchRequest{Names: names}); err == nil || !strings.Contains(err.Error(), "101 names are more than the 100 that one watch may have") {
