@@ -74,7 +74,7 @@ type Snapshot struct {
 	changed tree[*Object]
 	// containersByApp and containersByNode find the few containers of an app or a node among the many of a zone.
 	containersByApp, containersByNode tree[*Object]
-	states  [kinds]map[string]int
+	states                            [kinds]map[string]int
 	// next is closed when there is a newer snapshot, or none will come. ended is why none will come.
 	next  chan struct{}
 	ended error

@@ -40,13 +40,15 @@ func TestAWatcherOfAnAppWhoFallsBehind(t *testing.T) {
 		}
 		s.board.Publish(c.then)
 		// So much is removed that the watcher begins again, and so much is there that what there is comes in several batches.
-		for i := range 25_000 {
+		var much []*snapshot.Object
+		for i := range 22_000 {
 			name := fmt.Sprint("container-", i)
-			s.board.Publish([]*snapshot.Object{{Kind: snapshot.Containers, Name: name, Message: &apiv1.Container{Id: name}}})
+			much = append(much, &snapshot.Object{Kind: snapshot.Containers, Name: name, Message: &apiv1.Container{Id: name}})
 			if i%2 == 0 {
-				s.board.Publish([]*snapshot.Object{{Kind: snapshot.Containers, Name: name, Gone: true}})
+				much = append(much, &snapshot.Object{Kind: snapshot.Containers, Name: name, Gone: true})
 			}
 		}
+		s.board.Publish(much)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		for {
 			views, err := w.Next(ctx)
