@@ -40,24 +40,46 @@ func appName(more ...string) cobra.PositionalArgs {
 }
 
 func (c *cli) appListCommand() *cobra.Command {
-	var queue string
-	cmd := &cobra.Command{
-		Use:   "ls",
-		Short: "List apps",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+	request, watch := &apiv1.ListAppsRequest{}, &watching{}
+	cmd := &cobra.Command{Use: "ls", Short: "List apps", Args: noArgs}
+	state := newStateFlag(cmd, apiv1.App_State(0).Descriptor())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		number, err := state.number()
+		if err != nil {
+			return err
+		}
+		request.State = apiv1.App_State(number)
+		if watch.watch {
+			if err := watch.without(cmd, "state", "node", "sort"); err != nil {
+				return err
+			}
+			asked := &apiv1.WatchRequest{
+				Kinds: []apiv1.WatchRequest_Kind{apiv1.WatchRequest_APP}, Queue: request.GetQueue(), User: request.GetUser(), NamePrefix: request.GetNamePrefix(),
+			}
 			return c.with(cmd.Context(), func(z *zone) error {
-				answer, err := z.apps.ListApps(cmd.Context(), &apiv1.ListAppsRequest{Queue: queue})
-				if err != nil {
-					return err
-				}
-				c.warnOfLosses(cmd, z)
-				return c.print(answer, func(w io.Writer) error { return appTable(w, answer.GetApps()) })
+				return (&changes{cli: c, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
+					return appTable(w, collectObjects(begun, (*apiv1.WatchResponse_Change).GetApp))
+				}}).follow(cmd.Context(), z)
 			})
-		},
+		}
+		return c.with(cmd.Context(), func(z *zone) error {
+			answer, err := allApps(cmd.Context(), z, request)
+			if err != nil {
+				return err
+			}
+			c.warnOfLosses(cmd, z)
+			return c.print(answer, func(w io.Writer) error { return appTable(w, answer.GetApps()) })
+		})
 	}
-	cmd.Flags().StringVar(&queue, "queue", "", "only those of this queue")
+	cmd.Flags().StringVar(&request.Queue, "queue", "", "only those of this queue")
+	cmd.Flags().StringVar(&request.User, "user", "", "only those of this user")
+	cmd.Flags().StringVar(&request.Node, "node", "", "only those with an instance or the master on this node")
+	cmd.Flags().StringVar(&request.NamePrefix, "prefix", "", "only those whose names begin with this")
+	cmd.Flags().StringVar(&request.OrderBy, "sort", "", "name, created or state (default created)")
 	must(cmd.RegisterFlagCompletionFunc("queue", c.completeQueues))
+	must(cmd.RegisterFlagCompletionFunc("node", c.completeNodes))
+	must(cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions([]string{"name", "created", "state"}, cobra.ShellCompDirectiveNoFileComp)))
+	watch.flag(cmd)
 	return cmd
 }
 

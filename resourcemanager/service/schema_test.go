@@ -93,9 +93,9 @@ type packageLoop struct {
 	installed *apiv1.FrameworkPackage
 }
 
-func (l *packageLoop) ListApps(context.Context, string) ([]*AppView, error) {
+func (l *packageLoop) ListApps(*apiv1.ListAppsRequest) (AppPage, error) {
 	spec := &apiv1.AppSpec{Name: "numbers", Framework: "ring", Options: &structpb.Struct{Fields: map[string]*structpb.Value{"workers": structpb.NewNumberValue(3)}}}
-	return []*AppView{{App: &apiv1.App{Name: "numbers", Spec: spec}}}, nil
+	return AppPage{Apps: []*AppView{{App: &apiv1.App{Name: "numbers", Spec: spec}}}}, nil
 }
 
 func (l *packageLoop) InstallFramework(_ context.Context, request *apiv1.InstallFrameworkRequest) (*apiv1.Framework, error) {

@@ -122,8 +122,6 @@ func (as *apps) touch(a *app) {
 	as.views.changed(a)
 }
 
-func (as *apps) isTouched(a *app) bool { return as.touched[a.id] != nil }
-
 // touchedInOrder are the touched apps in the order of their submission.
 func (as *apps) touchedInOrder() []*app {
 	return slices.SortedFunc(maps.Values(as.touched), bySubmission)
@@ -167,7 +165,7 @@ func newApp(appID id.App, record *storev1.App) *app {
 		id: appID, record: record,
 		instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{},
 		leases: newAppLeases(),
-		asks:   newAppAsks(), endpoints: newAppEndpoints(), view: newAppView(),
+		asks:   newAppAsks(), endpoints: newAppEndpoints(),
 	}
 }
 

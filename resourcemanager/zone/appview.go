@@ -12,7 +12,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// make makes a view. It shares its instances with other views of the app, and nothing else.
+// make makes a view. It shares its spec and its instances with other views of the app, and nothing else.
 func (vs *views) make(a *app) *apiv1.App {
 	r := a.record
 	view := &apiv1.App{
@@ -24,7 +24,6 @@ func (vs *views) make(a *app) *apiv1.App {
 		Version:            r.GetVersion(),
 		Reason:             r.GetReason(),
 		CreatedAt:          r.GetCreatedAt(),
-		Spec:               r.GetSpec(),
 		Generation:         r.GetGeneration(),
 		ObservedGeneration: r.GetObservedGeneration(),
 		Outcome:            r.GetOutcome(),
@@ -52,7 +51,7 @@ func (vs *views) make(a *app) *apiv1.App {
 		}
 	}
 	view = proto.CloneOf(view)
-	view.Instances = instances
+	view.Spec, view.Instances = r.GetSpec(), instances // which are replaced, and never changed
 	return view
 }
 

@@ -68,7 +68,11 @@ var parts = []part{
 			"container.record.Group container.record.Duration container.record.Service",
 	},
 	{[]string{"keys"}, []string{"keys.go"}, ""},
-	{[]string{"views", "appView", "instanceView", "instanceFacts"}, []string{"views.go", "appview.go", "instanceview.go"}, ""},
+	{
+		[]string{"views", "appView", "nodeView", "instanceView", "instanceFacts", "pace", "late", "quotaViews"},
+		[]string{"views.go", "shown.go", "appview.go", "instanceview.go"},
+		"",
+	},
 	{[]string{"waits", "appWait"}, []string{"waits.go"}, "app.record.Waiting"},
 	{[]string{"explainer"}, []string{"explainer.go", "explain.go", "plan.go", "instancereason.go"}, ""},
 }

@@ -48,7 +48,13 @@ func (vs *views) instances(a *app) []*apiv1.Instance {
 // cachedInstance is the view of an instance; it is made anew only if the facts have changed.
 func (vs *views) cachedInstance(a *app, instance *storev1.Instance) *apiv1.Instance {
 	facts := instanceFacts{report: instance.GetReport(), ending: a.ending()}
-	if c := a.container(facts.report.GetContainerId()); c != nil {
+	name := facts.report.GetId()
+	last, ok := a.view.instances[name]
+	c := last.container
+	if !ok || c == nil || a.containers[c.id] != c || last.facts.report.GetContainerId() != facts.report.GetContainerId() {
+		c = a.container(facts.report.GetContainerId())
+	}
+	if c != nil {
 		facts.status, facts.node = c.record.GetStatus(), c.node
 		if n := vs.nodes.get(c.node); n != nil {
 			facts.state, facts.address = n.state(), n.record.GetAddress()
@@ -59,15 +65,13 @@ func (vs *views) cachedInstance(a *app, instance *storev1.Instance) *apiv1.Insta
 	} else {
 		facts.waits = a.waitOf(facts.report.GetRole())
 	}
-	name := facts.report.GetId()
-	last, ok := a.view.instances[name]
 	if ok && last.facts == facts {
 		return last.view
 	}
 	if a.view.instances == nil {
 		a.view.instances = map[string]instanceView{}
 	}
-	a.view.instances[name] = instanceView{facts, vs.instance(a, instance)}
+	a.view.instances[name] = instanceView{facts, vs.instance(a, instance), c}
 	return a.view.instances[name].view
 }
 
@@ -160,6 +164,8 @@ const reportedWithin = 2 * time.Second
 type instanceView struct {
 	facts instanceFacts
 	view  *apiv1.Instance
+	// container is the one that the instance runs in, so that its id need not be read again; nil if it has none.
+	container *container
 }
 
 // instanceFacts are all that the view of an instance is made of. Reports and statuses are replaced, never altered.

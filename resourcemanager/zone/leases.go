@@ -75,6 +75,7 @@ type leases struct {
 	sessions   *sessions
 	frameworks *frameworks
 	damage     *damage
+	views      *views
 	byID       map[id.Container]*container
 }
 
@@ -249,6 +250,7 @@ func (ls *leases) drop(c *container) {
 func (ls *leases) changed(c *container) {
 	ls.Save(kindContainer, c.id.String(), c.record)
 	ls.apps.touch(c.app)
+	ls.views.containerChanged(c)
 }
 
 func (ls *leases) emitEvent(c *container, from, to lifecycle.ContainerState, message string) {

@@ -107,7 +107,7 @@ func (z *Core) Step(in Input) (any, error) { return in.step(z) }
 const Tick = time.Second
 
 // Wake is when the next turn is to be, though nothing may have happened until then.
-func (z *Core) Wake() time.Time { return z.turn.wake }
+func (z *Core) Wake() time.Time { return z.views.wakeBefore(z.turn.wake) }
 
 // IsDue reports whether a deadline has come: once a tick, and whenever wakeBy has named an instant.
 func (z *Core) IsDue() bool { return !z.turn.now.Before(z.turn.wake) }
@@ -132,6 +132,7 @@ func (z *Core) due() {
 		}
 		z.views.due(a)
 	}
+	z.views.tick()
 }
 
 // settle has every touched app settled.

@@ -45,11 +45,7 @@ func (l *laws) unrest() string {
 			}
 		}
 	}
-	apps, err := m.core.Apps("")
-	if err != nil {
-		return err.Error()
-	}
-	for _, app := range apps {
+	for _, app := range m.core.Apps() {
 		if trouble := l.restless(m, app); trouble != "" {
 			return trouble
 		}
