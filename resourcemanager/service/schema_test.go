@@ -93,7 +93,10 @@ type packageLoop struct {
 	installed *apiv1.FrameworkPackage
 }
 
-func (l *packageLoop) ListApps(*apiv1.ListAppsRequest) (AppPage, error) {
+func (l *packageLoop) ListApps(request *apiv1.ListAppsRequest) (AppPage, error) {
+	if request.GetPageToken() == "" {
+		return AppPage{Next: "the second page"}, nil
+	}
 	spec := &apiv1.AppSpec{Name: "numbers", Framework: "ring", Options: &structpb.Struct{Fields: map[string]*structpb.Value{"workers": structpb.NewNumberValue(3)}}}
 	return AppPage{Apps: []*AppView{{App: &apiv1.App{Name: "numbers", Spec: spec}}}}, nil
 }
