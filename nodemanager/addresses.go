@@ -27,6 +27,25 @@ func findRoute(address string) (route, error) {
 	return route{from.Addr().Unmap(), to.Addr().Unmap()}, nil
 }
 
+// findFirst finds the way to the first of a list of addresses to which there is one. The error is that of the first address.
+func findFirst(list string, find func(address string) (route, error)) (route, error) {
+	addresses, err := credentials.SplitAddresses(list)
+	if err != nil {
+		return route{}, err
+	}
+	var first error
+	for _, address := range addresses {
+		way, err := find(address)
+		if err == nil {
+			return way, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return route{}, first
+}
+
 // ResolveAddresses sets the addresses that a configuration leaves out, as New does.
 func ResolveAddresses(config Config) (Config, error) { return config.resolveAddresses(findRoute) }
 
@@ -34,7 +53,7 @@ func ResolveAddresses(config Config) (Config, error) { return config.resolveAddr
 // machine reaches the ResourceManager. It refuses addresses that others cannot use: a wildcard address, and in a zone on
 // several machines a loopback address.
 func (c Config) resolveAddresses(find func(address string) (route, error)) (Config, error) {
-	way, err := find(credentials.FirstAddress(c.ResourceManager))
+	way, err := findFirst(c.ResourceManager, find)
 	switch {
 	case err == nil:
 	case c.Address == "":

@@ -53,6 +53,15 @@ func TestResolveAddresses(t *testing.T) {
 	if _, err := (Config{ResourceManager: "zone.test:7070"}).resolveAddresses(lose); !errors.Is(err, lost) || !strings.Contains(err.Error(), "--address") {
 		t.Errorf("without a way: %v", err)
 	}
+	second := func(address string) (route, error) {
+		if address != "second.test:7070" {
+			return route{}, lost
+		}
+		return route{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.1")}, nil
+	}
+	if got, err := (Config{ResourceManager: "zone.test:7070,second.test:7070"}).resolveAddresses(second); err != nil || got.Address != "10.0.0.2" {
+		t.Errorf("with a way to the second address alone: %q, %v", got.Address, err)
+	}
 	if got, err := (Config{ResourceManager: "zone.test:7070", Address: "10.0.0.2"}).resolveAddresses(lose); err != nil || got.Listen != "10.0.0.2:0" {
 		t.Errorf("without a way, but with an address: %q, %v", got.Listen, err)
 	}

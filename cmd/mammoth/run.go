@@ -91,7 +91,7 @@ func (c *cli) masterEnded(ctx context.Context, config appmaster.Config, err erro
 	defer cancel()
 	app, known := c.outcome(limit, config.App)
 	switch {
-	case errdefs.IsNotFound(wire.Error(known)):
+	case errdefs.IsNotFound(wire.Error(known)), app.GetState() == apiv1.App_REMOVING, app.GetState() == apiv1.App_REMOVED:
 		return fmt.Errorf("%s was removed", config.App)
 	case app.GetOutcome() == apiv1.App_SUCCEEDED:
 		_, err := fmt.Fprintln(c.out, because(config.App+" has succeeded", app.GetReason()))
