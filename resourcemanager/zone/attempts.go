@@ -274,22 +274,25 @@ func (at *attempts) stopMaster(a *app, reason string) {
 
 // due abandons an attempt that is silent.
 func (at *attempts) due(a *app) {
-	record := a.record.GetAttempt()
-	c := a.container(record.GetContainerId())
-	lost := c != nil && at.nodes.get(c.node) != nil && at.nodes.get(c.node).state() == lifecycle.NodeLost
-	silent := at.now.Sub(a.attempt.silentSince)
-	away := silent > masterSilence || lost && silent > at.config.NodeTimeout
 	switch a.attemptState() {
 	case lifecycle.AttemptLaunched:
-		if away {
-			at.abandon(a, c, lost, fmt.Sprintf("it did not register within %s", masterSilence))
-		}
+		at.abandonSilent(a, "it did not register within %s")
 	case lifecycle.AttemptRegistered:
-		if !a.connected() && away {
-			at.abandon(a, c, lost, fmt.Sprintf("it was silent for %s", masterSilence))
+		if !a.connected() {
+			at.abandonSilent(a, "it was silent for %s")
 		}
 	case lifecycle.AttemptFailed, lifecycle.AttemptUnspecified, lifecycle.AttemptFinished:
 		at.apps.touch(a) // settling starts the next attempt when its time has come
+	}
+}
+
+// abandonSilent ends an attempt that has not been heard of for too long. format says for how long.
+func (at *attempts) abandonSilent(a *app, format string) {
+	c := a.container(a.record.GetAttempt().GetContainerId())
+	lost := c != nil && at.nodes.get(c.node) != nil && at.nodes.get(c.node).state() == lifecycle.NodeLost
+	silent := at.now.Sub(a.attempt.silentSince)
+	if silent > masterSilence || lost && silent > at.config.NodeTimeout {
+		at.abandon(a, c, lost, fmt.Sprintf(format, masterSilence))
 	}
 }
 

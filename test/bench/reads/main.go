@@ -41,7 +41,7 @@ const (
 type options struct {
 	nodes, apps, perApp, rate, watchers, rounds int
 	length                                      time.Duration
-	dir                                         string
+	dir, profile                                string
 }
 
 func main() {
@@ -53,13 +53,13 @@ func main() {
 	flag.IntVar(&o.watchers, "watchers", 200, "how many watch")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often it is measured without watchers, and then with them")
 	flag.DurationVar(&o.length, "for", 10*time.Second, "how long a measurement takes")
+	flag.StringVar(&o.profile, "profile", "", "a file for a profile of the processor, of all but the filling in")
 	flag.StringVar(&o.dir, "dir", os.TempDir(), "the folder in which the store is kept for as long as it takes")
-	profile := flag.String("profile", "", "a file for a profile of the processor, of the whole run")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	debug.SetGCPercent(200) // what is measured shares the process with what measures
-	if err := profiled(*profile, func() error { return measure(ctx, o) }); err != nil {
+	if err := measure(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -164,10 +164,15 @@ func watch(ctx context.Context, o options, rm *term.Term, address string) (*figu
 	if err := l.run(ctx, o, o.length/2, &durations{}); err != nil { // to warm up
 		return nil, err
 	}
+	return f, profiled(o.profile, func() error { return l.compare(ctx, o, connections, f) })
+}
+
+// compare measures without watchers and with them, in turns.
+func (l *load) compare(ctx context.Context, o options, connections []*grpc.ClientConn, f *figures) error {
 	for range o.rounds {
 		before := cpu()
 		if err := l.run(ctx, o, o.length, &f.quiet); err != nil {
-			return nil, err
+			return err
 		}
 		f.cores[0] += (cpu() - before) / o.length.Seconds() / float64(o.rounds)
 		before = cpu()
@@ -175,13 +180,12 @@ func watch(ctx context.Context, o options, rm *term.Term, address string) (*figu
 		reading := startReaders(readers, o, connections, l)
 		err := l.run(ctx, o, o.length, &f.watched)
 		stop()
-		err = errors.Join(err, reading(f))
-		if err != nil {
-			return nil, err
+		if err := errors.Join(err, reading(f)); err != nil {
+			return err
 		}
 		f.cores[1] += (cpu() - before) / o.length.Seconds() / float64(o.rounds)
 	}
-	return f, nil
+	return nil
 }
 
 func (f *figures) print(o options) error {
