@@ -81,7 +81,7 @@ func (c *Core) nextTree(in SetQueues) (draft, error) {
 // Queues implements Interface.
 func (c *Core) Queues() []QueueUsage {
 	c.resolveQueues()
-	return usages(&c.tree.queueSet, &c.apps)
+	return usages(&c.tree.queueSet, &c.backlog)
 }
 
 // QueuesAfter gives the queues as they would be after SetQueues, or its error; nothing changes. What is lent at that
@@ -102,7 +102,7 @@ func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
 			}
 		}
 	}
-	return usages(&next.queueSet, &c.apps), nil
+	return usages(&next.queueSet, &c.backlog), nil
 }
 
 // resolveQueues works out guarantees, maxima and loans again after the zone, its queues or its contracts changed.
@@ -127,8 +127,8 @@ func (c *Core) Ledgers() []Ledger {
 }
 
 // usages is what the queues of a tree are given, hold and wait for.
-func usages(queues *queueSet, apps *apps) []QueueUsage {
-	pending := apps.pending(queues)
+func usages(queues *queueSet, backlog *backlog) []QueueUsage {
+	pending := backlog.pending(queues)
 	usages := make([]QueueUsage, len(queues.ordered))
 	for i, q := range queues.ordered {
 		usages[i] = QueueUsage{

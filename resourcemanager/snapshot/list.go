@@ -142,28 +142,23 @@ func (q *Query) order() (func(a, b *Object) int, error) {
 
 // inOrder are the first n objects after one, of a list in the order of the names.
 func (s *Snapshot) inOrder(q Query, after *Object, n int) []*Object {
+	if q.Descending {
+		return s.least(q, after, n, func(a, b *Object) int { return byName(b, a) })
+	}
 	var found []*Object
-	take := func(o *Object) bool {
+	s.among(q.Kind, &q.Filter, after, func(o *Object) bool {
 		if q.Filter.Matches(o) {
 			found = append(found, o)
 		}
 		return len(found) < n
-	}
-	switch {
-	case q.Descending:
-		return s.least(q, after, n, func(a, b *Object) int { return byName(b, a) })
-	case after != nil && q.Filter.App == "" && q.Filter.Node == "":
-		s.byName[q.Kind].after(after)(take)
-	default:
-		s.among(q.Kind, &q.Filter)(func(o *Object) bool { return after != nil && byName(o, after) <= 0 || take(o) })
-	}
+	})
 	return found
 }
 
 // least are the first n objects after one, of a list in any order. It looks at all objects, and keeps n of them.
 func (s *Snapshot) least(q Query, after *Object, n int, order func(a, b *Object) int) []*Object {
 	kept := &greatestFirst{order: order}
-	for o := range s.among(q.Kind, &q.Filter) {
+	s.among(q.Kind, &q.Filter, nil, func(o *Object) bool {
 		switch {
 		case after != nil && order(o, after) <= 0 || !q.Filter.Matches(o):
 		case kept.Len() < n:
@@ -172,7 +167,8 @@ func (s *Snapshot) least(q Query, after *Object, n int, order func(a, b *Object)
 			kept.objects[0] = o
 			heap.Fix(kept, 0)
 		}
-	}
+		return true
+	})
 	slices.SortFunc(kept.objects, order)
 	return kept.objects
 }
@@ -196,15 +192,16 @@ func (h *greatestFirst) Pop() any {
 // sum counts what a filter selects. The counts of a whole kind are kept.
 func (s *Snapshot) sum(kind Kind, filter *Filter) (total int, states map[string]int) {
 	if filter.empty() {
-		return s.byName[kind].size, s.states[kind]
+		return s.Count(kind), s.states[kind]
 	}
 	states = map[string]int{}
-	for o := range s.among(kind, filter) {
+	s.among(kind, filter, nil, func(o *Object) bool {
 		if filter.Matches(o) {
 			total++
 			states[o.State]++
 		}
-	}
+		return true
+	})
 	return total, states
 }
 

@@ -1,17 +1,18 @@
 // Package snapshot shows a zone as its last commit left it. The ResourceManager's loop publishes what each commit has changed; whoever
 // lists, looks up or watches reads the newest snapshot and never meets the loop.
 //
-// A snapshot is never changed. It shares all but what has changed with the one before it, so that publishing costs O(log n) for each
-// object that has changed. Every change of an object has an index of its own, which rises. The objects are found by kind and name, and
-// in the order of their last changes: a watcher is a position in that order, and keeps nothing else.
+// A snapshot is never changed. It shares all but what has changed with the one before it, so that a new one costs O(log n) for each
+// object that has changed, and it is made beside the loop. Every change of an object has an index of its own, which rises. The objects
+// are found by kind and name, and in the order of their last changes: a watcher is a position in that order, and keeps nothing else.
 package snapshot
 
 import (
 	"cmp"
-	"iter"
 	"maps"
+	"sync"
 	"sync/atomic"
 
+	"github.com/google/btree"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
@@ -69,25 +70,47 @@ type Snapshot struct {
 	// Index is that of the newest change.
 	Index int64
 	// oldest is the index from which on no removal is forgotten: a watcher before it begins again.
-	oldest  int64
-	byName  [kinds]tree[*Object]
-	changed tree[*Object]
+	oldest int64
+	// taken is how many of the published objects it has taken in.
+	taken   int64
+	byName  [kinds]table
+	changed table
 	// containersByApp and containersByNode find the few containers of an app or a node among the many of a zone.
-	containersByApp, containersByNode tree[*Object]
+	containersByApp, containersByNode table
 	states                            [kinds]map[string]int
 	// next is closed when there is a newer snapshot, or none will come. ended is why none will come.
 	next  chan struct{}
 	ended error
 }
 
+// table is a sorted set of objects. A clone shares all nodes with it, and copies those that it changes.
+type table = *btree.BTreeG[*Object]
+
+// degree makes nodes of 31 to 63 objects.
+const degree = 32
+
+func newTable(compare func(a, b *Object) int) table {
+	return btree.NewG(degree, func(a, b *Object) bool { return compare(a, b) < 0 })
+}
+
 // mostRemovals is how many of the newest removals are remembered, for those who watch.
 const mostRemovals = 10_000
 
-// Board is where the newest snapshot is. One goroutine publishes; any may read.
+// Board is where the newest snapshot is. One goroutine publishes and never waits for another; any may read.
 type Board struct {
 	newest atomic.Pointer[Snapshot]
-	// removals are the removed objects that are remembered, the oldest first; of those that are there again by now too. The publisher
-	// alone uses it.
+	// published is how many objects were published.
+	published atomic.Int64
+
+	// queue guards what is published and not taken in.
+	queue   sync.Mutex
+	waiting []*Object
+	// taking says that a goroutine is on its way to take in what waits.
+	taking bool
+
+	// making is held while a snapshot is made.
+	making sync.Mutex
+	// removals are the removed objects that are remembered, the oldest first; of those that are there again by now too.
 	removals []*Object
 }
 
@@ -95,11 +118,11 @@ type Board struct {
 func NewBoard(first int64) *Board {
 	b := &Board{}
 	s := &Snapshot{
-		Index: first, oldest: first, changed: tree[*Object]{compare: byIndex}, next: make(chan struct{}),
-		containersByApp: tree[*Object]{compare: byApp}, containersByNode: tree[*Object]{compare: byNode},
+		Index: first, oldest: first, changed: newTable(byIndex), next: make(chan struct{}),
+		containersByApp: newTable(byApp), containersByNode: newTable(byNode),
 	}
 	for kind := range s.byName {
-		s.byName[kind].compare = byName
+		s.byName[kind] = newTable(byName)
 		s.states[kind] = map[string]int{}
 	}
 	b.newest.Store(s)
@@ -111,8 +134,15 @@ func byIndex(a, b *Object) int { return cmp.Compare(a.Index, b.Index) }
 func byApp(a, b *Object) int   { return cmp.Or(cmp.Compare(a.App, b.App), byName(a, b)) }
 func byNode(a, b *Object) int  { return cmp.Or(cmp.Compare(a.Node, b.Node), byName(a, b)) }
 
-// Newest is the zone after the last commit.
-func (b *Board) Newest() *Snapshot { return b.newest.Load() }
+// Newest is the zone after the last commit: all that was published before the call is in it.
+func (b *Board) Newest() *Snapshot {
+	if s := b.newest.Load(); s.taken == b.published.Load() {
+		return s
+	}
+	b.making.Lock()
+	defer b.making.Unlock()
+	return b.takeIn()
+}
 
 // Publish shows objects that have changed, in the order of their changes, and owns them from then on. An object that is gone needs no
 // message: that of its last state is kept. It does nothing about one that was never there.
@@ -120,14 +150,36 @@ func (b *Board) Publish(objects []*Object) {
 	if len(objects) == 0 {
 		return
 	}
+	b.queue.Lock()
+	defer b.queue.Unlock()
+	b.waiting = append(b.waiting, objects...)
+	b.published.Add(int64(len(objects)))
+	if !b.taking {
+		b.taking = true
+		go b.wake()
+	}
+}
+
+// wake makes a snapshot for those who watch. Whoever reads does not wait for it.
+func (b *Board) wake() {
+	b.making.Lock()
+	defer b.making.Unlock()
+	b.takeIn()
+}
+
+// takeIn makes a snapshot of what was published, and returns the newest one. The caller holds making.
+func (b *Board) takeIn() *Snapshot {
+	b.queue.Lock()
+	objects := b.waiting
+	b.waiting, b.taking = nil, false
+	b.queue.Unlock()
 	last := b.newest.Load()
-	s := *last
-	s.next = make(chan struct{})
-	owned := [kinds]bool{}
+	if len(objects) == 0 {
+		return last
+	}
+	s := last.clone()
+	s.taken += int64(len(objects))
 	for _, object := range objects {
-		if !owned[object.Kind] {
-			owned[object.Kind], s.states[object.Kind] = true, maps.Clone(s.states[object.Kind])
-		}
 		s.change(object)
 		if object.Gone && object.Index != 0 {
 			b.removals = append(b.removals, object)
@@ -136,38 +188,50 @@ func (b *Board) Publish(objects []*Object) {
 	for len(b.removals) > mostRemovals {
 		forgotten := b.removals[0]
 		b.removals = b.removals[1:]
-		s.changed = s.changed.without(forgotten)
+		s.changed.Delete(forgotten)
 		s.oldest = forgotten.Index
 	}
-	b.newest.Store(&s)
+	b.newest.Store(s)
 	close(last.next)
+	return s
+}
+
+// clone is a snapshot that may be changed until it is shown.
+func (s *Snapshot) clone() *Snapshot {
+	c := *s
+	c.next = make(chan struct{})
+	c.changed, c.containersByApp, c.containersByNode = s.changed.Clone(), s.containersByApp.Clone(), s.containersByNode.Clone()
+	for kind := range s.byName {
+		c.byName[kind], c.states[kind] = s.byName[kind].Clone(), maps.Clone(s.states[kind])
+	}
+	return &c
 }
 
 // change takes in an object that has changed, or is gone.
 func (s *Snapshot) change(object *Object) {
-	table, states := &s.byName[object.Kind], s.states[object.Kind]
-	before, was := table.find(object)
+	table, states := s.byName[object.Kind], s.states[object.Kind]
+	before, was := table.Get(object)
 	if object.Gone && !was {
 		return
 	}
 	s.Index++
 	object.Index = s.Index
 	if was {
-		s.changed = s.changed.without(before)
+		s.changed.Delete(before)
 		if states[before.State]--; states[before.State] == 0 {
 			delete(states, before.State)
 		}
 	}
-	s.changed = s.changed.with(object)
+	s.changed.ReplaceOrInsert(object)
 	if object.Kind == Containers {
 		s.changeContainer(before, object)
 	}
 	if !object.Gone {
-		*table = table.with(object)
+		table.ReplaceOrInsert(object)
 		states[object.State]++
 		return
 	}
-	*table = table.without(object)
+	table.Delete(object)
 	if object.Message == nil {
 		object.Message, object.With, object.Facts = before.Message, before.With, before.Facts
 	}
@@ -176,27 +240,41 @@ func (s *Snapshot) change(object *Object) {
 // changeContainer keeps the containers of each app and node. before is nil for a new one.
 func (s *Snapshot) changeContainer(before, object *Object) {
 	if before != nil && (object.Gone || before.App != object.App || before.Node != object.Node) {
-		s.containersByApp, s.containersByNode = s.containersByApp.without(before), s.containersByNode.without(before)
+		s.containersByApp.Delete(before)
+		s.containersByNode.Delete(before)
 	}
 	if !object.Gone {
-		s.containersByApp, s.containersByNode = s.containersByApp.with(object), s.containersByNode.with(object)
+		s.containersByApp.ReplaceOrInsert(object)
+		s.containersByNode.ReplaceOrInsert(object)
 	}
 }
 
-// among are the objects of a kind that a filter may select, in the order of the names.
-func (s *Snapshot) among(kind Kind, filter *Filter) iter.Seq[*Object] {
+// among calls each for the objects of a kind that a filter may select and whose names are after one, in the order of the names, until it
+// returns false. after is nil to begin with the first.
+func (s *Snapshot) among(kind Kind, filter *Filter, after *Object, each func(*Object) bool) {
+	from, objects, belongs := Object{}, s.byName[kind], func(*Object) bool { return true }
 	switch {
 	case kind == Containers && filter.App != "":
-		return s.containersByApp.beginningWith(&Object{Facts: Facts{App: filter.App}}, func(o *Object) bool { return o.App == filter.App })
+		from.App, objects, belongs = filter.App, s.containersByApp, func(o *Object) bool { return o.App == filter.App }
 	case kind == Containers && filter.Node != "":
-		return s.containersByNode.beginningWith(&Object{Facts: Facts{Node: filter.Node}}, func(o *Object) bool { return o.Node == filter.Node })
+		from.Node, objects, belongs = filter.Node, s.containersByNode, func(o *Object) bool { return o.Node == filter.Node }
 	}
-	return s.byName[kind].all()
+	if after != nil {
+		from.Name = after.Name
+	}
+	objects.AscendGreaterOrEqual(&from, func(o *Object) bool {
+		if !belongs(o) {
+			return false
+		}
+		return after != nil && o.Name == after.Name || each(o)
+	})
 }
 
 // End lets watchers read what there is and then ends them with err. Nothing is published after it.
 func (b *Board) End(err error) {
-	last := b.newest.Load()
+	b.making.Lock()
+	defer b.making.Unlock()
+	last := b.takeIn()
 	s := *last
 	s.next, s.ended = make(chan struct{}), err
 	b.newest.Store(&s)
@@ -205,12 +283,12 @@ func (b *Board) End(err error) {
 
 // Find is the object with a name; nil if there is none.
 func (s *Snapshot) Find(kind Kind, name string) *Object {
-	object, _ := s.byName[kind].find(&Object{Name: name})
+	object, _ := s.byName[kind].Get(&Object{Name: name})
 	return object
 }
 
 // Count is how many objects of a kind there are.
-func (s *Snapshot) Count(kind Kind) int { return s.byName[kind].size }
+func (s *Snapshot) Count(kind Kind) int { return s.byName[kind].Len() }
 
 // All calls each for every object of a kind, in the order of the names, until it returns false.
-func (s *Snapshot) All(kind Kind, each func(*Object) bool) { s.byName[kind].all()(each) }
+func (s *Snapshot) All(kind Kind, each func(*Object) bool) { s.byName[kind].Ascend(each) }

@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,43 +15,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	"pgregory.net/rapid"
 )
-
-// A tree holds what was put into it, in order, and a tree that was kept stays as it was.
-func TestATreeIsASortedSetThatNeverChanges(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		tree := tree[int]{compare: cmp.Compare[int]}
-		want := map[int]bool{}
-		kept, keptWant := tree, []int{}
-		for range rapid.IntRange(0, 2000).Draw(t, "steps") {
-			n := rapid.IntRange(0, 700).Draw(t, "n")
-			switch rapid.IntRange(0, 20).Draw(t, "what") {
-			case 0:
-				kept, keptWant = tree, slices.Sorted(maps.Keys(want))
-			case 1, 2, 3, 4, 5, 6, 7, 8, 9:
-				tree = tree.without(n)
-				delete(want, n)
-			default:
-				tree = tree.with(n)
-				want[n] = true
-			}
-			if _, found := tree.find(n); found != want[n] {
-				t.Fatalf("%d is found: %v", n, found)
-			}
-		}
-		sorted := slices.Sorted(maps.Keys(want))
-		if got := slices.Collect(tree.all()); !slices.Equal(got, sorted) || tree.size != len(sorted) {
-			t.Fatalf("it has %d items %v, want %v", tree.size, got, sorted)
-		}
-		if got := slices.Collect(kept.all()); !slices.Equal(got, keptWant) {
-			t.Fatalf("the tree that was kept has %v, want %v", got, keptWant)
-		}
-		after := rapid.IntRange(-1, 701).Draw(t, "after")
-		i, _ := slices.BinarySearch(sorted, after+1)
-		if got := slices.Collect(tree.after(after)); !slices.Equal(got, sorted[i:]) {
-			t.Fatalf("after %d it has %v, want %v", after, got, sorted[i:])
-		}
-	})
-}
 
 func object(kind Kind, name, state string) *Object {
 	return &Object{Kind: kind, Name: name, Facts: Facts{State: state, App: name}, Message: wrapperspb.String(name)}
@@ -142,8 +104,8 @@ func TestContainersAreFoundByAppAndNode(t *testing.T) {
 			b.Publish([]*Object{o})
 		}
 		now := b.Newest()
-		if now.containersByApp.size != now.Count(Containers) || now.containersByNode.size != now.Count(Containers) {
-			t.Fatalf("%d and %d of %d containers are found", now.containersByApp.size, now.containersByNode.size, now.Count(Containers))
+		if now.containersByApp.Len() != now.Count(Containers) || now.containersByNode.Len() != now.Count(Containers) {
+			t.Fatalf("%d and %d of %d containers are found", now.containersByApp.Len(), now.containersByNode.Len(), now.Count(Containers))
 		}
 		filter := Filter{App: rapid.SampledFrom([]string{"", "app-3"}).Draw(t, "app"), Node: rapid.SampledFrom([]string{"", "node-2"}).Draw(t, "node")}
 		var want, got []string
@@ -209,20 +171,29 @@ func TestAWatcherKnowsWhatThereIs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := NewBoard(7)
 		selection := Selection{Kinds: []Kind{Apps, Nodes}, Filter: Filter{State: rapid.SampledFrom([]string{"", "RUNNING"}).Draw(t, "filter")}}
+		most := rapid.SampledFrom([]int{30, 3 * mostOfABatch}).Draw(t, "most")
+		for i := range most {
+			b.Publish([]*Object{object(Apps, fmt.Sprintf("app-%d", i), "RUNNING")})
+		}
 		w, knows, index := b.Watch(selection, 0), mirror{}, int64(0)
+		take := func() {
+			batch := w.look(b.Newest())
+			knows.take(batch)
+			index = batch.Index
+		}
 		read := func() {
-			for w.position < b.Newest().Index || w.restarted {
-				batch := w.look(b.Newest())
-				knows.take(batch)
-				index = batch.Index
+			for w.position < b.Newest().Index || w.rest != nil {
+				take()
 			}
 		}
 		for range rapid.IntRange(0, 300).Draw(t, "steps") {
-			name := fmt.Sprintf("app-%d", rapid.IntRange(0, 30).Draw(t, "name"))
+			name := fmt.Sprintf("app-%d", rapid.IntRange(0, most).Draw(t, "name"))
 			kind := rapid.SampledFrom([]Kind{Apps, Containers}).Draw(t, "kind")
-			switch rapid.IntRange(0, 6).Draw(t, "what") {
+			switch rapid.IntRange(0, 7).Draw(t, "what") {
 			case 0:
 				b.Publish([]*Object{gone(kind, name)})
+			case 3:
+				take()
 			case 1:
 				read()
 			case 2:
@@ -310,7 +281,7 @@ func TestAnIndexThatIsTooOldStartsOver(t *testing.T) {
 		name := fmt.Sprintf("job-%d", i)
 		b.Publish([]*Object{object(Containers, name, "RUNNING"), gone(Containers, name)})
 	}
-	if n := b.Newest().changed.size; n != mostRemovals+2 {
+	if n := b.Newest().changed.Len(); n != mostRemovals+2 {
 		t.Errorf("%d objects are remembered", n)
 	}
 	for what, w := range map[string]*Watcher{

@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
 )
 
 // Selection is what a watcher wants to be sent.
@@ -19,6 +21,20 @@ func (s *Selection) matches(o *Object) (shown, known bool) {
 		return false, false
 	}
 	return !o.Gone && s.Filter.Matches(o), true
+}
+
+// among calls each for the objects of a kind that may be selected and whose names are after one, in the order of the names, until it
+// returns false.
+func (s *Selection) among(now *Snapshot, kind Kind, after *Object, each func(*Object) bool) {
+	if len(s.Names) == 0 {
+		now.among(kind, &s.Filter, after, each)
+		return
+	}
+	for _, name := range slices.SortedFunc(slices.Values(s.Names), id.CompareNames) {
+		if o := now.Find(kind, name); o != nil && (after == nil || byName(o, after) > 0) && !each(o) {
+			return
+		}
+	}
 }
 
 // unchanged reports that none of the objects that are selected by their names has changed since an index. If it finds out only by looking
@@ -49,7 +65,7 @@ type Change struct {
 // Batch is what a watcher is sent at once.
 type Batch struct {
 	Changes []Change
-	// Index is the watcher's position after the changes.
+	// Index is the watcher's position after the changes; zero while it has yet to be sent a part of what there is.
 	Index int64
 	// Current says that the watcher has now seen all that there is; otherwise more follows.
 	Current bool
@@ -70,18 +86,24 @@ const (
 type Watcher struct {
 	board     *Board
 	selection Selection
-	position  int64
-	// all is the newest change that there was when the watcher began: of what was removed before, it has nothing.
-	all       int64
-	restarted bool
-	current   bool
-	looked    time.Time
+	// position is the index up to which the watcher knows all changes, but for what it has yet to be sent of what there was.
+	position int64
+	// rest is what the watcher has yet to be sent of what there was; nil is nothing.
+	rest               *rest
+	restarted, current bool
+	looked             time.Time
+}
+
+// rest is a place among what there is: the kinds from one on, and of the first of them the objects after one.
+type rest struct {
+	kinds []Kind
+	after *Object
 }
 
 // Watch begins after an index that a watcher was sent earlier, or with all that there is. That is also so if removals since that index
 // are forgotten, or if it is of another life of the zone; the first batch says so.
 func (b *Board) Watch(selection Selection, after int64) *Watcher {
-	w := &Watcher{board: b, selection: selection, position: after, all: after}
+	w := &Watcher{board: b, selection: selection, position: after}
 	if s := b.Newest(); after < s.oldest || after > s.Index {
 		w.restart(s)
 	}
@@ -89,7 +111,7 @@ func (b *Board) Watch(selection Selection, after int64) *Watcher {
 }
 
 func (w *Watcher) restart(s *Snapshot) {
-	w.position, w.all, w.restarted, w.current = 0, s.Index, true, false
+	w.position, w.rest, w.restarted, w.current = s.Index, &rest{kinds: w.selection.Kinds}, true, false
 }
 
 // Next waits for changes and returns them in their order, each object in its newest state. It fails with what the board was ended with,
@@ -115,39 +137,81 @@ func (w *Watcher) Next(ctx context.Context) (Batch, error) {
 	}
 }
 
-// look takes what has changed since the watcher's position.
+// look takes what there is and the watcher does not know.
 func (w *Watcher) look(s *Snapshot) Batch {
 	w.looked = time.Now()
-	if w.position < s.oldest && w.all < s.oldest {
+	if w.position < s.oldest {
 		w.restart(s)
 	}
-	batch := Batch{Restarted: w.restarted}
+	batch := &filling{Batch: Batch{Restarted: w.restarted}}
 	w.restarted = false
+	if w.rest != nil && !w.lookAtRest(s, batch) {
+		return batch.Batch // of an index from which this may be resumed nothing can be said
+	}
 	if w.current && w.selection.unchanged(s, w.position) {
 		w.position = s.Index
-		return Batch{Index: w.position}
 	}
-	looked, bytes := 0, 0
-	for o := range s.changed.after(&Object{Index: w.position}) {
-		if looked++; looked > mostLookedAt || len(batch.Changes) == mostOfABatch {
-			batch.Index = w.position
-			return batch
-		}
-		shown, known := w.selection.matches(o)
-		if left := !shown && known && o.Index > w.all; shown || left {
-			if bytes += o.Bytes(); bytes > bytesOfAPage && len(batch.Changes) > 0 {
-				batch.Index = w.position
-				return batch
+	all := w.lookAtChanges(s, batch)
+	batch.Index = w.position
+	batch.Current = all && (len(batch.Changes) > 0 || !w.current)
+	w.current = w.current || all
+	return batch.Batch
+}
+
+// lookAtRest takes what there is, and reports whether that was all.
+func (w *Watcher) lookAtRest(s *Snapshot, batch *filling) bool {
+	for len(w.rest.kinds) > 0 {
+		full := false
+		w.selection.among(s, w.rest.kinds[0], w.rest.after, func(o *Object) bool {
+			if shown, _ := w.selection.matches(o); shown {
+				if full = !batch.add(Change{Object: o}); full {
+					return false
+				}
 			}
-			batch.Changes = append(batch.Changes, Change{Object: o, Left: left})
+			w.rest.after = o
+			return true
+		})
+		if full {
+			return false
+		}
+		w.rest = &rest{kinds: w.rest.kinds[1:]}
+	}
+	w.rest = nil
+	return true
+}
+
+// lookAtChanges takes what has changed since the watcher's position, and reports whether that was all.
+func (w *Watcher) lookAtChanges(s *Snapshot, batch *filling) bool {
+	looked, all := 0, true
+	s.changed.AscendGreaterOrEqual(&Object{Index: w.position + 1}, func(o *Object) bool {
+		shown, known := w.selection.matches(o)
+		if looked++; looked > mostLookedAt || known && !batch.add(Change{Object: o, Left: !shown}) {
+			all = false
+			return false
 		}
 		w.position = o.Index
+		return true
+	})
+	if all {
+		w.position = max(w.position, s.Index)
 	}
-	w.position = max(w.position, s.Index)
-	batch.Index = w.position
-	batch.Current = len(batch.Changes) > 0 || !w.current
-	w.current = true
-	return batch
+	return all
+}
+
+// filling is a batch that is being filled.
+type filling struct {
+	Batch
+	bytes int
+}
+
+// add adds a change, unless the batch is full.
+func (f *filling) add(change Change) bool {
+	f.bytes += change.Bytes()
+	if len(f.Changes) == mostOfABatch || f.bytes > bytesOfAPage && len(f.Changes) > 0 {
+		return false
+	}
+	f.Changes = append(f.Changes, change)
+	return true
 }
 
 // wait waits until there is a newer snapshot, and at least the pause since the last look.

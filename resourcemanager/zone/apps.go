@@ -129,6 +129,9 @@ func (as *apps) touchedInOrder() []*app {
 	return slices.SortedFunc(maps.Values(as.touched), bySubmission)
 }
 
+// allTouched are the touched apps in no order.
+func (as *apps) allTouched() iter.Seq[*app] { return maps.Values(as.touched) }
+
 // all are the apps in no order, for sums.
 func (as *apps) all() iter.Seq[*app] { return maps.Values(as.byID) }
 

@@ -108,7 +108,7 @@ func (d *damage) addUnknown(n *node, status *corev1.ContainerStatus) {
 		})
 	}
 	n.unknown[name] = status
-	d.views.nodeChanged(n)
+	d.views.nodeChanged(n.id)
 	if n.inScheduler {
 		d.nodes.updateScheduler(n)
 	}
@@ -118,7 +118,7 @@ func (d *damage) addUnknown(n *node, status *corev1.ContainerStatus) {
 func (d *damage) dropUnknown(n *node, name string) {
 	if n.unknown[name] != nil {
 		delete(n.unknown, name)
-		d.views.nodeChanged(n)
+		d.views.nodeChanged(n.id)
 		d.nodes.updateScheduler(n)
 	}
 }

@@ -85,7 +85,7 @@ var errRegisterAgain = fmt.Errorf("this session is over; the node has to registe
 func (ss *sessions) open(n *node, stream StreamID) {
 	ss.closeStream(n, fmt.Errorf("node %q has opened another stream: %w", n.id, errdefs.ErrAborted))
 	n.session.stream, n.session.heard = stream, ss.now
-	ss.views.nodeChanged(n)
+	ss.views.nodeChanged(n.id)
 }
 
 // streamEnded notes that a stream has ended, with the last beat on it; it may be an earlier stream.
@@ -103,7 +103,7 @@ func (ss *sessions) closeStream(n *node, why error) {
 	}
 	ss.out.Ends = append(ss.out.Ends, StreamEnd{n.session.stream, why})
 	n.session.stream, n.session.commands = 0, nil
-	ss.views.nodeChanged(n)
+	ss.views.nodeChanged(n.id)
 }
 
 // noteHeard notes when a node was last heard of.

@@ -35,8 +35,41 @@ type late struct {
 	containers map[id.Container]*container
 	// queues and contracts, all of them together.
 	quotas bool
+	// next is when they are to be shown at the pace of showEvery.
+	next time.Time
+	// must says that all are to be shown in this turn.
+	must bool
 	// wake is when the first of them may be shown; zero if none waits.
 	wake time.Time
+}
+
+func newLate() late {
+	return late{apps: map[id.App]*app{}, nodes: map[id.Node]struct{}{}, containers: map[id.Container]*container{}}
+}
+
+func (l *late) isEmpty() bool {
+	return len(l.apps) == 0 && len(l.nodes) == 0 && len(l.containers) == 0 && !l.quotas
+}
+
+const (
+	// showEvery is the time between two turns that show what reports have changed, while these come all the time: many change the same
+	// objects.
+	showEvery = 20 * time.Millisecond
+	// showBurst is how far turns may be ahead of that pace after a while in which little was shown. So what changes in a quiet zone is
+	// shown at once.
+	showBurst = time.Second
+)
+
+// mayShow reports whether what has changed may be shown now, and counts it if so.
+func (l *late) mayShow(now time.Time) bool {
+	if now.Before(l.next.Add(-showBurst)) {
+		return false
+	}
+	if l.next.Before(now) {
+		l.next = now
+	}
+	l.next = l.next.Add(showEvery)
+	return true
 }
 
 // quotaViews are the queues and the contracts that were shown last, by their names.
@@ -46,24 +79,17 @@ type quotaViews struct {
 	contracts map[string]Shown
 }
 
-// nodeChanged has a node shown of which no record has changed.
-func (vs *views) nodeChanged(n *node) {
-	if vs.late.nodes == nil {
-		vs.late.nodes = map[id.Node]struct{}{}
-	}
-	vs.late.nodes[n.id] = struct{}{}
-}
+// nodeChanged has a node shown.
+func (vs *views) nodeChanged(name id.Node) { vs.late.nodes[name] = struct{}{} }
 
 // containerChanged has a container and its node shown.
 func (vs *views) containerChanged(c *container) {
-	if vs.late.containers == nil {
-		vs.late.containers = map[id.Container]*container{}
-	}
 	vs.late.containers[c.id] = c
-	if n := vs.nodes.get(c.node); n != nil {
-		vs.nodeChanged(n)
-	}
+	vs.nodeChanged(c.node)
 }
+
+// mustShow has everything that has changed shown at the end of this turn: somebody is answered then, and will look whether it is so.
+func (vs *views) mustShow() { vs.late.must = true }
 
 // tick has looked at once a second what changes with time: ledgers, and what the drain of a node waits for, which changes with the apps
 // that are on it.
@@ -71,7 +97,7 @@ func (vs *views) tick() {
 	vs.late.quotas = true
 	for n := range vs.nodes.all() {
 		if n.state() == lifecycle.NodeDraining {
-			vs.nodeChanged(n)
+			vs.nodeChanged(n.id)
 		}
 	}
 }
@@ -81,7 +107,7 @@ func (vs *views) show(shown Shown) { vs.out.shown = append(vs.out.shown, shown) 
 // showAll shows what there is after a start: touched apps are shown anyway.
 func (vs *views) showAll() {
 	for _, n := range vs.nodes.sorted() {
-		vs.nodeChanged(n)
+		vs.nodeChanged(n.id)
 	}
 	for _, a := range vs.apps.sorted() {
 		for _, c := range sortedContainers(a.containers) {
@@ -93,30 +119,38 @@ func (vs *views) showAll() {
 	vs.late.quotas = true
 }
 
-// deliver shows what looks different since the turn began.
+// deliver shows what looks different by now, unless that has to wait.
 func (vs *views) deliver() {
+	vs.noteChanges()
+	if vs.late.isEmpty() && !vs.late.must {
+		return
+	}
+	if may := vs.late.mayShow(vs.now); !may && !vs.late.must {
+		vs.late.wake = vs.late.next.Add(-showBurst)
+		return
+	}
 	vs.showZone()
-	vs.readRecords()
 	for _, c := range sortedContainers(vs.late.containers) {
 		vs.showContainer(c.record)
 	}
-	vs.late.containers = nil
+	clear(vs.late.containers)
 	vs.showNodes()
 	vs.showApps()
 	vs.showQuotas()
 }
 
-// readRecords finds out from the records of the turn which nodes have changed.
-func (vs *views) readRecords() {
+// noteChanges notes what the turn has changed.
+func (vs *views) noteChanges() {
 	for _, k := range vs.order {
-		if k.kind != kindNode {
-			continue
+		if k.kind == kindNode {
+			vs.nodeChanged(id.Node(k.key))
 		}
-		if n := vs.nodes.get(id.Node(k.key)); n != nil {
-			vs.nodeChanged(n)
-		} else {
-			vs.show(Shown{View: &apiv1.Node{Name: k.key}, Gone: true})
-		}
+	}
+	for a := range vs.apps.allTouched() {
+		vs.late.apps[a.id] = a
+	}
+	for _, a := range vs.overdue {
+		vs.late.apps[a.id] = a
 	}
 	vs.late.quotas = vs.late.quotas || len(vs.order) > 0
 }
@@ -137,28 +171,15 @@ func (vs *views) wakeBefore(instant time.Time) time.Time {
 }
 
 func (vs *views) showApps() {
-	waiting := vs.late.apps
-	vs.late.apps = nil
-	changed := map[id.App]*app{}
-	maps.Copy(changed, waiting)
-	for _, a := range vs.overdue {
-		changed[a.id] = a
-	}
-	for _, a := range vs.apps.touchedInOrder() {
-		changed[a.id] = a
-	}
-	for _, a := range slices.SortedFunc(maps.Values(changed), bySubmission) {
-		vs.changed(a) // a view that was made during the turn may show half of it
+	for _, a := range slices.SortedFunc(maps.Values(vs.late.apps), bySubmission) {
+		vs.changed(a) // a view that was made during a turn may show half of it
 		if a.view.steered(a) {
 			a.view.pace.count(vs.now, len(a.instances))
 		} else if !a.view.pace.mayShow(vs.now, len(a.instances)) {
-			if vs.late.apps == nil {
-				vs.late.apps = map[id.App]*app{}
-			}
-			vs.late.apps[a.id] = a
 			vs.wakeFor(&a.view.pace)
 			continue
 		}
+		delete(vs.late.apps, a.id)
 		a.view.shown = vs.of(a)
 		vs.show(Shown{View: a.view.shown, Gone: a.removed, Rank: a.id.Seq})
 	}
@@ -174,8 +195,9 @@ func (v *appView) steered(a *app) bool {
 func (vs *views) showNodes() {
 	for _, name := range slices.Sorted(maps.Keys(vs.late.nodes)) {
 		n := vs.nodes.get(name)
-		if n == nil { // it was removed while it waited
+		if n == nil {
 			delete(vs.late.nodes, name)
+			vs.show(Shown{View: &apiv1.Node{Name: string(name)}, Gone: true})
 			continue
 		}
 		if n.view.shown == n.record.GetState() && !n.view.pace.mayShow(vs.now, len(n.containers)) {
@@ -215,8 +237,7 @@ func (vs *views) showQuotas() {
 	if !vs.late.quotas {
 		return
 	}
-	// What waits is summed up over all apps.
-	parts := 10*(len(vs.quotas.queues)+len(vs.quotas.contracts)) + vs.apps.count()/10
+	parts := 10 * (len(vs.quotas.queues) + len(vs.quotas.contracts))
 	if !vs.isSteered() && !vs.quotas.pace.mayShow(vs.now, parts) {
 		vs.wakeFor(&vs.quotas.pace)
 		return

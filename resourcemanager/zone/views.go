@@ -74,7 +74,7 @@ type views struct {
 	zone *apiv1.Zone
 }
 
-func (vs *views) begin() { vs.overdue, vs.late.wake = nil, time.Time{} }
+func (vs *views) begin() { vs.overdue, vs.late.wake, vs.late.must = nil, time.Time{}, false }
 
 // changed has the view of an app made anew.
 func (vs *views) changed(a *app) { a.view.current = nil }
