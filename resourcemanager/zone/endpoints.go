@@ -128,8 +128,11 @@ func (es *endpoints) holdBack(a *app) {
 func (es *endpoints) missesReport(a *app) bool {
 	for _, instance := range a.instances {
 		report := instance.GetReport()
+		if report.GetState() != apiv1.Instance_RUNNING || !report.GetInService() {
+			continue
+		}
 		c := a.container(report.GetContainerId())
-		if c == nil || c.record.GetStopping() || report.GetState() != apiv1.Instance_RUNNING || !report.GetInService() {
+		if c == nil || c.record.GetStopping() {
 			continue
 		}
 		if n := es.nodes.get(c.node); n == nil || !n.registered() || n.state() == lifecycle.NodeLost {
