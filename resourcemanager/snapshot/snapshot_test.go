@@ -294,18 +294,27 @@ func TestAnIndexThatIsTooOldStartsOver(t *testing.T) {
 	}
 }
 
-// BenchmarkPublish changes one of 100,000 objects.
+// BenchmarkPublish changes one of 100,000 objects; a snapshot is made of so many changes.
 func BenchmarkPublish(b *testing.B) {
-	board := NewBoard(0)
-	for i := range 100_000 {
-		board.Publish([]*Object{object(Containers, fmt.Sprintf("container-%d", i), "RUNNING")})
-	}
-	names := make([]string, 1000)
-	for i := range names {
-		names[i] = fmt.Sprintf("container-%d", i*97)
-	}
-	for i := 0; b.Loop(); i++ {
-		board.Publish([]*Object{object(Containers, names[i%1000], "RUNNING")})
+	for _, together := range []int{1, 60} {
+		b.Run(fmt.Sprint(together), func(b *testing.B) {
+			board := NewBoard(0)
+			for i := range 100_000 {
+				board.Publish([]*Object{object(Containers, fmt.Sprintf("container-%d", i), "RUNNING")})
+			}
+			names := make([]string, 1000)
+			for i := range names {
+				names[i] = fmt.Sprintf("container-%d", i*97)
+			}
+			var changed []*Object
+			for i := 0; b.Loop(); i++ {
+				if changed = append(changed, object(Containers, names[i%1000], "RUNNING")); len(changed) == together {
+					board.Publish(changed)
+					board.Newest()
+					changed = nil
+				}
+			}
+		})
 	}
 }
 

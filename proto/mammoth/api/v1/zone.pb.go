@@ -1096,7 +1096,7 @@ func (x *WatchRequest) GetIndex() int64 {
 type WatchResponse struct {
 	state   protoimpl.MessageState  `protogen:"open.v1"`
 	Changes []*WatchResponse_Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
-	// Where to go on after a break.
+	// Where to go on after a break. Zero while a part of what there is has yet to be sent: then the watch begins again.
 	Index int64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	// Everything that there was when the answer was made has been sent; otherwise another answer follows at once.
 	Current bool `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`
