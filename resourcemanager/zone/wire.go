@@ -24,7 +24,8 @@ func newCore(settled config, lastEvent int64) *Core {
 	})
 	z.wireApps(record)
 	z.wireNodes(record)
-	z.views = views{late: newLate(), 
+	z.views = views{
+		late: newLate(),
 		turn: t, config: &z.config, apps: &z.apps, packages: &z.packages, desired: &z.desired, nodes: &z.nodes, waits: &z.waits, damage: &z.damage,
 		queues: z.queues, lending: z.lending,
 	}
