@@ -1730,7 +1730,7 @@ type Event struct {
 	// Rises by one in the zone; never reused.
 	Sequence int64                  `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Time     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// What changed: "app", "attempt", "balancer", "container", "instance", "lending", "node", "queue", "rollout" or "zone".
+	// What changed: "app", "attempt", "balancer", "container", "instance", "lending", "node", "queue", "status" or "zone".
 	Kind      string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	App       string `protobuf:"bytes,4,opt,name=app,proto3" json:"app,omitempty"`
 	Attempt   string `protobuf:"bytes,5,opt,name=attempt,proto3" json:"attempt,omitempty"`
