@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -166,7 +166,7 @@ func (r *replacement) how() string {
 	case apiv1.UpdatePolicy_BLUE_GREEN:
 		text = fmt.Sprintf("%s of the new version would be made ready beside %s, and then take over", countInstances(r.beside), presentOnes(len(r.names)))
 	default:
-		which := firstNames(r.names)
+		which := sentence.Names(r.names)
 		if r.fewer > 0 {
 			which = fmt.Sprintf("%d of %s", len(r.names)-r.fewer, which)
 		}
@@ -216,15 +216,6 @@ func because(text, why, help string) string {
 		text += "; " + help
 	}
 	return text
-}
-
-// firstNames names the first few.
-func firstNames(names []string) string {
-	const most = 3
-	if len(names) <= most {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
 func countInstances(count int) string { return fmt.Sprintf("%d %s", count, plural(count, "instance")) }

@@ -152,7 +152,7 @@ var pure = []string{
 // clean is what the pure ring may import of the standard library: nothing that blocks, logs or reaches outside.
 var clean = []string{"cmp", "container/heap", "container/list", "errors", "fmt", "hash/fnv", "iter", "maps", "math", "math/bits", "math/rand/v2", "slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8"}
 
-var pureOwn = []string{"internal/id", "internal/resource", "internal/fsm"}
+var pureOwn = []string{"internal/id", "internal/resource", "internal/fsm", "internal/sentence"}
 
 // pureMore is what single packages of the pure ring may import besides: messages as data, and what computes with them. Of net and
 // crypto they use what only computes.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
@@ -241,12 +242,9 @@ func (x *explainer) progress(status *apiv1.MasterStatus) string {
 	if outlook == nil {
 		return text
 	}
-	text += "; " + outlook.GetText()
+	when := ""
 	if outlook.GetAt() != nil {
-		text += " in " + durationWords(max(0, outlook.GetAt().AsTime().Sub(x.now)))
+		when = "in " + durationWords(max(0, outlook.GetAt().AsTime().Sub(x.now)))
 	}
-	if outlook.GetUnless() != "" {
-		text += " unless " + outlook.GetUnless()
-	}
-	return text
+	return text + "; " + sentence.Outlook(outlook.GetText(), when, outlook.GetUnless())
 }
