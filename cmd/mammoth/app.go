@@ -177,7 +177,7 @@ func appText(w io.Writer, app *apiv1.App) error {
 	t.row("name", app.GetName())
 	t.row("state", because(stateWord(app), app.GetReason()))
 	for _, w := range app.GetWaiting() {
-		if app.GetReason() != "" && strings.Contains(w.GetText(), app.GetReason()) || isPause(app, w) {
+		if app.GetReason() != "" && strings.Contains(w.GetText(), app.GetReason()) || isStatus(app, w) {
 			continue
 		}
 		t.row("waiting", fmt.Sprintf("%s (for %s)", waitingNote(w), ago(w.GetSince())))

@@ -50,7 +50,7 @@ func worked(c change, now *apiv1.App) (bool, error) {
 	case now.GetEnds() || now.GetState() != apiv1.App_RUNNING || !heeded(c, now):
 		return false, nil
 	case status.GetState() == apiv1.MasterStatus_FAILED:
-		return false, errors.New(because(status.GetText(), reasonOf(status.GetReason(), now)))
+		return false, errors.New(failureOf(now))
 	}
 	return status.GetState() != apiv1.MasterStatus_WORKING, nil
 }
@@ -64,5 +64,5 @@ func workText(app *apiv1.App) string {
 	if app.GetStatus().GetText() != "" {
 		text = app.GetStatus().GetText()
 	}
-	return fmt.Sprintf("%s, version %d", text, app.GetVersion())
+	return withWhy(fmt.Sprintf("%s, version %d", text, app.GetVersion()), app.GetStatus())
 }
