@@ -41,7 +41,7 @@ func statusOf(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
 		status.Help = `"mammoth app promote web" gives it the whole app`
 	case dynamicdeployv1.Rollout_FAILED:
 		status.State, status.Text = apiv1.MasterStatus_FAILED, fmt.Sprintf("the rollout of version %d failed", rollout.GetVersion())
-		status.Help = `"mammoth app rollback web" goes back to version 1`
+		status.Help = `"mammoth app rollback" goes back to version 1`
 	case dynamicdeployv1.Rollout_DONE, dynamicdeployv1.Rollout_REVERTED:
 		status.State = apiv1.MasterStatus_DONE
 	}

@@ -104,7 +104,7 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 		if said := view.GetStatus().GetText(); said != "" {
 			text += "; " + said
 		}
-		return text
+		return text + x.outlook(view.GetStatus())
 	}
 	text := fmt.Sprintf("%s is running: %d of %d instances healthy", name, running, wanted)
 	return text + x.progress(view.GetStatus())
@@ -238,13 +238,17 @@ func (x *explainer) progress(status *apiv1.MasterStatus) string {
 	if isWorking(status) && status.GetVersion() > 1 && status.GetText() != "" {
 		text = "; " + status.GetText()
 	}
-	outlook := status.GetOutlook()
+	return text + x.outlook(status)
+}
+
+// outlook is what happens unless something changes, as the end of a sentence; empty if nothing is known to happen.
+func (x *explainer) outlook(status *apiv1.MasterStatus) string {
+	outlook, when := status.GetOutlook(), ""
 	if outlook == nil {
-		return text
+		return ""
 	}
-	when := ""
 	if outlook.GetAt() != nil {
 		when = "in " + durationWords(max(0, outlook.GetAt().AsTime().Sub(x.now)))
 	}
-	return text + "; " + sentence.Outlook(outlook.GetText(), when, outlook.GetUnless())
+	return "; " + sentence.Outlook(outlook.GetText(), when, outlook.GetUnless())
 }
