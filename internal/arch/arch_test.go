@@ -152,7 +152,7 @@ var pure = []string{
 // clean is what the pure ring may import of the standard library: nothing that blocks, logs or reaches outside.
 var clean = []string{"cmp", "container/heap", "container/list", "errors", "fmt", "hash/fnv", "iter", "maps", "math", "math/bits", "math/rand/v2", "slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8"}
 
-var pureOwn = []string{"internal/id", "internal/resource", "internal/fsm", "internal/sentence"}
+var pureOwn = []string{"internal/id", "internal/resource", "internal/fsm"}
 
 // pureMore is what single packages of the pure ring may import besides: messages as data, and what computes with them. Of net and
 // crypto they use what only computes.
@@ -161,7 +161,7 @@ var pureMore = map[string][]string{
 		"proto/mammoth/api/v1", "proto/mammoth/companion/v1", "proto/mammoth/core/v1", "proto/mammoth/master/v1", "proto/mammoth/store/v1",
 		"proto/mammoth/tracker/v1", "google.golang.org/protobuf/proto", "google.golang.org/protobuf/reflect/protoreflect",
 		"google.golang.org/protobuf/types/known/anypb", "google.golang.org/protobuf/types/known/durationpb", "google.golang.org/protobuf/types/known/timestamppb",
-		"internal/backoff", "internal/defaults", "internal/distribution", "internal/expose", "internal/peer",
+		"internal/backoff", "internal/defaults", "internal/distribution", "internal/expose", "internal/peer", "internal/sentence",
 		"internal/spec", "internal/token", "internal/wire",
 		"resourcemanager/calendar", "resourcemanager/eventlog", "resourcemanager/store",
 		"crypto/hmac", "crypto/sha256", "crypto/subtle", "encoding/base32", "encoding/binary", "net", "regexp",

@@ -203,7 +203,7 @@ func (x *explainer) lastExit(a *app, instance string) string {
 	last := ""
 	for _, c := range sortedContainers(a.containers) {
 		if !c.held() && c.instance() == instance {
-			last = exitSentence(c.record.GetStatus().GetExit())
+			last = sentence.Exit(c.record.GetStatus().GetExit())
 		}
 	}
 	return last
