@@ -7,13 +7,12 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// foreign reports whether an app's master is not DynamicDeploy: how many instances there are to be is its master's affair.
-func foreign(app *apiv1.App) bool {
-	return app.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL || app.GetSpec().GetFramework() != ""
-}
+// foreign reports whether what an app's containers run, and how many there are to be, is its master's affair.
+func foreign(app *apiv1.App) bool { return !spec.HasRoles(app.GetSpec()) }
 
 // runningText is how many instances of an app run, and of how many where that is known.
 func runningText(app *apiv1.App) string {

@@ -9,12 +9,12 @@ import (
 	"strings"
 	"sync"
 	"text/tabwriter"
-	"unicode"
 
 	"golang.org/x/term"
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	waits "github.com/mammoth-os/mammoth/resourcemanager/zone/waiting"
 )
 
 // progress shows a person the state of an app while a command waits for it.
@@ -234,22 +234,13 @@ func (p *lineProgress) reasonsFor(name string, waiting []*apiv1.Waiting) {
 	}
 	now := map[string]bool{}
 	for _, w := range waiting {
-		about := w.GetRole() + "/" + withoutFigures(w.GetText())
+		about := waits.Kind(w)
 		now[about] = true
 		if !p.reasons[about] {
 			fmt.Fprintf(p.out, "%s: waiting: %s\n", name, waitingNote(w))
 		}
 	}
 	p.reasons = now
-}
-
-func withoutFigures(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '.' || unicode.IsDigit(r) {
-			return -1
-		}
-		return r
-	}, text)
 }
 
 // say writes a line unless the last one about the same object had the same state.

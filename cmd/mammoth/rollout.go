@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
@@ -142,11 +143,7 @@ func statusText(status *apiv1.MasterStatus) string {
 
 // withWhy adds to a text on a master's work its reason, and what a person could do.
 func withWhy(text string, status *apiv1.MasterStatus) string {
-	text = because(text, status.GetReason())
-	if status.GetHelp() != "" {
-		text += "; " + status.GetHelp()
-	}
-	return text
+	return sentence.Because(text, status.GetReason(), status.GetHelp())
 }
 
 // rolloutWord is a rollout's state as what is said of its version.

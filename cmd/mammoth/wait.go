@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -90,7 +91,7 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 		return false, fmt.Errorf("it waits at version %d: %s", now.GetVersion(), reasonOf(now.GetStatus().GetReason(), now))
 	}
 	if now.GetState() == apiv1.App_STOPPED && c.app.GetState() == apiv1.App_STOPPED {
-		return false, fmt.Errorf("it is stopped; `mammoth app restart %s` starts it with %s", now.GetName(), plural(int(specified(now)), "instance"))
+		return false, fmt.Errorf("it is stopped; `mammoth app restart %s` starts it with %s", now.GetName(), plural(int(spec.Instances(now.GetSpec())), "instance"))
 	}
 	for _, instance := range now.GetInstances() {
 		// A rollout in progress ends by itself.
@@ -136,17 +137,9 @@ func maxFailures(app *apiv1.App, instance *apiv1.Instance) int32 {
 // desiredCount is the count that running instances are compared with; for an app that is down, the count that it would have.
 func desiredCount(app *apiv1.App) int32 {
 	if app.GetState() == apiv1.App_STOPPED || ends(app) {
-		return specified(app)
+		return spec.Instances(app.GetSpec())
 	}
 	return app.GetWanted()
-}
-
-// specified is the number of instances in an app's spec.
-func specified(app *apiv1.App) (n int32) {
-	for _, role := range app.GetSpec().GetRoles() {
-		n += role.GetInstances()
-	}
-	return n
 }
 
 func hasPorts(app *apiv1.App, instance *apiv1.Instance) bool {

@@ -196,27 +196,17 @@ func (r *replacement) room(planned *masterv1.PlannedAsk) string {
 	case rolling && r.fewer > 0 && r.frees:
 		return "those that end make room"
 	case nodes > 0:
-		return because(fmt.Sprintf("there is room for %d of them only", nodes), why, help)
+		return sentence.Because(fmt.Sprintf("there is room for %d of them only", nodes), why, help)
 	case rolling && r.frees:
 		help = oldFirst
 	}
-	return because("there is no room beside them, and it would wait", why, help)
+	return sentence.Because("there is no room beside them, and it would wait", why, help)
 }
 
 // mostNamed is how many instances and nodes are named of all roles together: an answer has a bound.
 const mostNamed = 640
 
 func first(most int, names []string) []string { return names[:min(most, len(names))] }
-
-func because(text, why, help string) string {
-	if why != "" {
-		text += ": " + why
-	}
-	if help != "" {
-		text += "; " + help
-	}
-	return text
-}
 
 func countInstances(count int) string { return fmt.Sprintf("%d %s", count, plural(count, "instance")) }
 

@@ -175,7 +175,7 @@ var pureMore = map[string][]string{
 		"google.golang.org/protobuf/types/known/durationpb", "google.golang.org/protobuf/types/known/timestamppb",
 		"internal/manifest", "internal/peer", "internal/spec", "internal/wire", "resourcemanager/calendar", "resourcemanager/store",
 	},
-	"resourcemanager/zone/waiting": {"proto/mammoth/api/v1", "google.golang.org/protobuf/types/known/timestamppb"},
+	"resourcemanager/zone/waiting": {"internal/sentence", "proto/mammoth/api/v1", "google.golang.org/protobuf/types/known/timestamppb"},
 	"resourcemanager/access":       {"internal/peer", "proto/mammoth/api/v1", "proto/mammoth/core/v1"},
 }
 

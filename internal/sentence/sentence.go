@@ -19,6 +19,17 @@ func Names(names []string) string {
 	return text
 }
 
+// Because is a sentence with its reason, and with what a person could do; either may be empty.
+func Because(text, reason, help string) string {
+	if reason != "" {
+		text += ": " + reason
+	}
+	if help != "" {
+		text += "; " + help
+	}
+	return text
+}
+
 // Outlook is what happens unless something changes: "version 4 is reverted at 10:31:20 unless it makes progress". When is a moment, such as
 // "at 10:31:20" or "in 2m0s"; it and unless may be empty.
 func Outlook(text, when, unless string) string {

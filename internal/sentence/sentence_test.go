@@ -17,6 +17,19 @@ func TestOfManyNamesTheFirstFewAreSaid(t *testing.T) {
 	}
 }
 
+func TestASentenceHasItsReasonAndWhatHelps(t *testing.T) {
+	for want, s := range map[string][3]string{
+		"it waits":                              {"it waits"},
+		"it waits: no node has room":            {"it waits", "no node has room"},
+		"it waits; add one":                     {"it waits", "", "add one"},
+		"it waits: no node has room; add a one": {"it waits", "no node has room", "add a one"},
+	} {
+		if got := Because(s[0], s[1], s[2]); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestAnOutlookIsOneSentence(t *testing.T) {
 	for want, o := range map[string][3]string{
 		"it fails after 5 failures":                       {"it fails after 5 failures"},
