@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -146,10 +147,7 @@ func waitingNote(w *apiv1.Waiting) string {
 	if until := time.Until(w.GetUntil().AsTime()); w.GetUntil() != nil && until > 0 {
 		text += "; next try in " + short(until.Round(time.Second))
 	}
-	if w.GetHelp() != "" {
-		text += "; " + w.GetHelp()
-	}
-	return text
+	return sentence.Because(text, "", w.GetHelp())
 }
 
 // whatRuns is a role's image, or a framework's program without its flags.
@@ -199,7 +197,7 @@ func appText(w io.Writer, app *apiv1.App) error {
 	t.row("name", app.GetName())
 	t.row("state", because(stateWord(app), app.GetReason()))
 	for _, w := range app.GetWaiting() {
-		if app.GetReason() != "" && strings.Contains(w.GetText(), app.GetReason()) || isPause(app, w) {
+		if app.GetReason() != "" && strings.Contains(w.GetText(), app.GetReason()) || isStatus(app, w) {
 			continue
 		}
 		t.row("waiting", fmt.Sprintf("%s (for %s)", waitingNote(w), ago(w.GetSince())))

@@ -13,6 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
 	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -177,35 +178,15 @@ func statusOf(container id.Container, status *corev1.ContainerStatus) plan.Statu
 }
 
 func exitOf(message *corev1.Exit) plan.Exit {
-	e := plan.Exit{Blame: plan.BlameApp, Reason: message.GetMessage()}
-	var fallback string
+	e := plan.Exit{Blame: plan.BlameNobody, Reason: cmp.Or(message.GetMessage(), sentence.Exit(message))}
 	switch message.GetReason() {
-	case corev1.Exit_EXITED:
-		fallback = "it exited with code " + strconv.Itoa(int(message.GetCode()))
-	case corev1.Exit_OOM_KILLED:
-		fallback = "OOMKilled: it used more memory than its quota"
-	case corev1.Exit_DISK_QUOTA_EXCEEDED:
-		fallback = "disk quota exceeded"
-	case corev1.Exit_UNHEALTHY:
-		fallback = "its health check failed"
+	case corev1.Exit_EXITED, corev1.Exit_OOM_KILLED, corev1.Exit_DISK_QUOTA_EXCEEDED, corev1.Exit_UNHEALTHY:
+		e.Blame = plan.BlameApp
 	case corev1.Exit_LAUNCH_FAILED:
-		e.Blame, fallback = plan.BlameEither, "it could not be launched"
-	case corev1.Exit_NODE_FAILED:
-		e.Blame, fallback = plan.BlameNode, "its node could not run it"
-	case corev1.Exit_VANISHED:
-		e.Blame, fallback = plan.BlameNode, "it ended while its NodeManager was not running"
-	case corev1.Exit_KILLED_FROM_OUTSIDE:
-		e.Blame, fallback = plan.BlameNobody, "it was killed from outside Mammoth"
-	case corev1.Exit_PREEMPTED:
-		e.Blame, fallback = plan.BlameNobody, "it was preempted"
-	case corev1.Exit_NODE_LOST:
-		e.Blame, fallback = plan.BlameNobody, "its node was lost"
-	case corev1.Exit_LEASE_ENDED:
-		e.Blame, fallback = plan.BlameNobody, "its lease ended"
-	default:
-		e.Blame, fallback = plan.BlameNobody, "it was stopped"
+		e.Blame = plan.BlameEither
+	case corev1.Exit_NODE_FAILED, corev1.Exit_VANISHED:
+		e.Blame = plan.BlameNode
 	}
-	e.Reason = cmp.Or(e.Reason, fallback)
 	return e
 }
 

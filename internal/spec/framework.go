@@ -33,6 +33,20 @@ func FrameworkOf(app *apiv1.AppSpec) string {
 	return app.GetFramework()
 }
 
+// HasRoles reports whether an app's spec says what its containers run, and how many there are: that of an app of DynamicDeploy. Of another
+// app that is its application master's affair.
+func HasRoles(app *apiv1.AppSpec) bool {
+	return app.GetKind() != apiv1.AppSpec_EXTERNAL && app.GetFramework() == ""
+}
+
+// Instances is how many instances an app's spec says in all.
+func Instances(app *apiv1.AppSpec) (count int32) {
+	for _, role := range app.GetRoles() {
+		count += role.GetInstances()
+	}
+	return count
+}
+
 // Pinned is an image by its digest, as nodes run it: whatever its name comes to mean, it stays the same.
 func Pinned(image, digest string) string {
 	if digest == "" || image == "" {

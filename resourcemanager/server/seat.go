@@ -18,10 +18,11 @@ import (
 // largestAnswer is what REST takes from the services of its own process.
 const largestAnswer = 1 << 30
 
-// errVacant is what callers are told while no term is served.
-func errVacant() error {
-	return wire.Status(fmt.Errorf("the ResourceManager leads its zone again in a moment; try again then: %w", errdefs.ErrUnavailable))
-}
+// ErrVacant is the error while no term is served.
+var ErrVacant = fmt.Errorf("the ResourceManager leads its zone again in a moment; try again then: %w", errdefs.ErrUnavailable)
+
+// errVacant is what callers are told then.
+func errVacant() error { return wire.Status(ErrVacant) }
 
 // Term is what a term serves.
 type Term struct {

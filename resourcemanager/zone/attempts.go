@@ -13,6 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/fsm"
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
@@ -198,7 +199,7 @@ func (at *attempts) containerEnded(c *container, exit *corev1.Exit) {
 			return name == string(c.node)
 		}), string(c.node))
 	}
-	at.ended(a, at.isFailure(a, exit), exitSentence(exit))
+	at.ended(a, at.isFailure(a, exit), sentence.Exit(exit))
 }
 
 // isFailure reports whether the end of the newest attempt's container counts as a failure of the app: the master ended by itself, and had

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -125,7 +126,7 @@ func (vs *views) seenState(a *app, c *container, state apiv1.Instance_State, rea
 	}
 	switch {
 	case c.state() == lifecycle.ContainerDone:
-		return apiv1.Instance_PENDING, "it ended: " + exitSentence(status.GetExit())
+		return apiv1.Instance_PENDING, "it ended: " + sentence.Exit(status.GetExit())
 	case n == nil || n.state() == lifecycle.NodeLost:
 		return apiv1.Instance_UNREACHABLE, "its node does not answer"
 	case status.GetHealth() == corev1.ContainerStatus_UNHEALTHY:

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/fsm"
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -200,7 +201,7 @@ func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 		}
 	}
 	ls.scheduler.apply(scheduler.Release{Container: c.id})
-	ls.emitEvent(c, from, lifecycle.ContainerDone, fmt.Sprintf("%s ended on %s: %s", c.name(), c.node, exitSentence(exit)))
+	ls.emitEvent(c, from, lifecycle.ContainerDone, fmt.Sprintf("%s ended on %s: %s", c.name(), c.node, sentence.Exit(exit)))
 	if c.record.GetLease().GetMaster() {
 		c.record.Acknowledged = true
 		ls.attempts.containerEnded(c, exit)
