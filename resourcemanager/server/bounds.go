@@ -31,7 +31,7 @@ const (
 	bodyWithin = 30 * time.Second
 )
 
-var mostConnections = admission.Limits{InAll: 65536, Others: 4096, PerCaller: 1024}
+var mostConnections = admission.Limits{Total: 65536, Others: 4096, PerCaller: 1024}
 
 // bounds counts what callers have open.
 type bounds struct {
