@@ -28,7 +28,7 @@ func (d *Master) presentRollout(now time.Time) *dynamicdeployv1.Rollout {
 	return d.appRollout(rollouts)
 }
 
-// appRollout is the rollout of the app: the sums of its roles', with the state and reason of the role that is worst.
+// appRollout is the rollout of the app: the sums over its roles, with the state and reason of the role in the worst state.
 func (d *Master) appRollout(rollouts []plan.Rollout) *dynamicdeployv1.Rollout {
 	whole := &dynamicdeployv1.Rollout{Version: d.desired.GetVersion(), Canary: d.canaryPercent() > 0 && d.percent() < 100}
 	weight, percent := 0, 0
@@ -36,7 +36,7 @@ func (d *Master) appRollout(rollouts []plan.Rollout) *dynamicdeployv1.Rollout {
 		whole.Updated += int32(rollout.Updated)
 		whole.Total += int32(rollout.Total)
 		percent += rollout.Percent * rollout.Total
-		// A failed role decides, then one that is in progress.
+		// A failed role decides the state, else one that is in progress.
 		rank := slices.Index([]plan.RolloutState{plan.NoRollout, plan.Done, plan.Reverted, plan.Paused, plan.Progressing, plan.Failed}, rollout.State)
 		// Of several roles in progress, the one that is nearest to failing decides.
 		closer := rank == weight && rollout.Failures > int(whole.GetFailures())
@@ -55,7 +55,7 @@ func (d *Master) appRollout(rollouts []plan.Rollout) *dynamicdeployv1.Rollout {
 	return whole
 }
 
-// status is what the ResourceManager is told of a rollout, in words for people.
+// status is the master's status: the rollout in sentences for people.
 func (d *Master) status(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
 	detail, err := anypb.New(rollout)
 	if err != nil {
@@ -97,7 +97,7 @@ func (d *Master) status(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
 	return status
 }
 
-// outlook is how soon a rollout fails; nil if it cannot.
+// outlook is when and why a rollout will fail if nothing changes; nil if it cannot fail.
 func outlook(rollout *dynamicdeployv1.Rollout) *apiv1.Outlook {
 	failures, most := rollout.GetFailures(), rollout.GetMaxFailures()
 	fate := "its rollout fails"
@@ -120,7 +120,7 @@ func outlook(rollout *dynamicdeployv1.Rollout) *apiv1.Outlook {
 	return &apiv1.Outlook{Text: failed + "; " + fate, At: rollout.GetFailsAt(), Unless: "a node turns out to be to blame"}
 }
 
-// hasEarlier reports whether a rollback finds a version: one that came up, did not fail, and needs other instances.
+// hasEarlier reports whether there is a version to roll back to: one that came up, did not fail, and needs other instances.
 func (d *Master) hasEarlier() bool {
 	for _, note := range d.desired.GetNotes() {
 		earlier := d.desired.GetVersions()[note.GetVersion()]
