@@ -77,7 +77,7 @@ func (s schema) check(options *structpb.Struct) spec.Faults {
 	case s.compiled == nil && options == nil:
 		return nil
 	case s.compiled == nil:
-		return spec.Faults{{Key: []string{"options"}, Sentence: fmt.Sprintf("the framework %s reads no options; take them out", s.framework)}}
+		return spec.Faults{{Key: []string{"options"}, Sentence: fmt.Sprintf("the framework %s reads no options; remove them", s.framework)}}
 	}
 	given := options.AsMap()
 	if given == nil {
