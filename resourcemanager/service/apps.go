@@ -23,7 +23,7 @@ type apps struct {
 	images      Images
 	hostNetwork bool
 	dial        func(address string) (*grpc.ClientConn, error)
-	// reading limits how many manifests are parsed at the same time.
+	// reading limits how many manifests are parsed at a time.
 	reading chan struct{}
 }
 

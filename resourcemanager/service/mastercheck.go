@@ -20,13 +20,13 @@ const (
 	maxItemBytes = 16 << 10
 	maxIDLength  = 200
 	maxReason    = 1 << 10
-	// mostPlanned is how many asks are planned at a time: as many as an app may have roles.
+	// mostPlanned is how many asks one request may plan: one for each role.
 	mostPlanned = spec.MaxRoles
 	maxWeight   = 10_000
-	// maxAnswer is the size of an answer to a command: DynamicDeploy says of each of 64 roles what would become of it.
+	// maxAnswer is the size of an answer to a command. The largest is DynamicDeploy's preview of 64 roles.
 	maxAnswer     = 256 << 10
 	maxAnswerJSON = 1 << 20
-	// maxStatus is the size of a status, which may give reasons twice: in words and in its detail.
+	// maxStatus is the size of a status, which may have each reason twice: as text and in its detail.
 	maxStatus     = 64 << 10
 	maxStatusJSON = 256 << 10
 )
@@ -91,7 +91,7 @@ func checkAllocate(request *masterv1.AllocateRequest) error {
 	return checkStatus(request.GetStatus())
 }
 
-// checkStatus refuses a status that is too large, or that people could not be shown.
+// checkStatus refuses a status that is too large, or too large as JSON.
 func checkStatus(status *apiv1.MasterStatus) error {
 	if status == nil {
 		return nil
@@ -102,7 +102,7 @@ func checkStatus(status *apiv1.MasterStatus) error {
 	return checkJSON("the status of an application master", status, maxStatusJSON)
 }
 
-// checkJSON refuses what people could not be shown as JSON. Small messages can be large JSON, because zero values are written too.
+// checkJSON refuses a message that is too large as JSON. A small message can be large as JSON, because zero values are written too.
 func checkJSON(what string, message proto.Message, most int) error {
 	switch text, err := wire.JSON.Marshal(message); {
 	case err != nil:

@@ -15,25 +15,25 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
 
-// largestAnswer is what REST takes from the services of its own process.
+// largestAnswer is the largest message that REST accepts from the gRPC services of this process.
 const largestAnswer = 1 << 30
 
-// errVacant is what callers are told while no term is served.
-func errVacant() error {
+// errNoTerm is the answer to callers while no term is served.
+func errNoTerm() error {
 	return wire.Status(fmt.Errorf("the ResourceManager leads its zone again in a moment; try again then: %w", errdefs.ErrUnavailable))
 }
 
-// Term is what a term serves.
+// Term has the services of a term.
 type Term struct {
 	Services service.Config
-	// Ready says why the term cannot be used just now, if so.
+	// Ready returns why the term cannot be used at present; nil if it can.
 	Ready func(context.Context) error
 }
 
-// seat is what callers meet: the services of a term, or, while there is none, the answer that they should try again. A gRPC
-// connection ends with the seat that it was handed to, so that its caller finds the next one.
-type seat struct {
-	// trusted and others are where gRPC connections are handed to, by who is at the other end. A vacancy has one for both.
+// backend answers callers: the services of a term or, between two terms, the error that they should try again. A gRPC connection
+// belongs to one backend and ends with it, so that its caller connects to the next one.
+type backend struct {
+	// trusted and others accept gRPC connections, by who is at the other end. Between two terms they are the same.
 	trusted, others *handedListener
 	servers         []*grpc.Server
 	rest            http.Handler
@@ -41,25 +41,25 @@ type seat struct {
 	serving         sync.WaitGroup
 }
 
-func (s *seat) listener(trusted bool) *handedListener {
+func (b *backend) listener(trusted bool) *handedListener {
 	if trusted {
-		return s.trusted
+		return b.trusted
 	}
-	return s.others
+	return b.others
 }
 
-// serve has a server of the seat take connections.
-func (s *seat) serve(server *grpc.Server, listener *handedListener) {
-	s.servers = append(s.servers, server)
-	s.serving.Go(func() { _ = server.Serve(listener) }) // which ends when it is stopped, and not before
+// serve makes a server of the backend accept connections.
+func (b *backend) serve(server *grpc.Server, listener *handedListener) {
+	b.servers = append(b.servers, server)
+	b.serving.Go(func() { _ = server.Serve(listener) }) // it ends when the server is stopped
 }
 
-// leave lets calls in flight end, but not for long. It may be called twice.
-func (s *seat) leave() {
+// drain stops the backend. Calls in flight have stopWithin to end. It may be repeated.
+func (b *backend) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()
 	var ending sync.WaitGroup
-	for _, server := range s.servers {
+	for _, server := range b.servers {
 		ending.Go(func() {
 			cut := context.AfterFunc(ctx, server.Stop)
 			defer cut()
@@ -67,27 +67,27 @@ func (s *seat) leave() {
 		})
 	}
 	ending.Wait()
-	s.serving.Wait()
+	b.serving.Wait()
 }
 
-// vacancy is the seat while no term is served.
-func (s *Server) vacancy() *seat {
+// unavailable is the backend between two terms.
+func (s *Server) unavailable() *backend {
 	listener := newHandedListener(s.listener.Addr())
-	vacant := &seat{
+	none := &backend{
 		trusted: listener, others: listener,
-		rest:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { service.Refuse(w, errVacant()) }),
-		ready: func(context.Context) error { return errVacant() },
+		rest:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { service.Refuse(w, errNoTerm()) }),
+		ready: func(context.Context) error { return errNoTerm() },
 	}
-	vacant.serve(credentials.NewServer(credentials.LargestRequest, grpc.InTapHandle(s.bounds.admit), grpc.UnknownServiceHandler(
-		func(any, grpc.ServerStream) error { return errVacant() },
+	none.serve(credentials.NewServer(credentials.LargestRequest, grpc.InTapHandle(s.bounds.admit), grpc.UnknownServiceHandler(
+		func(any, grpc.ServerStream) error { return errNoTerm() },
 	)), listener)
-	return vacant
+	return none
 }
 
-// Lead serves a term until the function that it returns is called, which waits until calls in flight have ended, but not for long.
-// It must not be called while another term is served.
+// Lead serves a term until stepDown is called, which waits up to stopWithin for calls in flight. It must not be called while
+// another term is served.
 func (s *Server) Lead(ctx context.Context, term Term) (stepDown func(), err error) {
-	// REST counts its own requests, so the server inside counts none.
+	// Requests over REST are counted by admitRequests, so the inner server does not count them again.
 	insideListener := newHandedListener(s.listener.Addr())
 	insideServer, inside, err := credentials.Pipe(insideListener.dial, largestAnswer)
 	if err != nil {
@@ -97,7 +97,7 @@ func (s *Server) Lead(ctx context.Context, term Term) (stepDown func(), err erro
 	if err != nil {
 		return nil, errors.Join(err, inside.Close())
 	}
-	led := &seat{trusted: newHandedListener(s.listener.Addr()), others: newHandedListener(s.listener.Addr()), rest: rest, ready: term.Ready}
+	led := &backend{trusted: newHandedListener(s.listener.Addr()), others: newHandedListener(s.listener.Addr()), rest: rest, ready: term.Ready}
 	counted := grpc.InTapHandle(s.bounds.admit)
 	trusted, others := credentials.NewServer(largestTrusted, counted), credentials.NewServer(credentials.LargestRequest, counted)
 	for _, server := range []*grpc.Server{trusted, others, insideServer} {
@@ -106,43 +106,43 @@ func (s *Server) Lead(ctx context.Context, term Term) (stepDown func(), err erro
 	led.serve(insideServer, insideListener)
 	led.serve(trusted, led.trusted)
 	led.serve(others, led.others)
-	s.follow(led)
+	s.replace(led)
 	return func() {
-		s.follow(s.vacancy())
+		s.replace(s.unavailable())
 		_ = inside.Close()
 	}, nil
 }
 
-// follow puts a seat in the place of the one before, whose calls end.
-func (s *Server) follow(next *seat) {
+// replace replaces the backend and drains the one before.
+func (s *Server) replace(next *backend) {
 	s.mu.Lock()
-	before := s.seat
-	s.seat = next
+	before := s.backend
+	s.backend = next
 	over := s.over
 	s.mu.Unlock()
-	before.leave()
+	before.drain()
 	if over {
-		next.leave()
+		next.drain()
 	}
 }
 
-// present is the seat that callers meet.
-func (s *Server) present() *seat {
+// current is the present backend.
+func (s *Server) current() *backend {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.seat
+	return s.backend
 }
 
-// end has the present seat, and each that follows, left.
+// end drains the present backend and all later ones.
 func (s *Server) end() {
 	s.mu.Lock()
 	s.over = true
-	last := s.seat
+	last := s.backend
 	s.mu.Unlock()
-	last.leave()
+	last.drain()
 }
 
-// rest is what a term serves over HTTP.
+// rest returns the HTTP handler of a term.
 func rest(ctx context.Context, inside *grpc.ClientConn, apps service.Apps) (http.Handler, error) {
 	gateway, err := service.Gateway(ctx, inside)
 	if err != nil {
