@@ -1,11 +1,11 @@
-// Package appmaster is the library that an application master is written with. It keeps one stream to the
-// ResourceManager and one watch to each node that holds a container of the app, for ever: over lost connections, a
-// restarted ResourceManager, NodeManagers that moved. A master says what it wants (SetAsk, Release, ReportInstance)
-// without waiting, and is told what happened on one channel (Events).
+// Package appmaster is the library that an application master is written with. It keeps one stream to the ResourceManager and one
+// watch to each node with a container of the app, and opens them again after a lost connection, a restart of the ResourceManager or
+// a change of a NodeManager's address. The methods for requests and reports (SetAsk, Release, ReportInstance) do not wait; what
+// happens arrives on one channel (Events).
 //
-// A master that was restarted registers again and is given the containers that the app still holds. Nothing is lost
-// and nothing doubled: asks and reports are absolute and sent again in full after each reconnection, releases until
-// they are acknowledged, and each grant and each end is told once.
+// A master that was restarted registers again and receives the containers that the app still holds. Nothing is lost or doubled:
+// asks and reports are absolute and sent again in full after each reconnection, releases are repeated until they are acknowledged,
+// and each grant and each end is one event.
 package appmaster
 
 import (
@@ -30,8 +30,8 @@ const batchDelay = 2 * time.Millisecond
 // callTimeout is how long one call may take before it is repeated.
 const callTimeout = 5 * time.Second
 
-// streamHeld is how long a stream must have been open for the next one to be opened at once.
-const streamHeld = 10 * time.Second
+// minStream is the duration below which a stream counts as failed, so that the next one waits.
+const minStream = 10 * time.Second
 
 // ErrSuperseded means that a newer attempt has taken over, or that the app is gone.
 var ErrSuperseded = fmt.Errorf("this attempt of the application master has been replaced: %w", errdefs.ErrAborted)
@@ -116,7 +116,8 @@ func (c *Client) Register(ctx context.Context) (*masterv1.RegisterResponse, erro
 // wait; none is lost.
 func (c *Client) Events() <-chan Event { return c.events }
 
-// Plan asks what would become of asks that were made now; see the protocol. It may be called from any goroutine.
+// Plan asks where asks would be granted if they were made now, without making them; see the protocol. It may be called from any
+// goroutine.
 func (c *Client) Plan(ctx context.Context, request *masterv1.PlanRequest) (*masterv1.PlanResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -142,8 +143,8 @@ func (c *Client) finish(ctx context.Context, request *masterv1.FinishRequest) er
 	})
 }
 
-// Leave ends an attempt for which no Client is at work any more, for example because its program has ended. Containers keep running, and
-// the next attempt is given them. Without Leave the attempt ends a minute after its program was last heard.
+// Leave ends an attempt that has no Client any more, for example because its program has ended. Containers keep running, and the
+// next attempt receives them. Without Leave the attempt ends a minute after the ResourceManager last heard from its program.
 func Leave(ctx context.Context, config Config, reason string) error {
 	conn, err := config.dial(config.ResourceManager, grpc.WithPerRPCCredentials(bearer(config.Token)))
 	if err != nil {
@@ -227,7 +228,7 @@ func (c *Client) run() {
 	for failures := 0; ; {
 		begun := time.Now()
 		err := c.stream()
-		if failures++; time.Since(begun) > streamHeld {
+		if failures++; time.Since(begun) > minStream {
 			failures = 0
 		}
 		if errors.Is(err, ErrSuperseded) {

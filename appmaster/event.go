@@ -60,7 +60,8 @@ type Traffic struct {
 // WaitingChanged: the reasons why instances are missing. Waiting is empty if none are.
 type WaitingChanged struct{ Waiting []*apiv1.Waiting }
 
-// CommandReceived: somebody wants something of the master itself. The master answers with Outbox.Answer. Each command is one event.
+// CommandReceived: a person or program has sent the master a command, such as a pause of the rollout. The master answers with
+// Outbox.Answer. Each command is one event.
 type CommandReceived struct{ Command *masterv1.Command }
 
 // Connected: the first answer of a stream to the ResourceManager has been handed over completely.

@@ -16,8 +16,8 @@ import (
 // Outbox holds what is to be sent to the ResourceManager. Asks and reports are absolute: they are sent again on every new
 // stream. Releases, memos, notes, revisions and answers to commands are kept until they are acknowledged.
 //
-// The sequence of an entry is that of the request that carried it on the present stream, zero if none did. Its methods do not wait,
-// and may be called from any goroutine.
+// Each entry has the sequence number of the request that carried it on the present stream; zero if it was not sent on it. The
+// methods do not wait, and may be called from any goroutine.
 type Outbox struct {
 	mu sync.Mutex
 	// wake holds a token while there may be something to send.
@@ -37,7 +37,7 @@ type Outbox struct {
 	// notes are those on versions, by their numbers.
 	notes map[int32]*entry[*masterv1.VersionNote]
 	memo  entry[[]byte]
-	// traffic says whether the master wants to hear what balancers count.
+	// traffic is true if the master wants Traffic events.
 	traffic entry[bool]
 	// answers are those to commands, in the order in which they were given.
 	answers []*answerEntry
@@ -130,8 +130,8 @@ func (o *Outbox) countGrant(ask string) {
 	}
 }
 
-// Release gives a container back; if it runs, it is stopped, and people are shown the reason. Completed follows when it was seen gone,
-// and needs no release.
+// Release gives a container back. If it runs, it is stopped, with the reason in its status. A Completed event follows when it was
+// seen gone; no second Release is needed.
 func (o *Outbox) Release(container, reason string) {
 	o.change(func() {
 		o.releases[container] = &entry[*masterv1.Release]{value: &masterv1.Release{ContainerId: container, Reason: reason}, set: true}
@@ -162,17 +162,18 @@ func (o *Outbox) ForgetInstance(id string) {
 	})
 }
 
-// ReportStatus says how far the work on the desired version has come. It replaces the status before.
+// ReportStatus reports the progress of the desired version. It replaces the status before.
 func (o *Outbox) ReportStatus(status *apiv1.MasterStatus) {
 	o.change(func() { o.status.put(status) })
 }
 
-// NoteVersion notes what became of a version. It replaces the note before.
+// NoteVersion stores a note on a version, such as that its rollout failed. It replaces the note before.
 func (o *Outbox) NoteVersion(note *masterv1.VersionNote) {
 	o.change(func() { o.notes[note.GetVersion()] = &entry[*masterv1.VersionNote]{value: note, set: true} })
 }
 
-// Revise has the spec of an earlier version wanted again. A changed desired state follows, unless something else is wanted by then.
+// Revise makes the spec of an earlier version the desired one again. DesiredChanged follows, unless the desired state has changed
+// otherwise by then.
 func (o *Outbox) Revise(revise *masterv1.Revise) {
 	o.change(func() { o.revise.put(revise) })
 }
@@ -182,12 +183,12 @@ func (o *Outbox) SaveMemo(memo []byte) {
 	o.change(func() { o.memo.put(memo) })
 }
 
-// WantTraffic says whether Traffic events are wanted. At first they are not.
+// WantTraffic turns Traffic events on or off. At first they are off.
 func (o *Outbox) WantTraffic(wanted bool) {
 	o.change(func() { o.traffic.put(wanted) })
 }
 
-// Answer answers a command. What follows from the command is reported before, so that the answer is true when it is read.
+// Answer answers a command. Report the effects of the command before, so that the answer is true when it is read.
 func (o *Outbox) Answer(answer *masterv1.CommandAnswer) {
 	o.change(func() { o.answers = append(o.answers, &answerEntry{answer: answer}) })
 }
@@ -230,14 +231,14 @@ const (
 	maxBytes = 256 << 10
 )
 
-// budget is what else fits into a request.
+// budget is the space that is left in a request.
 type budget struct {
 	items, bytes int
 	// exceeded is true once something did not fit.
 	exceeded bool
 }
 
-// spend reports whether a message fits, and takes its place if it does. The first one always fits.
+// spend reports whether a message fits, and if so subtracts its size from the budget. The first one always fits.
 func (b *budget) spend(message proto.Message) bool {
 	size := proto.Size(message)
 	if b.items == 0 || b.bytes < maxBytes && size > b.bytes {

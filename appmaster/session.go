@@ -10,8 +10,8 @@ import (
 )
 
 // Session is a Client without its connections: it receives the answers of the ResourceManager and emits the events that follow from
-// them. No event is lost or emitted twice, over any number of streams. It has no clock and no network, and calls its Listener before
-// a method returns. Except those of its Outbox, its methods belong to one goroutine.
+// them. No event is lost or emitted twice, over any number of streams. It has no clock and no network, and calls its Listener
+// before a method returns. Its methods belong to one goroutine, except those of its Outbox.
 type Session struct {
 	*Outbox
 	listener Listener
@@ -21,9 +21,9 @@ type Session struct {
 	traffic map[string]*masterv1.Traffic
 	// missing are the leases that were held before the last registration and are not in its answer.
 	missing []*corev1.Lease
-	// noticed are the containers whose preemption notice is in force, as far as is known.
+	// noticed are the containers with a preemption notice that was not cancelled, as far as is known.
 	noticed map[string]bool
-	// commands are those that were received and that the ResourceManager may repeat, by their ids.
+	// commands are the ids of the received commands that the ResourceManager may repeat.
 	commands map[string]bool
 	// connected is true once the first answer of the present stream was applied.
 	connected bool
@@ -133,7 +133,7 @@ func (s *Session) Apply(answer *masterv1.AllocateResponse) {
 	}
 }
 
-// cancelUnrepeated cancels the preemptions of which the first answer of the stream repeats no notice: they were cancelled while the
+// cancelUnrepeated cancels the preemptions whose notice is not in the first answer of the stream: they were cancelled while the
 // ResourceManager could not be reached.
 func (s *Session) cancelUnrepeated(notices []*masterv1.PreemptionNotice) {
 	repeated := map[string]bool{}
@@ -148,7 +148,7 @@ func (s *Session) cancelUnrepeated(notices []*masterv1.PreemptionNotice) {
 	}
 }
 
-// receive emits each command once. The first answer of a stream repeats those that were not answered, and no others are ever repeated.
+// receive emits each command once. Only the first answer of a stream repeats commands: those without an answer.
 func (s *Session) receive(commands []*masterv1.Command) {
 	before := s.commands
 	if !s.connected {

@@ -10,7 +10,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/credentials"
 )
 
-// route is how this machine reaches another one: from which of its own addresses, at which of the other's.
+// route is how this machine reaches another one: from is an address of this machine, to is one of the other.
 type route struct{ from, to netip.Addr }
 
 // isLocal reports whether the other end is this machine.
@@ -27,7 +27,7 @@ func findRoute(address string) (route, error) {
 	return route{from.Addr().Unmap(), to.Addr().Unmap()}, nil
 }
 
-// findFirst finds the way to the first of a list of addresses to which there is one. The error is that of the first address.
+// findFirst finds a route to the first address of a list that has one. If none has, the error is that of the first address.
 func findFirst(list string, find func(address string) (route, error)) (route, error) {
 	addresses, err := credentials.SplitAddresses(list)
 	if err != nil {

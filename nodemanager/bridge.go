@@ -39,8 +39,8 @@ func (nm *NodeManager) newRegistryProxy() *registry.Proxy {
 	})
 }
 
-// withRegistry lets a container on the bridge reach the registry through its node. The ResourceManager may listen where
-// containers cannot reach it, and should not be reachable for them.
+// withRegistry lets a container on the bridge reach the registry through its node. The ResourceManager itself need not, and should
+// not, be reachable for containers.
 func (nm *NodeManager) withRegistry(ctx context.Context, spec runtime.Spec) runtime.Spec {
 	where, err := url.Parse(spec.Env[envRegistry])
 	if nm.registryProxy == nil || spec.Network != runtime.Bridge || err != nil || where.Host == "" {

@@ -25,9 +25,9 @@ type Config struct {
 	Dir string
 	// NodeID is stable over restarts: letters, digits, "-", "_" and ".".
 	NodeID string
-	// ResourceManager is its host:port.
+	// ResourceManager is the host:port of the ResourceManager, or a list of them with commas between.
 	ResourceManager string
-	// Listen is the address of ContainerManager; default any port of Address.
+	// Listen is the host:port of the ContainerManager service; default any port of Address.
 	Listen string
 	// Address is where instances on this node are reached; default the address from which this machine reaches the
 	// ResourceManager.

@@ -48,7 +48,7 @@ func unavailable(err error) bool {
 
 func sentence(err error) string { return wire.Sentence(err) }
 
-// outcome is the fact good, or the one for an error: failed, or away if the engine did not answer.
+// outcome is good if err is nil, away with the error if the engine did not answer, and otherwise failed with it.
 func outcome(good container.Fact, err error, failed, away container.Event) container.Fact {
 	switch {
 	case err == nil:

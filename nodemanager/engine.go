@@ -169,19 +169,19 @@ func (o *owner) reconcile(kind corev1.ContainerSpec_Runtime, asOf time.Time, lis
 	}
 }
 
-// healthSigns are the checks of the node's health.
-func (nm *NodeManager) healthSigns() []health.Sign {
-	signs := []health.Sign{health.Descriptors(maxFiles, openFiles), nm.prober.Sign, health.Disk(nm.config.Dir, disk.Free)}
+// nodeChecks are the checks of the node's health.
+func (nm *NodeManager) nodeChecks() []health.NodeCheck {
+	checks := []health.NodeCheck{health.Descriptors(maxFiles, openFiles), nm.prober.NodeCheck, health.Disk(nm.config.Dir, disk.Free)}
 	for _, kind := range slices.SortedFunc(maps.Keys(nm.config.Runtimes), compareKinds) {
-		signs = append(signs, nm.engineSign(kind, nm.config.Runtimes[kind]))
+		checks = append(checks, nm.engineCheck(kind, nm.config.Runtimes[kind]))
 	}
 	began := time.Now()
 	wall := func() time.Time { return time.Now().Round(0) }
-	return append(signs, health.Clock(wall, func() time.Duration { return time.Since(began) }))
+	return append(checks, health.Clock(wall, func() time.Duration { return time.Since(began) }))
 }
 
-// engineSign reports an engine that did not answer twice in a row, or not at the first time.
-func (nm *NodeManager) engineSign(kind corev1.ContainerSpec_Runtime, rt runtime.Runtime) health.Sign {
+// engineCheck reports an engine that did not answer twice in a row, or did not answer the first time.
+func (nm *NodeManager) engineCheck(kind corev1.ContainerSpec_Runtime, rt runtime.Runtime) health.NodeCheck {
 	failures, answered := 0, false
 	return func(ctx context.Context) string {
 		ctx, cancel := context.WithTimeout(ctx, infoTimeout)

@@ -39,7 +39,7 @@ func (s *service) Exec(stream execStream) error {
 	if start == nil || len(start.GetCommand()) == 0 {
 		return wire.Status(fmt.Errorf("the first message of an exec must name a command: %w", errdefs.ErrInvalidArgument))
 	}
-	h, err := ask(ctx, s.nm, func(o *owner) (inner, error) {
+	h, err := ask(ctx, s.nm, func(o *owner) (accessible, error) {
 		return o.entryForAccess(signed, start.GetContainerId(), true)
 	})
 	if err != nil {

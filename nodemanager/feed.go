@@ -8,8 +8,8 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// feed is what one watcher has not been sent: the last status of each changed container. A slow watcher costs no more than
-// that.
+// feed is the queue of one watcher: the last status of each container that has changed since it was sent. So its length is bounded,
+// however slow the watcher is.
 type feed struct {
 	// matches decides which containers it is for.
 	matches func(*corev1.ContainerStatus) bool

@@ -12,7 +12,7 @@ import (
 )
 
 // connectionLimits are for masters, with one connection each, and the ResourceManager.
-var connectionLimits = admission.Limits{InAll: 8192, Others: 4096, PerCaller: 1024}
+var connectionLimits = admission.Limits{Total: 8192, Others: 4096, PerCaller: 1024}
 
 // limitConnections limits the connections of a listener; nil stays nil.
 func (nm *NodeManager) limitConnections(listener net.Listener) net.Listener {
@@ -28,9 +28,9 @@ func (nm *NodeManager) limitConnections(listener net.Listener) net.Listener {
 
 // probeLimits leaves half of this process's file descriptors to everything else.
 func probeLimits() health.Limits {
-	limits := health.Limits{Plain: 256, Exec: 64, InAll: 4096}
+	limits := health.Limits{Plain: 256, Exec: 64, Total: 4096}
 	if most, err := maxFiles(); err == nil {
-		limits.InAll = max(2, min(limits.InAll, most/2))
+		limits.Total = max(2, min(limits.Total, most/2))
 	}
 	return limits
 }

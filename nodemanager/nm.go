@@ -196,7 +196,7 @@ func (nm *NodeManager) Run(ctx context.Context) error {
 	nm.owner.recover(records)
 	nm.goroutines.Go(func() { nm.prober.Run(edges) })
 	nm.goroutines.Go(func() {
-		health.WatchNode(edges, healthInterval, nm.healthSigns(), func(reason string) {
+		health.WatchNode(edges, healthInterval, nm.nodeChecks(), func(reason string) {
 			nm.inbox.put(func(o *owner) { o.setHealth(reason) })
 		})
 	})

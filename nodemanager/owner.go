@@ -180,19 +180,19 @@ func (o *owner) recorded(key id.Container, err error) {
 		failure = wire.Sentence(err)
 	}
 	o.node.Recorded(key, failure)
-	for _, tell := range o.onRecorded[key] {
-		tell()
+	for _, then := range o.onRecorded[key] {
+		then()
 	}
 	delete(o.onRecorded, key)
 }
 
-// whenRecorded calls tell once the container's record is durable or its write has failed.
-func (o *owner) whenRecorded(h *node.Entry, tell func()) {
+// whenRecorded calls then once the container's record is durable or its write has failed.
+func (o *owner) whenRecorded(h *node.Entry, then func()) {
 	if h.RecordPending() {
-		o.onRecorded[h.Core.ID] = append(o.onRecorded[h.Core.ID], tell)
+		o.onRecorded[h.Core.ID] = append(o.onRecorded[h.Core.ID], then)
 		return
 	}
-	tell()
+	then()
 }
 
 func (o *owner) log(note node.Note) {
@@ -253,20 +253,20 @@ func (o *owner) learned() {
 	}
 }
 
-// inner is a container whose runtime may be asked for its output, or to run a command in it.
-type inner struct {
+// accessible is a container whose output may be read and in which commands may be run.
+type accessible struct {
 	id       id.Container
 	instance string
 	runtime  runtime.Runtime
 }
 
 // entryForAccess returns a container for reading its output or running a command in it.
-func (o *owner) entryForAccess(signed *corev1.ContainerToken, containerID string, running bool) (inner, error) {
+func (o *owner) entryForAccess(signed *corev1.ContainerToken, containerID string, running bool) (accessible, error) {
 	h, err := o.node.ContainerFor(signed, containerID)
 	if err != nil {
-		return inner{}, err
+		return accessible{}, err
 	}
-	in := inner{h.Core.ID, h.Spec.GetLabels()["instance"], o.runtimeOf(h)}
+	in := accessible{h.Core.ID, h.Spec.GetLabels()["instance"], o.runtimeOf(h)}
 	if in.runtime == nil {
 		return in, fmt.Errorf("node %s has nothing of container %s: %w", o.nm.config.NodeID, containerID, errdefs.ErrNotFound)
 	}
@@ -276,7 +276,7 @@ func (o *owner) entryForAccess(signed *corev1.ContainerToken, containerID string
 	return in, nil
 }
 
-// runtimeOf is what runs a container; nil if this node has lost it.
+// runtimeOf is the runtime of a container; nil if this NodeManager is not configured with it any more.
 func (o *owner) runtimeOf(h *node.Entry) runtime.Runtime {
 	return o.nm.config.Runtimes[h.Spec.GetRuntime()]
 }

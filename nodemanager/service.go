@@ -104,7 +104,7 @@ const (
 func (s *service) Logs(request *nodev1.LogsRequest, stream grpc.ServerStreamingServer[corev1.LogChunk]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	h, err := ask(ctx, s.nm, func(o *owner) (inner, error) {
+	h, err := ask(ctx, s.nm, func(o *owner) (accessible, error) {
 		return o.entryForAccess(request.GetToken(), request.GetContainerId(), false)
 	})
 	if err != nil {

@@ -18,22 +18,23 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
-// Config is what a ResourceManager is made with. Zero values that are said to have a default take it.
+// Config is the configuration of a ResourceManager. A zero value means the default.
 type Config struct {
-	// Dir is where the store is kept. It is made if it is not there.
+	// Dir is the folder of the store. It is created if it does not exist.
 	Dir string
-	// Store is the store that is to be there; zero says that it may be a new one.
+	// Store is the id of the expected store; zero if the store may be new.
 	Store records.ID
 	// Listen is the one address for gRPC and HTTP. Default 127.0.0.1:7070; port 0 takes any.
 	Listen string
-	// Advertise is where application masters and instances reach this ResourceManager, HOST:PORT or a list of them with commas between. Default: the address listened on; if that
-	// stands for every address, the one by which each node has found it.
+	// Advertise is where application masters and instances reach this ResourceManager: HOST:PORT, or a list of them with commas
+	// between. Default: Listen. If Listen is a wildcard address, each node uses the address by which it reaches the
+	// ResourceManager.
 	Advertise string
 	// Zone is the zone's name. Default "local".
 	Zone string
 	// Version of the program.
 	Version string
-	// NodeTimeout is how long a silent node is waited for. Default 10s.
+	// NodeTimeout is how long a node may be silent before it is LOST. Default 10s.
 	NodeTimeout time.Duration
 	// ReportInterval is how often nodes report when nothing changes. Default 1s.
 	ReportInterval time.Duration
@@ -41,31 +42,31 @@ type Config struct {
 	KeyRotation time.Duration
 	// EventRetention is how many events are kept, about 1 KiB each in memory. Default 10,000, at most 1,000,000.
 	EventRetention int64
-	// Queues is a file that declares the queue tree and lending contracts. It is followed while the ResourceManager runs.
-	// Default none: the tree is set over the API.
+	// Queues is a file that declares the queue tree and lending contracts. Changes of the file are applied. Default none: the tree
+	// is set over the API.
 	Queues string
-	// Record is a file to be made, in which everything that the zone is given is recorded, the zone's keys included. Each term after
-	// the first is recorded to a file of its own: FILE.2, and so on. Default none.
+	// Record is a new file for a recording of all inputs of the zone. It contains the zone's keys. Each term after the first is
+	// recorded to another file: FILE.2, and so on. Default none.
 	Record string
 	// AllowHostNetwork lets apps use their node's network.
 	AllowHostNetwork bool
-	// AllowInsecure lets it listen where others than this machine's own programs can connect, without TLS.
+	// AllowInsecure permits to listen without TLS on an address that other machines can reach.
 	AllowInsecure bool
 	// Images is the image store. Required.
 	Images service.Images
-	// Registry makes the registry of each term, whose generations rise with the epoch. The observer hears what balancers say there.
-	// Required.
+	// Registry creates the registry of a term. Its generations rise with the epoch, and the observer receives the reports of
+	// balancers. Required.
 	Registry func(epoch int64, observer term.Observer) term.Registry
 	Logger   *slog.Logger
 
-	// address is what was listened on.
+	// address is the address of the listener.
 	address string
 }
 
-// mostEvents is the most that may be kept: events are read from memory.
+// mostEvents is the largest EventRetention. Events are kept in memory.
 const mostEvents = 1_000_000
 
-// Validate fills in defaults and says in one sentence each what is wrong.
+// Validate sets defaults and returns what is wrong, one sentence each.
 func (c *Config) Validate() error {
 	setDefault(&c.Listen, "127.0.0.1:7070")
 	setDefault(&c.Zone, "local")
@@ -133,7 +134,7 @@ func (c *Config) settings() zone.Settings {
 	}
 }
 
-// everywhere reports whether a host stands for every address of a machine.
+// everywhere reports whether a host is a wildcard address.
 func everywhere(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "" || ip != nil && ip.IsUnspecified()

@@ -1,6 +1,5 @@
-// Package resourcemanager owns the CPU, memory and disk of a zone's nodes and gives them to apps. It puts the ResourceManager's parts
-// together and decides nothing: the package server serves for as long as the process lives, and a term (package term) leads the
-// zone, as the package zone decides.
+// Package resourcemanager is the process that grants a zone's resources to apps. It wires the parts and decides nothing: package
+// server serves as long as the process lives, and a term (package term) leads the zone, for which package zone decides.
 package resourcemanager
 
 import (
@@ -23,7 +22,7 @@ import (
 )
 
 const (
-	// A term that ends by itself so soon is a short one. The process ends with the last of so many short ones in a row.
+	// A term that ends by itself within shortTerm counts as short. After mostShortTerms of these in a row the process ends.
 	shortTerm      = time.Minute
 	mostShortTerms = 5
 )
@@ -34,7 +33,7 @@ type ResourceManager struct {
 	open    func() (store.Store, error)
 	server  *server.Server
 	metrics *term.Metrics
-	// terms is how many were begun; the first one is begun before it is served.
+	// terms is how many terms were begun. first is begun by New and served by Run.
 	terms int
 	first *term.Term
 	id    records.ID
@@ -42,7 +41,7 @@ type ResourceManager struct {
 	current atomic.Pointer[term.Term]
 }
 
-// New reads what is stored and listens. Run has to be called after it: it serves, and lets go of both at its end.
+// New opens the store and listens. Run must be called afterwards: it serves, and closes both at its end.
 func New(ctx context.Context, config Config) (*ResourceManager, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
@@ -77,7 +76,7 @@ func New(ctx context.Context, config Config) (*ResourceManager, error) {
 	return rm, nil
 }
 
-// newOn makes a ResourceManager of its parts, which are its own if there is no error. The store is closed if there is one.
+// newOn creates a ResourceManager from its parts. With an error it closes the store.
 func newOn(ctx context.Context, config Config, memory store.Store, listener net.Listener) (*ResourceManager, error) {
 	config.address = listener.Addr().String()
 	rm := &ResourceManager{config: config, metrics: term.NewMetrics()}
@@ -93,7 +92,7 @@ func newOn(ctx context.Context, config Config, memory store.Store, listener net.
 	return rm, nil
 }
 
-// begin begins a term on a store, which is closed if there is an error. Each term is recorded to a file of its own.
+// begin begins a term on a store, and closes the store with an error. Each term is recorded to a file of its own.
 func (rm *ResourceManager) begin(ctx context.Context, memory store.Store) (*term.Term, error) {
 	rm.terms++
 	record := rm.config.Record
@@ -112,21 +111,21 @@ func (rm *ResourceManager) begin(ctx context.Context, memory store.Store) (*term
 	return t, nil
 }
 
-// StoreID tells its store from others.
+// StoreID is the id of its store.
 func (rm *ResourceManager) StoreID() records.ID { return rm.id }
 
-// Address is where it listens, as HOST:PORT.
+// Address is the HOST:PORT on which it listens.
 func (rm *ResourceManager) Address() string { return rm.server.Address().String() }
 
-// Term is the one that leads the zone. Between two terms it fails with errdefs.ErrUnavailable.
+// Term is the current term. Between two terms it fails with errdefs.ErrUnavailable.
 func (rm *ResourceManager) Term() (*term.Term, error) {
 	if t := rm.current.Load(); t != nil {
 		return t, nil
 	}
-	return nil, server.ErrVacant
+	return nil, server.ErrNoTerm
 }
 
-// Run serves until ctx ends. It returns an error if it cannot go on.
+// Run serves until ctx ends. It returns an error if it cannot continue.
 func (rm *ResourceManager) Run(ctx context.Context) error {
 	group, running := errgroup.WithContext(ctx)
 	// Nobody who was told the address before is told to try again.
@@ -141,8 +140,8 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// lead runs one term after another until ctx ends. A term that its store has failed is followed by one that goes on from what is
-// stored, unless the store cannot be opened again, or fails again and again. stepDown ends the serving of the first term.
+// lead runs one term after another until ctx ends. After a term whose store has failed, the next one continues from what is stored.
+// lead fails if the store cannot be opened again or fails repeatedly. stepDown ends the serving of the first term.
 func (rm *ResourceManager) lead(ctx context.Context, t *term.Term, stepDown func()) error {
 	wait := backoff.Policy{Min: time.Second, Max: 10 * time.Second}
 	for short := 0; ; {

@@ -34,7 +34,7 @@ func registers(s *suite) {
 	}
 	first.open()
 	second := s.attempt(s.Next())
-	if first.heard().end == nil {
+	if first.received().end == nil {
 		s.Error("the stream of an attempt that is over goes on")
 	}
 	s.code("after a newer attempt was started", first.register(), codes.FailedPrecondition)
@@ -59,7 +59,7 @@ func opens(s *suite) {
 	}
 	later := m.came
 	m.came = earlier
-	if m.heard().end == nil {
+	if m.received().end == nil {
 		s.Error("the first stream goes on beside the second")
 	}
 	m.came = later
@@ -100,10 +100,10 @@ func waits(s *suite) {
 	s.want("of five on a node for four", len(granted), 4)
 	n.report(granted[0], corev1.ContainerStatus_RUNNING)
 	n.report(granted[0], corev1.ContainerStatus_DONE)
-	s.want("once one has ended", len(m.heard().allocated), 1)
+	s.want("once one has ended", len(m.received().allocated), 1)
 	m.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{m.ask("web", 6)}})
 	s.node("node-2")
-	s.want("once there is another node", len(m.heard().allocated), 1)
+	s.want("once there is another node", len(m.received().allocated), 1)
 }
 
 func repeatsGrants(s *suite) {
@@ -111,7 +111,7 @@ func repeatsGrants(s *suite) {
 	m := s.start()
 	started, silent := m.grant("started"), m.grant("silent")
 	n.report(started, corev1.ContainerStatus_RUNNING)
-	m.heard()
+	m.received()
 	s.want("on a new stream", m.open().allocated, []string{silent})
 }
 
@@ -120,24 +120,24 @@ func releases(s *suite) {
 	m := s.start()
 	container := m.grant("web")
 	n.report(container, corev1.ContainerStatus_RUNNING)
-	n.told()
+	n.received()
 	s.want("its release ends it", m.send(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}}).completed, []string(nil))
-	told, _ := n.told()
-	s.want("the node is told", told, []string{"stop " + container})
+	commands, _ := n.received()
+	s.want("the node receives", commands, []string{"stop " + container})
 	n.report(container, corev1.ContainerStatus_DONE)
-	s.want("its end is told", m.heard().completed, []string{container})
+	s.want("its end is reported", m.received().completed, []string{container})
 	s.want("again on a new stream", m.open().completed, []string{container})
 	m.send(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}})
 	s.want("not once it is known", m.open().completed, []string(nil))
 }
 
-func tellsEnds(s *suite) {
+func reportsEnds(s *suite) {
 	n := s.node("node-1")
 	m := s.start()
 	container := m.grant("web")
 	n.report(container, corev1.ContainerStatus_RUNNING)
 	n.report(container, corev1.ContainerStatus_DONE)
-	s.want("its end is told", m.heard().completed, []string{container})
+	s.want("its end is reported", m.received().completed, []string{container})
 }
 
 func handsOver(s *suite) {
@@ -155,8 +155,8 @@ func handsOver(s *suite) {
 	if err := proto.Unmarshal(next.answer.GetContainers()[0].GetToken().GetClaims(), claims); err != nil || claims.GetLease().GetContainerId() != container {
 		s.Errorf("the container's token is of %v, %v", claims, err)
 	}
-	told, _ := n.told()
-	s.want("the node is told", told, []string(nil))
+	commands, _ := n.received()
+	s.want("the node receives", commands, []string(nil))
 }
 
 func dropsAsks(s *suite) {
@@ -165,7 +165,7 @@ func dropsAsks(s *suite) {
 	s.want("granted", len(m.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{m.ask("web", 5)}}).allocated), 4)
 	next := s.start()
 	s.node("node-2")
-	s.want("granted to the next attempt, which asked for nothing", next.heard().allocated, []string(nil))
+	s.want("granted to the next attempt, which asked for nothing", next.received().allocated, []string(nil))
 	s.want("granted to the next attempt", len(next.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{next.ask("more", 1)}}).allocated), 1)
 }
 
@@ -175,12 +175,12 @@ func restarts(s *suite) {
 	granted := m.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{m.ask("web", 2)}, Memo: []byte("what I know")}).allocated
 	n.report(granted[0], corev1.ContainerStatus_RUNNING)
 	s.Conn = s.Restart()
-	if _, end := n.told(); end == nil || m.heard().end == nil {
+	if _, end := n.received(); end == nil || m.received().end == nil {
 		s.Error("a stream outlives the restart")
 	}
 	n.client = trackerv1.NewResourceTrackerClient(s.Conn)
 	n.open()
-	_, end := n.told()
+	_, end := n.received()
 	s.code("the session from before", end, codes.Aborted)
 	n.register(n.status(granted[0], corev1.ContainerStatus_RUNNING))
 	s.want("of what it was granted before, the node is to reap", n.answer.GetReap(), []string(nil))
@@ -199,7 +199,7 @@ func withdraws(s *suite) {
 	m := s.start()
 	container := m.grant("web")
 	n.report(container, corev1.ContainerStatus_RUNNING)
-	report := func(inService bool, state apiv1.Instance_State) heard {
+	report := func(inService bool, state apiv1.Instance_State) received {
 		return m.send(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{
 			Id: "one", ContainerId: container, Version: 1, State: state, InService: inService, Weight: 100,
 		}}})
@@ -225,7 +225,7 @@ func handsOverCommands(s *suite) {
 		}()
 		return came
 	}
-	given := func(h heard) []string {
+	given := func(h received) []string {
 		var contents []string
 		for _, command := range h.commands {
 			content := &wrapperspb.StringValue{}
@@ -235,9 +235,9 @@ func handsOverCommands(s *suite) {
 		return contents
 	}
 	first := give("first")
-	s.want("on the stream", given(m.heard()), []string{"first"})
+	s.want("on the stream", given(m.received()), []string{"first"})
 	second := give("second")
-	h := m.heard()
+	h := m.received()
 	s.want("the next one", given(h), []string{"second"})
 	h = m.open()
 	s.want("on a new stream", given(h), []string{"first", "second"})
@@ -263,14 +263,14 @@ func showsStatuses(s *suite) {
 	for _, state := range []apiv1.MasterStatus_State{
 		apiv1.MasterStatus_WORKING, apiv1.MasterStatus_WAITING, apiv1.MasterStatus_FAILED, apiv1.MasterStatus_DONE,
 	} {
-		said := &apiv1.MasterStatus{
+		reported := &apiv1.MasterStatus{
 			State: state, Version: 1, Text: "the ring is " + state.String(), Reason: "a reason", Help: "some help", Done: 2, Total: 3,
 			Outlook: &apiv1.Outlook{Text: "it breaks", At: timestamppb.Now(), Unless: "it is mended"},
 			Detail:  &anypb.Any{TypeUrl: "type.googleapis.com/somebody.else.Ring", Value: []byte{8, 1}},
 		}
-		m.send(&masterv1.AllocateRequest{Status: said})
-		if shown := s.Status(); !proto.Equal(shown, said) {
-			s.Errorf("it said %v, and people are shown %v", said, shown)
+		m.send(&masterv1.AllocateRequest{Status: reported})
+		if shown := s.Status(); !proto.Equal(shown, reported) {
+			s.Errorf("it reported %v, but people are shown %v", reported, shown)
 		}
 	}
 }
@@ -289,7 +289,7 @@ func plans(s *suite) {
 	if few.GetReason() != "" || many.GetReason() == "" {
 		s.Errorf("why they would wait: %q and %q", few.GetReason(), many.GetReason())
 	}
-	s.want("what is granted", m.heard().allocated, []string(nil))
+	s.want("what is granted", m.received().allocated, []string(nil))
 	_, err = s.attempt(Attempt{App: m.App, Number: m.Number, Token: "nonsense"}).client.Plan(
 		metadata.AppendToOutgoingContext(s.ctx, "authorization", "Bearer nonsense"), &masterv1.PlanRequest{})
 	s.code("plan with a token that is nobody's", err, codes.Unauthenticated)
@@ -301,7 +301,7 @@ func leaves(s *suite) {
 	held := first.grant("web")
 	_, err := first.client.Leave(first.ctx, &masterv1.LeaveRequest{Reason: "it is tired"})
 	s.code("leave", err, codes.OK)
-	if first.heard().end == nil {
+	if first.received().end == nil {
 		s.Error("the stream of an attempt that has left is open")
 	}
 	next := s.start()
@@ -317,12 +317,12 @@ func registersNodes(s *suite) {
 	if n.answer.GetSession() == "" || n.answer.GetEpoch() == 0 || n.answer.GetReportInterval().AsDuration() <= 0 || len(n.answer.GetKeys()) == 0 {
 		s.Errorf("it was answered %v", n.answer)
 	}
-	if _, end := n.told(); end != nil {
+	if _, end := n.received(); end != nil {
 		s.Errorf("its session ended: %v", end)
 	}
 	stranger := &probe{suite: s, client: n.client, answer: &trackerv1.RegisterResponse{Session: "nonsense"}}
 	stranger.open()
-	_, end := stranger.told()
+	_, end := stranger.received()
 	s.code("a session that nobody was given", end, codes.Aborted)
 }
 
@@ -333,25 +333,25 @@ func replacesSessions(s *suite) {
 	if n.answer.GetSession() == before.GetSession() {
 		s.Error("it is given the same session again")
 	}
-	_, end := n.told()
+	_, end := n.received()
 	s.code("the stream of the session before", end, codes.Aborted)
 	n.open()
-	if _, end := n.told(); end != nil {
+	if _, end := n.received(); end != nil {
 		s.Errorf("the stream of its session: %v", end)
 	}
 	later, session := n.came, n.answer
 	n.answer = before
 	n.open()
-	_, end = n.told()
+	_, end = n.received()
 	s.code("a stream of the session before", end, codes.Aborted)
 	n.answer, n.came = session, later
 	n.open()
 	second := n.came
 	n.came = later
-	_, end = n.told()
+	_, end = n.received()
 	s.code("the first of two streams of a session", end, codes.Aborted)
 	n.came = second
-	if _, end := n.told(); end != nil {
+	if _, end := n.received(); end != nil {
 		s.Errorf("the second of two streams of a session: %v", end)
 	}
 }
@@ -361,10 +361,10 @@ func forgetsEnds(s *suite) {
 	m := s.start()
 	container := m.grant("web")
 	n.report(container, corev1.ContainerStatus_RUNNING)
-	n.told()
+	n.received()
 	n.report(container, corev1.ContainerStatus_DONE)
-	told, _ := n.told()
-	s.want("it is told", told, []string{"forget " + container})
+	commands, _ := n.received()
+	s.want("it receives", commands, []string{"forget " + container})
 	n.register(n.status(container, corev1.ContainerStatus_DONE))
 	s.want("registered with the end once more, it is to reap", n.answer.GetReap(), []string{container})
 }
@@ -378,15 +378,15 @@ func repeatsStops(s *suite) {
 	synctest.Wait()
 	m.send(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}})
 	n.open()
-	told, _ := n.told()
-	s.want("it is told", told, []string{"stop " + container})
+	commands, _ := n.received()
+	s.want("it receives", commands, []string{"stop " + container})
 	n.register(n.status(container, corev1.ContainerStatus_RUNNING))
 	s.want("registered anew, it is to reap", n.answer.GetReap(), []string(nil))
 	n.open()
-	told, _ = n.told()
-	s.want("it is told again", told, []string{"stop " + container})
+	commands, _ = n.received()
+	s.want("it receives again", commands, []string{"stop " + container})
 	n.report(container, corev1.ContainerStatus_DONE)
-	s.want("its end is told", m.heard().completed, []string{container})
+	s.want("its end is reported", m.received().completed, []string{container})
 }
 
 func reaps(s *suite) {

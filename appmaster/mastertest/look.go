@@ -64,7 +64,7 @@ func (z *Zone) Instances() []*masterv1.InstanceReport {
 	return reports
 }
 
-// Status is what the master said last of its work, nil before it said anything.
+// Status is the master's newest status; nil if it has not reported one.
 func (z *Zone) Status() *apiv1.MasterStatus {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -78,7 +78,7 @@ func (z *Zone) Desired() *masterv1.Wanted {
 	return proto.CloneOf(z.desired)
 }
 
-// WantsTraffic reports whether the master wants to hear what balancers count.
+// WantsTraffic reports whether the master wants the traffic counts of balancers.
 func (z *Zone) WantsTraffic() bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -146,7 +146,7 @@ func (z *Zone) MakeUnhealthy(container string) {
 	}
 }
 
-// Note is what the master has noted of a version, nil before it noted anything.
+// Note is the master's newest note on a version; nil if there is none.
 func (z *Zone) Note(version int32) *masterv1.VersionNote {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -158,7 +158,7 @@ func (z *Zone) Note(version int32) *masterv1.VersionNote {
 	return nil
 }
 
-// Asks are the asks of which containers wait.
+// Asks are the asks of which not all containers were granted.
 func (z *Zone) Asks() []*masterv1.Ask {
 	z.mu.Lock()
 	defer z.mu.Unlock()

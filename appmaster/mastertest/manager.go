@@ -18,16 +18,16 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// Manager is a NodeManager that is not a pretence: what it has reported to the zone. Its Zone's lock guards it.
+// Manager is what the zone has of a real NodeManager, as opposed to a Node with simulated containers. Its Zone's lock guards it.
 type Manager struct {
 	zone *Zone
 	node *Node
-	// session is the one that it was given last, link its stream, nil without one.
+	// session is its newest session, and link the stream of that; nil if there is none.
 	session string
 	link    *link
 
 	registrations []*trackerv1.RegisterRequest
-	// reports is how many came on its streams.
+	// reports is how many reports came on its streams.
 	reports  int
 	statuses map[string]*corev1.ContainerStatus
 	states   map[string][]corev1.ContainerStatus_State
@@ -35,7 +35,7 @@ type Manager struct {
 	capacity *corev1.Resources
 	// late are commands that wait for the next stream.
 	late []*trackerv1.NodeCommand
-	// reap are containers that it is told to reap, whatever the zone knows of them.
+	// reap are containers that its next registrations are to reap, whatever the zone knows of them.
 	reap []string
 }
 
@@ -45,7 +45,7 @@ type link struct {
 	over     chan error
 }
 
-// Manager is the NodeManager of a node, which may have yet to register.
+// Manager is the NodeManager of a node. It need not have registered yet.
 func (z *Zone) Manager(node string) *Manager {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -68,14 +68,14 @@ func (z *Zone) SetKeys(keys ...*trackerv1.TokenKey) {
 	z.keys = keys
 }
 
-// RefuseNodes has registrations of NodeManagers fail, until it is called with nil.
+// RefuseNodes makes registrations of NodeManagers fail, until it is called with nil.
 func (z *Zone) RefuseNodes(why error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.refusal = why
 }
 
-// KeepEnds makes a zone that stores no end for now: NodeManagers have to report it until Command tells them to forget it.
+// KeepEnds stops the zone from acknowledging ends: NodeManagers have to report them until a Forget command is sent with Command.
 func (z *Zone) KeepEnds() {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -102,20 +102,20 @@ func (t tracker) Register(_ context.Context, request *trackerv1.RegisterRequest)
 	m.session = fmt.Sprintf("session %d of %s", len(m.registrations), request.GetNodeId())
 	m.health, m.capacity = request.GetHealth(), request.GetCapacity()
 	m.join(request)
-	m.take(request.GetContainers())
+	m.recordStatuses(request.GetContainers())
 	answer := &trackerv1.RegisterResponse{
 		Zone: "test", Epoch: 1, Session: m.session, ReportInterval: durationpb.New(reportInterval), Keys: z.keys, Reap: slices.Clone(m.reap),
 	}
 	for _, container := range request.GetContainers() {
 		name := container.GetLease().GetContainerId()
-		if z.gaveUp(name) || container.GetState() == corev1.ContainerStatus_DONE && !z.keepsEnds {
+		if z.leaseOver(name) || container.GetState() == corev1.ContainerStatus_DONE && !z.keepsEnds {
 			answer.Reap = append(answer.Reap, name)
 		}
 	}
 	return answer, nil
 }
 
-// join makes the node one that containers are granted on.
+// join makes the node available for grants.
 func (m *Manager) join(request *trackerv1.RegisterRequest) {
 	z := m.zone
 	if m.node == nil {
@@ -130,8 +130,8 @@ func (m *Manager) join(request *trackerv1.RegisterRequest) {
 	z.schedule()
 }
 
-// gaveUp reports whether the zone granted a container that nobody holds any more.
-func (z *Zone) gaveUp(name string) bool {
+// leaseOver reports whether the zone has granted a container and its lease has ended.
+func (z *Zone) leaseOver(name string) bool {
 	container, err := id.ParseContainer(name)
 	return err == nil && container.App == z.app && container.Seq <= z.sequence && z.leases[name] == nil
 }
@@ -161,7 +161,7 @@ func (t tracker) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, t
 		m.command(command)
 	}
 	m.late = nil
-	m.hear(mine, first)
+	m.receive(mine, first)
 	z.mu.Unlock()
 
 	received := make(chan error, 1)
@@ -173,7 +173,7 @@ func (t tracker) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, t
 				return
 			}
 			z.mu.Lock()
-			m.hear(mine, report)
+			m.receive(mine, report)
 			z.mu.Unlock()
 		}
 	}()
@@ -193,7 +193,7 @@ func (t tracker) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, t
 	}
 }
 
-// inSession is whose session it is, nil if it is over.
+// inSession returns the NodeManager of a session; nil if the session is over.
 func (z *Zone) inSession(session string) *Manager {
 	for _, m := range z.managers {
 		if m.session != "" && m.session == session {
@@ -203,8 +203,8 @@ func (z *Zone) inSession(session string) *Manager {
 	return nil
 }
 
-// hear takes a report in that came on a stream.
-func (m *Manager) hear(on *link, report *trackerv1.NodeReport) {
+// receive applies a report that came on a stream.
+func (m *Manager) receive(on *link, report *trackerv1.NodeReport) {
 	if m.link != on {
 		return
 	}
@@ -212,7 +212,7 @@ func (m *Manager) hear(on *link, report *trackerv1.NodeReport) {
 	if report.GetHealth() != nil {
 		m.health = report.GetHealth()
 	}
-	m.take(report.GetContainers())
+	m.recordStatuses(report.GetContainers())
 	var ended []string
 	for _, container := range report.GetContainers() {
 		if container.GetState() == corev1.ContainerStatus_DONE && !m.zone.keepsEnds {
@@ -224,8 +224,8 @@ func (m *Manager) hear(on *link, report *trackerv1.NodeReport) {
 	}
 }
 
-// take notes statuses.
-func (m *Manager) take(statuses []*corev1.ContainerStatus) {
+// recordStatuses stores the statuses of a report.
+func (m *Manager) recordStatuses(statuses []*corev1.ContainerStatus) {
 	for _, container := range statuses {
 		name := container.GetLease().GetContainerId()
 		m.statuses[name] = container
@@ -238,7 +238,7 @@ func (m *Manager) take(statuses []*corev1.ContainerStatus) {
 	}
 }
 
-// room is for how many more containers of an ask its node has the cpu.
+// room is how many more containers of an ask fit on its node, by cpu.
 func (m *Manager) room(ask *masterv1.Ask) int {
 	free := m.capacity.GetCpuMillis()
 	for _, held := range m.zone.leases {
@@ -269,7 +269,7 @@ func (m *Manager) closeSession(why error) {
 	}
 }
 
-// Command sends a command that the zone has not thought of, now or on the next stream.
+// Command sends a command of the test, now or on the next stream.
 func (m *Manager) Command(command *trackerv1.NodeCommand) {
 	m.zone.mu.Lock()
 	defer m.zone.mu.Unlock()
@@ -287,28 +287,28 @@ func (m *Manager) Break(why error) {
 	m.closeSession(why)
 }
 
-// Reap has its next registrations be told to reap containers.
+// Reap sets the containers that the answers to its next registrations reap.
 func (m *Manager) Reap(containers ...string) {
 	m.zone.mu.Lock()
 	defer m.zone.mu.Unlock()
 	m.reap = containers
 }
 
-// Registrations lists all of them, the newest last.
+// Registrations lists its registrations, the newest last.
 func (m *Manager) Registrations() []*trackerv1.RegisterRequest {
 	m.zone.mu.Lock()
 	defer m.zone.mu.Unlock()
 	return slices.Clone(m.registrations)
 }
 
-// Reports is how many reports came on its streams.
+// Reports is the number of reports on its streams.
 func (m *Manager) Reports() int {
 	m.zone.mu.Lock()
 	defer m.zone.mu.Unlock()
 	return m.reports
 }
 
-// Status is the newest that it has reported of a container; nil if it has not.
+// Status is its newest report of a container; nil if there is none.
 func (m *Manager) Status(container string) *corev1.ContainerStatus {
 	m.zone.mu.Lock()
 	defer m.zone.mu.Unlock()
@@ -322,14 +322,14 @@ func (m *Manager) States(container string) []corev1.ContainerStatus_State {
 	return slices.Clone(m.states[container])
 }
 
-// Drop has the zone know nothing of a container.
+// Drop deletes what the zone knows of a container.
 func (m *Manager) Drop(container string) {
 	m.zone.mu.Lock()
 	defer m.zone.mu.Unlock()
 	delete(m.statuses, container)
 }
 
-// Health is the node's newest.
+// Health is the newest health that it has reported.
 func (m *Manager) Health() *corev1.NodeHealth {
 	m.zone.mu.Lock()
 	defer m.zone.mu.Unlock()

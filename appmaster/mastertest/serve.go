@@ -15,7 +15,7 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// Start has the ResourceManager answer, after Stop. What it has stored it still knows.
+// Start starts the ResourceManager again after Stop, with what it had stored.
 func (z *Zone) Start() {
 	z.serve(Address, z.Services)
 	z.mu.Lock()
@@ -23,7 +23,7 @@ func (z *Zone) Start() {
 	z.down = false // only now: a stop in between would leave the server behind
 }
 
-// Services adds the ResourceManager's to a server: for NodeManagers that reach none of the zone's addresses.
+// Services registers the ResourceManager's services with a server, for NodeManagers that cannot use Dial.
 func (z *Zone) Services(s *grpc.Server) {
 	masterv1.RegisterApplicationMasterServer(s, z)
 	trackerv1.RegisterResourceTrackerServer(s, tracker{zone: z})
@@ -46,10 +46,10 @@ func (z *Zone) Stop() bool {
 	return true
 }
 
-// token is what an attempt shows with each call.
+// token is the bearer token of an attempt.
 func (z *Zone) token(attempt int32) string { return fmt.Sprintf("secret of attempt %d", attempt) }
 
-// authenticate refuses who is not the newest attempt.
+// authenticate refuses calls without the token of the newest attempt.
 func (z *Zone) authenticate(ctx context.Context) error {
 	shown := strings.TrimPrefix(strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ","), "Bearer ")
 	for attempt := int32(1); attempt <= z.attempt; attempt++ {
@@ -66,7 +66,7 @@ func (z *Zone) authenticate(ctx context.Context) error {
 
 var errSuperseded = status.Error(codes.FailedPrecondition, "this attempt was replaced by a newer one")
 
-// repeated is what is told again of a lease: with the node's present address, and a token that the present key has signed.
+// repeated is the lease's allocation as it is sent to a new stream: with the node's present address and a token of the present key.
 func (l *lease) repeated(key int32) *masterv1.Allocation {
 	allocation := proto.CloneOf(l.allocation)
 	allocation.Labels = l.status.GetLabels()

@@ -20,54 +20,54 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// Subject is a ResourceManager that Run is given: it has one app, and no attempt of it yet.
+// Subject is a ResourceManager under test. It has one app, without an attempt.
 type Subject struct {
-	// Conn reaches it.
+	// Conn is a connection to it.
 	Conn *grpc.ClientConn
-	// Restart stops it and starts it on what it has stored, and gives a connection to it.
+	// Restart restarts it with what it has stored, and returns a new connection to it.
 	Restart func() *grpc.ClientConn
 	// Next ends the app's attempt, if there is one, and starts the next.
 	Next func() Attempt
 	// Command hands a command to the app's master, and waits for its answer.
 	Command func(context.Context, *anypb.Any) (*anypb.Any, error)
-	// Status is what people are shown that the app's master said last of its work.
+	// Status is the app's newest master status as people are shown it.
 	Status func() *apiv1.MasterStatus
-	// Avoid are nodes that it has for itself: the suite asks for nothing on them.
+	// Avoid are nodes of its own, on which the suite asks for nothing.
 	Avoid []string
 }
 
-// Attempt is what a master is told of itself.
+// Attempt is what a master knows of its attempt.
 type Attempt struct {
 	App    string
 	Number int32
 	Token  string
 }
 
-// Run is what every ResourceManager does for application masters and NodeManagers. Each test is given one of its own, in a bubble
-// of synctest.
+// Run tests what every ResourceManager has to do for application masters and NodeManagers. Each case opens a Subject of its own, in
+// a synctest bubble.
 func Run(t *testing.T, open func(t *testing.T) Subject) {
 	for name, test := range map[string]func(*suite){
-		"an attempt registers with its own token, and only the newest may":       registers,
-		"a stream is opened after the registration, and again ends the first":    opens,
-		"requests are confirmed by their number":                                 confirmsRequests,
-		"an ask counts what is granted under it in total":                        countsAsks,
-		"an ask may be for more than there is, and waits":                        waits,
-		"a grant that a node was not asked to start is repeated on a new stream": repeatsGrants,
-		"a release stops a container, and its end is told until it is known":     releases,
-		"what ends by itself is told too":                                        tellsEnds,
-		"the next attempt is handed what the last one held":                      handsOver,
-		"the asks of an attempt end with it":                                     dropsAsks,
-		"a restart loses nothing that was granted":                               restarts,
-		"an instance that leaves service is withdrawn":                           withdraws,
-		"a command is repeated on a new stream until it is answered":             handsOverCommands,
-		"what a master says of its work is shown, whatever its terms are":        showsStatuses,
-		"asks are planned, and nothing is granted":                               plans,
-		"an attempt that leaves hands over what it holds":                        leaves,
-		"a node that registers is given a session, keys and an interval":         registersNodes,
-		"a node's session is the last one that it was given":                     replacesSessions,
-		"an end that a node reports is stored, and need not be reported again":   forgetsEnds,
-		"a node that was away is told again what it is to stop":                  repeatsStops,
-		"a node that comes back with what was given up meanwhile ends it":        reaps,
+		"an attempt registers with its own token, and only the newest may":              registers,
+		"a stream is opened after the registration, and again ends the first":           opens,
+		"requests are confirmed by their number":                                        confirmsRequests,
+		"an ask counts what is granted under it in total":                               countsAsks,
+		"an ask may be for more than there is, and waits":                               waits,
+		"a grant that a node was not asked to start is repeated on a new stream":        repeatsGrants,
+		"a release stops a container, and its end is repeated until it is acknowledged": releases,
+		"the end of a container that ends by itself is reported too":                    reportsEnds,
+		"the next attempt is handed what the last one held":                             handsOver,
+		"the asks of an attempt end with it":                                            dropsAsks,
+		"a restart loses nothing that was granted":                                      restarts,
+		"an instance that leaves service is withdrawn":                                  withdraws,
+		"a command is repeated on a new stream until it is answered":                    handsOverCommands,
+		"the status of a master is shown, whatever its framework is":                    showsStatuses,
+		"asks are planned, and nothing is granted":                                      plans,
+		"an attempt that leaves hands over what it holds":                               leaves,
+		"a node that registers is given a session, keys and an interval":                registersNodes,
+		"a node's session is the last one that it was given":                            replacesSessions,
+		"an end that a node reports is stored, and need not be reported again":          forgetsEnds,
+		"a node that was away receives its stops again":                                 repeatsStops,
+		"a node that comes back with what was given up meanwhile ends it":               reaps,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -96,7 +96,7 @@ func (s *suite) code(what string, err error, want codes.Code) {
 	}
 }
 
-// master is an application master that does as the suite says.
+// master is an application master that the suite drives.
 type master struct {
 	*suite
 	Attempt
@@ -119,8 +119,8 @@ func (m *master) register() error {
 	return err
 }
 
-// open opens a stream, and gives its first answers.
-func (m *master) open() heard {
+// open opens a stream and returns its first answers.
+func (m *master) open() received {
 	m.Helper()
 	stream, err := m.client.Allocate(m.ctx)
 	if err != nil {
@@ -138,7 +138,7 @@ func (m *master) open() heard {
 			came <- answer
 		}
 	}()
-	return m.heard()
+	return m.received()
 }
 
 // start registers the app's next attempt and opens its stream.
@@ -152,8 +152,8 @@ func (s *suite) start() *master {
 	return m
 }
 
-// heard is what has come on a stream since the last look.
-type heard struct {
+// received is what has come on a stream since the last call.
+type received struct {
 	allocated, completed, withdrawn []string
 	grants                          []*masterv1.Allocation
 	applied                         []int64
@@ -164,9 +164,9 @@ type heard struct {
 	end error
 }
 
-func (m *master) heard() heard {
+func (m *master) received() received {
 	synctest.Wait()
-	var h heard
+	var h received
 	for len(m.came) > 0 {
 		switch came := (<-m.came).(type) {
 		case error:
@@ -193,17 +193,17 @@ func (m *master) heard() heard {
 	return h
 }
 
-func (m *master) send(request *masterv1.AllocateRequest) heard {
+func (m *master) send(request *masterv1.AllocateRequest) received {
 	m.Helper()
 	m.sequence++
 	request.Sequence = m.sequence
 	if err := m.stream.Send(request); err != nil {
 		m.Fatal(err)
 	}
-	return m.heard()
+	return m.received()
 }
 
-// ask is for so many containers of a fourth of a node's cpu.
+// ask is an ask for count containers, each with a quarter of a node's cpu.
 func (m *master) ask(id string, count int32) *masterv1.Ask {
 	return &masterv1.Ask{
 		Id: id, Count: count, AvoidNodes: m.Avoid,
@@ -211,7 +211,7 @@ func (m *master) ask(id string, count int32) *masterv1.Ask {
 	}
 }
 
-// grant asks for one container and gives it.
+// grant asks for one container and returns it.
 func (m *master) grant(id string) string {
 	m.Helper()
 	h := m.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{m.ask(id, 1)}})
@@ -221,7 +221,7 @@ func (m *master) grant(id string) string {
 	return h.allocated[0]
 }
 
-// probe is a node that does as the suite says.
+// probe is a node that the suite drives.
 type probe struct {
 	*suite
 	name    string
@@ -278,8 +278,8 @@ func (n *probe) open() {
 	synctest.Wait()
 }
 
-// told is what has come since the last look, in words.
-func (n *probe) told() (commands []string, end error) {
+// received lists the commands that have come since the last call, and how the stream ended.
+func (n *probe) received() (commands []string, end error) {
 	synctest.Wait()
 	for len(n.came) > 0 {
 		switch came := (<-n.came).(type) {

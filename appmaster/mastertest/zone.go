@@ -48,12 +48,12 @@ type Zone struct {
 	Name string
 
 	mu sync.Mutex
-	// managers are the NodeManagers that register by themselves, by the names of their nodes.
+	// managers are the real NodeManagers, by the names of their nodes.
 	managers map[string]*Manager
-	// keys are the token keys that they receive; refusal is the error of their registrations, if not nil.
+	// keys are the token keys that they receive; refusal is the error of their registrations, nil if they succeed.
 	keys    []*trackerv1.TokenKey
 	refusal error
-	// keepsEnds is true if the ends that they report are not stored.
+	// keepsEnds is true if the ends that they report are not acknowledged.
 	keepsEnds bool
 	servers   map[string]*grpc.Server
 	listeners map[string]*bufconn.Listener
@@ -67,13 +67,13 @@ type Zone struct {
 	memo      []byte
 	status    *apiv1.MasterStatus
 	revisions []*masterv1.Revise
-	// traffic says that the master wants to hear what balancers count.
+	// traffic is true if the master wants the traffic counts of balancers.
 	traffic bool
-	// commands are those that no master has answered.
+	// commands are the commands without an answer.
 	commands   []*command
 	generation int64
 	finished   bool
-	// failed says that the master ended the app as failed.
+	// failed is true if the master ended the app as failed.
 	failed  bool
 	attempt int32
 	// session is the stream of the registered master, nil if there is none.
@@ -103,7 +103,7 @@ type askState struct {
 	granted int32
 }
 
-// command is one that somebody waits for.
+// command is a command with the channel for its answer.
 type command struct {
 	message *masterv1.Command
 	answer  chan *masterv1.CommandAnswer
@@ -189,7 +189,7 @@ func (z *Zone) Command(ctx context.Context, content *anypb.Any) (*anypb.Any, err
 	}
 }
 
-// answered passes on a master's answer to a command.
+// answered passes a master's answer to the caller of Command.
 func (z *Zone) answered(answer *masterv1.CommandAnswer) {
 	for i, given := range z.commands {
 		if given.message.GetId() == answer.GetId() {
@@ -433,7 +433,7 @@ func (z *Zone) apply(request *masterv1.AllocateRequest) {
 	z.send(func(answer *masterv1.AllocateResponse) { answer.AppliedSequence = request.GetSequence() })
 }
 
-// note stores what became of a version, and sends the master the notes.
+// note stores a note on a version, and sends the master all notes.
 func (z *Zone) note(note *masterv1.VersionNote) {
 	desired := proto.CloneOf(z.desired)
 	i := slices.IndexFunc(desired.GetNotes(), func(n *masterv1.VersionNote) bool { return n.GetVersion() == note.GetVersion() })
@@ -459,7 +459,7 @@ func (z *Zone) revise(revise *masterv1.Revise) {
 	z.want(desired)
 }
 
-// want makes a state the desired one.
+// want sets the desired state.
 func (z *Zone) want(desired *masterv1.Wanted) {
 	version := desired.GetVersion()
 	desired.Versions[version] = proto.CloneOf(desired.GetSpec())

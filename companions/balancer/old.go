@@ -30,7 +30,7 @@ const KeepIdle = 5 * time.Second
 // balancer.
 const MaxReloadDelay = 20 * time.Second
 
-// ReloadDelay is the time from one reload to the next: interval, or longer when at least half of the most old processes run.
+// ReloadDelay is the time from one reload to the next: interval, or longer if the number of old processes is at least half of most.
 func ReloadDelay(interval time.Duration, old, most int) time.Duration {
 	rests := []time.Duration{2 * time.Second, 5 * time.Second, 10 * time.Second, MaxReloadDelay}
 	// From half of most on, each further eighth makes it longer.

@@ -101,9 +101,9 @@ type Limits struct {
 	TCP func(listen int32) string
 }
 
-// MakePlan converts routes to a plan. What cannot be routed is refused with a sentence and affects no other service; of two with the
-// same claim the first by name has it. A service of which one part cannot be routed keeps the others: if its hosts were given up
-// because a TCP port is taken, their requests would go to the app that has claimed all hosts.
+// MakePlan converts routes to a plan. A service that cannot be routed is refused with one sentence and affects no other; of two
+// services with the same claim, the first by name has it. If only a part of a service cannot be routed, the rest is: without its
+// hosts, for example because a TCP port is taken, their requests would go to the app that has claimed all hosts.
 func MakePlan(routes map[string]Route, limits Limits) (*Plan, []*companionv1.Refusal) {
 	plan := &Plan{}
 	var refusals []*companionv1.Refusal
@@ -144,7 +144,7 @@ func rank(host string) int {
 	return 0
 }
 
-// makeService checks a route. Its error is what cannot be routed, its service the rest; nil if that is nothing.
+// makeService checks a route. The error says what of it cannot be routed; the service has the rest, and is nil if nothing is left.
 func makeService(name string, route Route, limits Limits, taken expose.Claims) (*Service, error) {
 	if !isServiceName(name) {
 		return nil, fmt.Errorf("%.64q is not the name of a service", name)

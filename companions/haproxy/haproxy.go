@@ -45,7 +45,7 @@ type Config struct {
 	Program string `yaml:"program"`
 	// How long the zone waits for this balancer when its connection is lost; default 30s.
 	LostAfter time.Duration `yaml:"lostAfter"`
-	// How long an old process may finish its connections after a reload; default balancer.KeepOld.
+	// How long an old process may finish its connections after a reload; default balancer.DefaultKeepOld.
 	KeepOld time.Duration `yaml:"keepOld"`
 	// How many old processes may run; the oldest are ended first. Default 32, and fewer if they take more than half of the memory.
 	MaxOld int `yaml:"maxOld"`

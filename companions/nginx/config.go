@@ -36,8 +36,8 @@ type Config struct {
 	Interval time.Duration `yaml:"interval"`
 	// How long the zone waits for this balancer when its connection is lost; default 30s.
 	LostAfter time.Duration `yaml:"lostAfter"`
-	// How long an old worker may finish its connections after a reload; default balancer.KeepOld. Not used with Attach: that nginx
-	// has a setting of its own.
+	// How long an old worker may finish its connections after a reload; default balancer.DefaultKeepOld. Not used with Attach: that
+	// nginx has a setting of its own.
 	KeepOld time.Duration `yaml:"keepOld"`
 	// How many old workers may run; the oldest are ended first. Default 64, or 16 for each worker if that is more, and fewer if
 	// they take more than half of the memory.

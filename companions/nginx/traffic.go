@@ -70,8 +70,8 @@ func (t *traffic) listen() error {
 	return nil
 }
 
-// listenForSyslog binds a port that no sender is given. While nobody listens, nginx connects a new socket for each message. If the
-// kernel gave one of them this very port, it would be connected to itself, and keep the port from the next companion.
+// listenForSyslog binds a port outside the kernel's ephemeral range. While nobody listens, nginx connects a new socket for each
+// message. A socket with this port as its source would be connected to itself and keep the next companion from binding the port.
 func listenForSyslog() (*net.UDPConn, error) {
 	listen := func(port int) (*net.UDPConn, error) {
 		return net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
@@ -85,7 +85,7 @@ func listenForSyslog() (*net.UDPConn, error) {
 	return listen(0)
 }
 
-// portsOfNoSender are the ports above or below those that the kernel gives to senders: the first one, and how many.
+// portsOfNoSender returns a range of ports outside the kernel's ephemeral range: its first port and its length.
 func portsOfNoSender() (first, count int) {
 	const lowest, highest = 10_000, 1<<16 - 1
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")

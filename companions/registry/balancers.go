@@ -9,7 +9,7 @@ import (
 // ConfirmTimeout is how long a connected balancer that does not confirm can delay the removal of an instance.
 const ConfirmTimeout = time.Minute
 
-// balancers are the balancers and what they route to. Registry.mu guards it.
+// balancers has the zone's balancers and what they route to. Registry.mu guards it.
 type balancers struct {
 	// Services that balancers route to.
 	exposed map[string]*apiv1.Expose

@@ -13,29 +13,29 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// control is what people have said of the rollout of one version.
+// control is what people have set for the rollout of one version, by commands.
 type control struct {
 	version int32
 	paused  bool
 	// percent is the share of the requests that the canary was given by hand; zero is none.
 	percent int32
-	// of is the share that the spec gave the canary then. Another spec with another share ends what was said.
-	of int32
+	// specPercent is the share in the spec at that time. If the share in the spec changes, percent is reset.
+	specPercent int32
 }
 
-// presentControl is what people have said of the rollout of the desired version.
+// presentControl is the control of the desired version.
 func (d *Master) presentControl() *control {
 	if d.control.version != d.desired.GetVersion() {
 		d.control = control{version: d.desired.GetVersion()}
 	}
-	if of := d.canaryPercent(); of != d.control.of {
-		d.control.percent, d.control.of = 0, of
+	if percent := d.canaryPercent(); percent != d.control.specPercent {
+		d.control.percent, d.control.specPercent = 0, percent
 	}
 	return &d.control
 }
 
-// strategyOf is how the desired version takes the place of the one before in a role. A version that repeats an earlier one does not repeat
-// what was said for that one alone.
+// strategyOf is the strategy of a role's rollout to the desired version. A version that was brought back does not repeat the
+// strategy that applied to its first rollout only.
 func (d *Master) strategyOf(role *apiv1.RoleSpec) *apiv1.UpdatePolicy_OneRollout {
 	if d.desired.GetFromVersion() > 0 {
 		return policyStrategy(role.GetUpdate())
@@ -43,7 +43,7 @@ func (d *Master) strategyOf(role *apiv1.RoleSpec) *apiv1.UpdatePolicy_OneRollout
 	return strategyOfNext(role.GetUpdate())
 }
 
-// strategyOfNext is how a new version with such a policy takes the place of the one before.
+// strategyOfNext is the strategy of the rollout of a new version with this policy.
 func strategyOfNext(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_OneRollout {
 	if once := update.GetOnce(); once != nil {
 		return once
@@ -90,7 +90,7 @@ func (d *Master) carryOutCommands(now time.Time) []*masterv1.CommandAnswer {
 	return answers
 }
 
-// carryOut changes what is to become of the rollout, and returns what was done, as a clause.
+// carryOut executes a command about the rollout, and returns what was done, as a clause.
 func (d *Master) carryOut(command *masterv1.Command, now time.Time) (event string, err error) {
 	request, err := command.GetCommand().UnmarshalNew()
 	if err != nil {
@@ -101,22 +101,22 @@ func (d *Master) carryOut(command *masterv1.Command, now time.Time) (event strin
 	if d.ending() || !waits && rollout.GetState() != dynamicdeployv1.Rollout_PROGRESSING {
 		return "", fmt.Errorf("no rollout of %s is under way; \"mammoth deploy\" begins one: %w", d.app, errdefs.ErrFailedPrecondition)
 	}
-	said := d.presentControl()
+	control := d.presentControl()
 	switch request := request.(type) {
 	case *dynamicdeployv1.Pause:
-		if said.paused {
+		if control.paused {
 			return "", fmt.Errorf("the rollout of %s is paused already; \"mammoth app resume %s\" lets it go on: %w", d.app, d.app, errdefs.ErrFailedPrecondition)
 		}
-		said.paused = true
+		control.paused = true
 		return command.GetBy() + " paused it", nil
 	case *dynamicdeployv1.Resume:
 		switch {
-		case !said.paused && waits:
+		case !control.paused && waits:
 			return "", fmt.Errorf("the rollout of %s waits to be promoted, which \"mammoth app promote %s\" does: %w", d.app, d.app, errdefs.ErrFailedPrecondition)
-		case !said.paused:
+		case !control.paused:
 			return "", fmt.Errorf("the rollout of %s is not paused: %w", d.app, errdefs.ErrFailedPrecondition)
 		}
-		said.paused = false
+		control.paused = false
 		return command.GetBy() + " let it go on", nil
 	case *dynamicdeployv1.Promote:
 		return d.promote(command.GetBy(), request.GetPercent())
@@ -124,37 +124,37 @@ func (d *Master) carryOut(command *masterv1.Command, now time.Time) (event strin
 	return "", unknownCommand(command, errors.New("it is none of Pause, Resume and Promote"))
 }
 
-// promote gives the canary another share. With all of it, the canary takes the place of the version before it.
+// promote gives the canary another share of the requests. With 100 % it replaces the version before.
 func (d *Master) promote(by string, percent int32) (event string, err error) {
 	if percent == 0 {
 		percent = 100
 	}
-	said := d.presentControl()
+	control := d.presentControl()
 	switch {
 	case percent < 1 || percent > 100:
 		return "", fmt.Errorf("a canary cannot receive %d %% of the requests; use 1 to 100: %w", percent, errdefs.ErrInvalidArgument)
-	case said.of == 0:
+	case control.specPercent == 0:
 		return "", fmt.Errorf("version %d of %s is no canary; \"mammoth deploy --canary 10%%\" makes one: %w", d.desired.GetVersion(), d.app, errdefs.ErrFailedPrecondition)
 	case d.percent() == 100:
 		return "", fmt.Errorf("version %d of %s is promoted already: %w", d.desired.GetVersion(), d.app, errdefs.ErrFailedPrecondition)
 	}
-	said.percent, said.paused = percent, false
+	control.percent, control.paused = percent, false
 	return fmt.Sprintf("%s gives it %d %% of the requests", by, percent), nil
 }
 
-// percent is the share of the requests that the canary is to be given: what people said, or else what the spec says. A version that
-// repeats an earlier one is promoted at once, as its program has proven itself. Zero without a canary.
+// percent is the share of the requests that the canary is to be given: what a person has set, or else what the spec has; zero
+// without a canary. A version that was brought back is promoted at once, since it has come up before.
 func (d *Master) percent() int32 {
-	said := d.presentControl()
+	control := d.presentControl()
 	switch {
-	case said.of == 0:
+	case control.specPercent == 0:
 		return 0
-	case said.percent > 0:
-		return said.percent
+	case control.percent > 0:
+		return control.percent
 	case d.desired.GetFromVersion() > 0:
 		return 100
 	}
-	return said.of
+	return control.specPercent
 }
 
 func (d *Master) ending() bool { return d.desired.GetStopped() || d.desired.GetRemoving() }

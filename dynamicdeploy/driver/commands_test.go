@@ -177,7 +177,7 @@ func TestPeoplePromoteACanary(t *testing.T) {
 		w.start()
 		w.after(time.Minute)
 		share(50)
-		// Another share in the spec counts more than what was said before it.
+		// Another share in the spec replaces the share that was set before it.
 		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Spec.Roles[0].Update.CanaryPercent = 20 })
 		w.after(time.Minute)
 		share(20)
@@ -207,7 +207,7 @@ func TestAStrategyMayBeForOneRollout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, nil)
 		w.after(5 * time.Second)
-		said := func(image string, once *apiv1.UpdatePolicy_OneRollout) func(*apiv1.RoleSpec) {
+		deployed := func(image string, once *apiv1.UpdatePolicy_OneRollout) func(*apiv1.RoleSpec) {
 			return func(role *apiv1.RoleSpec) {
 				role.Image, role.Update = image, atOnce()
 				role.Update.Strategy, role.Update.Once = apiv1.UpdatePolicy_BLUE_GREEN, once
@@ -228,16 +228,16 @@ func TestAStrategyMayBeForOneRollout(t *testing.T) {
 				t.Errorf("%s: %v", when, r)
 			}
 		}
-		w.Deploy(said("web:2", canaryOf30))
+		w.Deploy(deployed("web:2", canaryOf30))
 		waits("a strategy of its own")
 		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Spec.Roles[0].Instances = 4 })
 		waits("another count")
 		w.kill()
 		w.start()
 		waits("another master")
-		w.Deploy(said("web:3", nil))
+		w.Deploy(deployed("web:3", nil))
 		done("the next version")
-		w.Deploy(said("web:2", canaryOf30))
+		w.Deploy(deployed("web:2", canaryOf30))
 		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.FromVersion = 2 })
 		done("a version again, which does not repeat how it came in")
 	})
@@ -259,7 +259,7 @@ func TestAPreviewSaysWhatIsReplacedAndWhetherThereIsRoom(t *testing.T) {
 		},
 		"no room": {
 			3, image, "web-1, web-2, web-3 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); there is no room beside them, and it would wait: " +
-				"every node is full; " + "`maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: an old instance then goes first and makes room for a new one",
+				"every node is full; " + "`maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would help: an old instance then goes first and makes room for a new one",
 			"3 instances would be replaced",
 		},
 		"no room, and another size": {

@@ -19,8 +19,8 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// Decide puts what every role's plan decides into the outbox, and returns when to decide again unless something happens before;
-// zero is never. Starts returns what is to be started.
+// Decide puts the actions of every role's plan into the outbox, and returns when to decide again if no event comes before; zero is
+// never. Starts returns what is to be started.
 func (d *Master) Decide(now time.Time) time.Time {
 	if d.awaitingReports(now) {
 		return d.reportDeadline
@@ -58,7 +58,7 @@ func (d *Master) Decide(now time.Time) time.Time {
 		d.reportedStatus = status
 		d.out.ReportStatus(status)
 	}
-	if wants := d.judgedByErrors(); wants != d.wantsTraffic {
+	if wants := d.evaluatesErrors(); wants != d.wantsTraffic {
 		d.wantsTraffic = wants
 		d.out.WantTraffic(wants)
 	}
@@ -105,7 +105,7 @@ func (d *Master) Starts() []Start {
 	return starts
 }
 
-// renewHelp changes the help of asks that wait, if something else would help by now.
+// renewHelp updates the help of asks that wait.
 func (d *Master) renewHelp(r *role, help func() string) {
 	for _, name := range slices.Sorted(maps.Keys(r.asks)) {
 		if ask := r.asks[name]; ask.GetHelp() != help() {
@@ -117,7 +117,8 @@ func (d *Master) renewHelp(r *role, help func() string) {
 	}
 }
 
-// perform puts an action into the outbox, or among the starts. Help is what would help if there is no room for a new instance.
+// perform puts an action into the outbox, or appends it to the starts. help returns what a person can do if there is no room for a
+// new instance.
 func (d *Master) perform(r *role, action plan.Action, help func() string) {
 	switch action := action.(type) {
 	case plan.Ask:
@@ -197,7 +198,7 @@ func (d *Master) report(r *role, instance plan.Instance) {
 	d.out.ReportInstance(report)
 }
 
-// note notes what has become of a version, for the history, unless that was noted last.
+// note sends a note on a version for the history, unless it is the one that was sent last.
 func (d *Master) note(note *masterv1.VersionNote) {
 	if !proto.Equal(note, d.noted) {
 		d.noted = note
@@ -215,8 +216,8 @@ func stableVersion(desired *masterv1.Wanted) int32 {
 	return 0
 }
 
-// judgedByErrors reports whether a rollout is under way that fails when too many requests do.
-func (d *Master) judgedByErrors() bool {
+// evaluatesErrors reports whether a rollout is in progress that fails when too many requests fail.
+func (d *Master) evaluatesErrors() bool {
 	state := d.rollout.GetState()
 	return (state == dynamicdeployv1.Rollout_PROGRESSING || state == dynamicdeployv1.Rollout_PAUSED) &&
 		slices.ContainsFunc(d.desired.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })

@@ -1,5 +1,8 @@
-// Package driver is the shell around plan: one goroutine that feeds it with what the ResourceManager and the nodes say,
-// and performs what it decides.
+// Package driver is the shell around plan: one goroutine that feeds it with the events of the ResourceManager and the nodes, and
+// performs its actions.
+//
+// Vocabulary: a Master is all of it except connections and goroutines; a control is what people have set for the rollout of one
+// version; a preview is the answer to "what would this deployment replace?".
 package driver
 
 import (

@@ -35,29 +35,29 @@ type Master struct {
 	desired *masterv1.Wanted
 	roles   map[string]*role
 	nodes   map[id.Node]plan.NodeState
-	// containers are those of the app that have not been seen gone.
+	// containers are the app's containers that have not been seen gone.
 	containers map[string]*container
-	// unclaimed were granted to an earlier master and may not have been started.
+	// unclaimed are containers that were granted to an earlier master and that it may not have started.
 	unclaimed []*masterv1.Allocation
-	// missing are the nodes that have not reported the containers that were taken over, and the ResourceManager as "". It is nil once
-	// all have reported, or reportDeadline has passed. Nothing is decided before.
+	// missing are the nodes whose first report of the taken-over containers has not come; "" stands for the ResourceManager's.
+	// Nothing is decided until all have come or reportDeadline has passed. Then it is nil.
 	missing        map[string]bool
 	reportDeadline time.Time
-	// commands have come and are not carried out yet.
+	// commands were received and are not carried out yet.
 	commands []*masterv1.Command
-	// previews are those whose questions to the ResourceManager are not answered yet, by the ids of their commands. Questions are those that
-	// were not taken yet.
+	// previews are those that wait for the ResourceManager's answer, by the ids of their commands. questions are those that the
+	// driver has not sent to it yet.
 	previews  map[string]*preview
 	questions []Preview
 	control   control
-	// starts are those that were decided since Starts was last called.
+	// starts are the starts that were decided since Starts was last called.
 	starts []Start
 
-	// wantsTraffic says that balancers' counts were asked for.
+	// wantsTraffic is true if Traffic events were requested.
 	wantsTraffic bool
-	// reported, rollout, noted, memo and reportedGeneration are what was last sent, so that only changes are.
+	// reported, reportedStatus, noted, memo and reportedGeneration are what was last sent, so that only changes are sent.
 	reported map[string]*masterv1.InstanceReport
-	// rollout is the app's rollout as it was decided on last, and reportedStatus what was reported of it.
+	// rollout is the app's rollout as of the last Decide.
 	rollout            *dynamicdeployv1.Rollout
 	reportedStatus     *apiv1.MasterStatus
 	noted              *masterv1.VersionNote
@@ -105,8 +105,8 @@ func (d *Master) TakeOver(registration *masterv1.RegisterResponse, now time.Time
 		desired = proto.CloneOf(desired)
 		desired.Spec = registration.GetSpec()
 	}
-	memo, said := d.readMemo(registration.GetMemo())
-	d.control = said
+	memo, set := d.readMemo(registration.GetMemo())
+	d.control = set
 	for name := range memo {
 		d.roleNamed(name)
 	}

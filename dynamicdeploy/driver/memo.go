@@ -26,10 +26,10 @@ type (
 		Control storedControl         `json:"c"`
 	}
 	storedControl struct {
-		Version int32 `json:"v"`
-		Paused  bool  `json:"p,omitempty"`
-		Percent int32 `json:"c,omitempty"`
-		Of      int32 `json:"o,omitempty"`
+		Version     int32 `json:"v"`
+		Paused      bool  `json:"p,omitempty"`
+		Percent     int32 `json:"c,omitempty"`
+		SpecPercent int32 `json:"o,omitempty"`
 	}
 	storedRole struct {
 		// Slots: number, version, restarts, flags (1 leaving, 2 not routed), then failures.
@@ -45,11 +45,11 @@ type (
 		Best       int     `json:"b,omitempty"`
 		Failures   []int64 `json:"f,omitempty"`
 		Reason     string  `json:"m,omitempty"`
-		Change     bool    `json:"c,omitempty"`
+		NewVersion bool    `json:"c,omitempty"`
 		Base       int32   `json:"a,omitempty"`
 		Switched   bool    `json:"w,omitempty"`
-		Proven     bool    `json:"u,omitempty"`
-		Again      bool    `json:"g,omitempty"`
+		Completed  bool    `json:"u,omitempty"`
+		Reopened   bool    `json:"g,omitempty"`
 	}
 )
 
@@ -66,7 +66,7 @@ func (d *Master) writeMemo() []byte {
 	}
 	for keep := 16; keep >= 0; keep /= 2 {
 		stored := storedMemo{Base: base, Roles: map[string]storedRole{}, Control: storedControl{
-			Version: d.control.version, Paused: d.control.paused, Percent: d.control.percent, Of: d.control.of,
+			Version: d.control.version, Paused: d.control.paused, Percent: d.control.percent, SpecPercent: d.control.specPercent,
 		}}
 		for name, memo := range memos {
 			stored.Roles[name] = memo.store(base, keep)
@@ -88,12 +88,12 @@ func (d *Master) readMemo(raw []byte) (map[string]roleMemo, control) {
 	if len(raw) == 0 {
 		return nil, control{}
 	}
-	memo, said, err := parseMemo(raw)
+	memo, set, err := parseMemo(raw)
 	if err != nil {
 		d.log.Error("cannot read the memo of the attempt before", "error", err)
 		return nil, control{}
 	}
-	return memo, said
+	return memo, set
 }
 
 func parseMemo(raw []byte) (map[string]roleMemo, control, error) {
@@ -119,13 +119,13 @@ func parseMemo(raw []byte) (map[string]roleMemo, control, error) {
 		o := role.Rollout
 		memo.plan.Rollout = plan.RolloutMemo{
 			Version: o.Version, RestartBefore: fromNanos(o.Restart), State: plan.RolloutState(o.State), ProgressAt: fromMillis(o.ProgressAt),
-			BestProgress: o.Best, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, NewVersion: o.Change,
-			Base: o.Base, Switched: o.Switched, Completed: o.Proven, Reopened: o.Again,
+			BestProgress: o.Best, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, NewVersion: o.NewVersion,
+			Base: o.Base, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
 		}
 		roles[name] = memo
 	}
-	said := stored.Control
-	return roles, control{version: said.Version, paused: said.Paused, percent: said.Percent, of: said.Of}, nil
+	written := stored.Control
+	return roles, control{version: written.Version, paused: written.Paused, percent: written.Percent, specPercent: written.SpecPercent}, nil
 }
 
 func (m roleMemo) store(base int64, keep int) storedRole {
@@ -149,13 +149,13 @@ func (m roleMemo) store(base int64, keep int) storedRole {
 	o := m.plan.Rollout
 	role.Rollout = storedRollout{
 		Version: o.Version, Restart: nanos(o.RestartBefore), State: uint8(o.State), ProgressAt: millis(o.ProgressAt),
-		Best: o.BestProgress, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, Change: o.NewVersion,
-		Base: o.Base, Switched: o.Switched, Proven: o.Completed, Again: o.Reopened,
+		Best: o.BestProgress, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, NewVersion: o.NewVersion,
+		Base: o.Base, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
 	}
 	return role
 }
 
-// newestFailure is the time that failures are stored relative to, so that their numbers are short.
+// newestFailure is the time of the newest failure. Failures are stored relative to it, which makes their numbers short.
 func newestFailure(memo plan.Memo) int64 {
 	var base int64
 	for _, slot := range memo.Slots {

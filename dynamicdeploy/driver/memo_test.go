@@ -27,17 +27,17 @@ func TestAMemoReadsBack(t *testing.T) {
 		},
 	}
 	d := &Master{log: slog.New(slog.DiscardHandler), roles: map[string]*role{}, app: "web", control: control{
-		version: 2, paused: true, percent: 50, of: 10,
+		version: 2, paused: true, percent: 50, specPercent: 10,
 	}}
 	r := d.roleNamed("front")
 	r.plan.SetDesired(plan.Desired{Version: 2}, at(0))
 	r.plan.Restore(memo.plan)
-	read, said, err := parseMemo(d.writeMemo())
+	read, control, err := parseMemo(d.writeMemo())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if said != d.control {
-		t.Errorf("people have said %+v, want %+v", said, d.control)
+	if control != d.control {
+		t.Errorf("the control is %+v, want %+v", control, d.control)
 	}
 	want, got := memo, read["front"]
 	// Another wanted restart than the remembered one begins a new rollout; here nobody wants a restart.
@@ -46,7 +46,7 @@ func TestAMemoReadsBack(t *testing.T) {
 		t.Error(diff)
 	}
 	back := memo.store(0, 16)
-	if back.Rollout.Restart != memo.plan.Rollout.RestartBefore.UnixNano() || back.Rollout.Reason != "it failed" || !back.Rollout.Change {
+	if back.Rollout.Restart != memo.plan.Rollout.RestartBefore.UnixNano() || back.Rollout.Reason != "it failed" || !back.Rollout.NewVersion {
 		t.Errorf("rollout %+v", back.Rollout)
 	}
 }

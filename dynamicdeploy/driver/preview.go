@@ -16,35 +16,36 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// Preview is a question to the ResourceManager, whose answer is Planned: what would become of the first new instances of a deployment that
-// somebody considers.
+// Preview is a question to the ResourceManager: where would the first new instances of a deployment be placed? The driver passes
+// the answer to Planned.
 type Preview struct {
 	// Command is the id of the command that the answer is for.
 	Command string
 	Request *masterv1.PlanRequest
 }
 
-// preview is what a deployment would do to the instances that there are.
+// preview is the effect that a deployment would have on the present instances.
 type preview struct {
 	roles           []*replacement
 	replaced, ended int
 }
 
-// replacement is what it would do to those of one role.
+// replacement is the effect on the instances of one role.
 type replacement struct {
 	spec *apiv1.RoleSpec
-	// group is that of the role's asks.
+	// group is the group of the role's asks.
 	group string
-	// names are the instances that would be replaced or, as many as fewer, end.
+	// names are the instances that would be replaced. fewer of them would end without a replacement, since the count would be
+	// lower.
 	names []string
 	fewer int
-	// beside is how many new instances there would be beside them at first.
+	// beside is how many new instances would be started before any of them ends.
 	beside int
-	// frees is true if a new instance fits where a present one ends.
+	// frees is true if a new instance would fit into the resources of a present one.
 	frees bool
 }
 
-// Previews takes the questions to the ResourceManager.
+// Previews returns the questions since the last call.
 func (d *Master) Previews() []Preview {
 	asked := d.questions
 	d.questions = nil
@@ -84,7 +85,7 @@ func (d *Master) Planned(command string, response *masterv1.PlanResponse, err er
 	}
 }
 
-// compare finds out what a spec would do to the instances that there are.
+// compare computes the effect of a spec on the present instances.
 func (d *Master) compare(spec *apiv1.AppSpec, now time.Time) *preview {
 	p := &preview{}
 	for _, name := range slices.Sorted(maps.Keys(d.roles)) {
@@ -112,7 +113,7 @@ func (d *Master) compare(spec *apiv1.AppSpec, now time.Time) *preview {
 	return p
 }
 
-// besideOf is how many new instances of a role are started beside the present ones.
+// besideOf is how many new instances of a role are started before any present one ends.
 func besideOf(role *apiv1.RoleSpec) int {
 	count := int(role.GetInstances())
 	switch strategy := strategyOfNext(role.GetUpdate()); strategy.GetStrategy() {
@@ -156,7 +157,7 @@ func (p *preview) summary() string {
 	return text
 }
 
-// how is how the instances are replaced.
+// how describes how the instances would be replaced, in a clause.
 func (r *replacement) how() string {
 	update, text := r.spec.GetUpdate(), ""
 	switch strategy := strategyOfNext(update); strategy.GetStrategy() {
@@ -179,7 +180,8 @@ func (r *replacement) how() string {
 	return text
 }
 
-// room is whether there is room for new instances beside the present ones, of which the few that are too many end at once.
+// room describes whether there is room for the new instances, in a clause. It takes into account that surplus instances end at
+// once.
 func (r *replacement) room(planned *masterv1.PlannedAsk) string {
 	rolling := strategyOfNext(r.spec.GetUpdate()).GetStrategy() == apiv1.UpdatePolicy_ROLLING
 	nodes, why := len(planned.GetNodes()), planned.GetReason()
@@ -203,7 +205,7 @@ func (r *replacement) room(planned *masterv1.PlannedAsk) string {
 	return sentence.Because("there is no room beside them, and it would wait", why, help)
 }
 
-// mostNamed is how many instances and nodes are named of all roles together: an answer has a bound.
+// mostNamed limits how many instances, and how many nodes, an answer names for all roles together.
 const mostNamed = 640
 
 func first(most int, names []string) []string { return names[:min(most, len(names))] }

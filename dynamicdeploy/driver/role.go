@@ -22,7 +22,7 @@ type role struct {
 	// prefix is the prefix of its instances' names.
 	prefix string
 	plan   *plan.Role
-	// asks are those that wait, by their ids.
+	// asks are the role's asks that wait, by their ids.
 	asks map[string]*masterv1.Ask
 }
 
@@ -90,7 +90,7 @@ func (r *role) versionWithResources(desired *masterv1.Wanted, resources *corev1.
 	return 0
 }
 
-// inStartOrder returns the roles of the app, each behind those that it starts after, and then those of earlier versions.
+// inStartOrder returns the roles of the app, each after those in its `after`, and then the roles that only earlier versions had.
 func (d *Master) inStartOrder() []*role {
 	var ordered []*role
 	present := map[string]bool{}
@@ -108,7 +108,8 @@ func (d *Master) inStartOrder() []*role {
 	return ordered
 }
 
-// comesAfter is why a role is not to begin yet: the roles that it starts after and that are not ready. It is empty if all are.
+// comesAfter is why a role must not begin yet, one sentence that names the roles in its `after` that are not ready. It is empty if
+// all are ready.
 func (d *Master) comesAfter(name string) string {
 	var missing []string
 	for _, other := range roleOf(d.desired.GetSpec(), name).GetAfter() {

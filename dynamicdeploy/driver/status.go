@@ -30,7 +30,7 @@ func (d *Master) presentRollout(now time.Time) *dynamicdeployv1.Rollout {
 	return d.appRollout(rollouts)
 }
 
-// appRollout is the rollout of the app: the sums of its roles', with the state and reason of the role that is worst.
+// appRollout is the rollout of the app: the sums over its roles, with the state and reason of the role in the worst state.
 func (d *Master) appRollout(rollouts []plan.Rollout) *dynamicdeployv1.Rollout {
 	whole := &dynamicdeployv1.Rollout{Version: d.desired.GetVersion(), Canary: d.canaryPercent() > 0 && d.percent() < 100}
 	weight, percent := 0, 0
@@ -38,7 +38,7 @@ func (d *Master) appRollout(rollouts []plan.Rollout) *dynamicdeployv1.Rollout {
 		whole.Updated += int32(rollout.Updated)
 		whole.Total += int32(rollout.Total)
 		percent += rollout.Percent * rollout.Total
-		// A failed role decides, then one that is in progress.
+		// A failed role decides the state, else one that is in progress.
 		rank := slices.Index([]plan.RolloutState{plan.NoRollout, plan.Done, plan.Reverted, plan.Paused, plan.Progressing, plan.Failed}, rollout.State)
 		// Of several roles in progress, the one that is nearest to failing decides.
 		closer := rank == weight && rollout.Failures > int(whole.GetFailures())
@@ -57,7 +57,7 @@ func (d *Master) appRollout(rollouts []plan.Rollout) *dynamicdeployv1.Rollout {
 	return whole
 }
 
-// status is what the ResourceManager is told of a rollout, in words for people.
+// status is the master's status: the rollout in sentences for people.
 func (d *Master) status(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
 	detail, err := anypb.New(rollout)
 	if err != nil {

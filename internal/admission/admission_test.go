@@ -42,10 +42,10 @@ func TestAQuotaCountsEachCallerAndAll(t *testing.T) {
 }
 
 func TestLimitsLeaveDescriptorsForTheRest(t *testing.T) {
-	most := Limits{InAll: 65536, Others: 4096, PerCaller: 1024}
+	most := Limits{Total: 65536, Others: 4096, PerCaller: 1024}
 	for descriptors, want := range map[uint64]Limits{
-		256:       {InAll: 128, Others: 64, PerCaller: 32},
-		1024:      {InAll: 512, Others: 256, PerCaller: 128},
+		256:       {Total: 128, Others: 64, PerCaller: 32},
+		1024:      {Total: 512, Others: 256, PerCaller: 128},
 		1 << 20:   most,
 		1<<64 - 1: most,
 	} {
@@ -127,7 +127,7 @@ func nobody(peer.User) bool { return false }
 
 func TestOneCallerCannotTakeTheConnectionsOfOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := bound(t, Limits{InAll: 8, Others: 4, PerCaller: 2}, nobody)
+		b := bound(t, Limits{Total: 8, Others: 4, PerCaller: 2}, nobody)
 		defer close(b.pipes)
 		var opens []func() bool
 		for _, from := range []string{"10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"} {
@@ -153,7 +153,7 @@ func TestOneCallerCannotTakeTheConnectionsOfOthers(t *testing.T) {
 // Whoever connects and says nothing makes room; a node that speaks every second, or answers pings, never does.
 func TestTheSilentMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := bound(t, Limits{InAll: 3, Others: 3, PerCaller: 3}, func(peer.User) bool { return true })
+		b := bound(t, Limits{Total: 3, Others: 3, PerCaller: 3}, func(peer.User) bool { return true })
 		defer close(b.pipes)
 		node, nodeOpen := b.dial("10.0.0.1")
 		nodeEnd := <-b.accepted
@@ -185,7 +185,7 @@ func TestTheSilentMakeRoom(t *testing.T) {
 
 func TestALackOfDescriptorsEndsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := bound(t, Limits{InAll: 3, Others: 3, PerCaller: 3}, nobody)
+		b := bound(t, Limits{Total: 3, Others: 3, PerCaller: 3}, nobody)
 		_, mute := b.dial("10.0.0.1")
 		<-time.After(silentBeforeRequest)
 		for range 20 {

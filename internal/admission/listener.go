@@ -30,8 +30,8 @@ const logInterval = time.Minute
 
 // Limits bound the connections of one listener.
 type Limits struct {
-	// InAll is the limit of all connections.
-	InAll int
+	// Total is the limit of all connections.
+	Total int
 	// Others is the limit of all callers that are not trusted together.
 	Others int
 	// PerCaller is the limit of one caller that is not trusted.
@@ -49,8 +49,8 @@ func LimitsFor(most Limits) Limits {
 
 func (most Limits) within(descriptors uint64) Limits {
 	left := int(min(descriptors-min(descriptors/2, 2048), 1<<20))
-	inAll := min(most.InAll, left)
-	return Limits{InAll: inAll, Others: min(most.Others, inAll/2), PerCaller: min(most.PerCaller, inAll/4)}
+	inAll := min(most.Total, left)
+	return Limits{Total: inAll, Others: min(most.Others, inAll/2), PerCaller: min(most.PerCaller, inAll/4)}
 }
 
 // Config is the configuration of a Listener.
@@ -147,7 +147,7 @@ func (l *Listener) admit(accepted net.Conn) *connection {
 	}{
 		{func() bool { return !c.trusted && l.callers[c.caller] >= l.config.Limits.PerCaller }, func(o *connection) bool { return o.caller == c.caller }},
 		{func() bool { return !c.trusted && l.others >= l.config.Limits.Others }, func(o *connection) bool { return !o.trusted }},
-		{func() bool { return len(l.open) >= l.config.Limits.InAll }, everybody},
+		{func() bool { return len(l.open) >= l.config.Limits.Total }, everybody},
 	} {
 		if l.holds(bound.reached) && !l.closeSilent(bound.of) {
 			l.refused.Add(1)

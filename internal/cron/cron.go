@@ -1,10 +1,10 @@
 // Package cron reads the five-field cron expressions that people write, on the clock of a time zone.
 //
-// An expression goes by the local time of its zone; the code calls a local time a reading. An expression that names hours comes
-// true once for each of its readings. When clocks go forward, the readings that are skipped fire at that moment ("30 2 * * *"
-// at 03:00 that night); when clocks go back, a reading that comes twice fires the first time. So a change of clocks neither
-// drops an event nor repeats it. An expression with every hour goes by elapsed time: in an hour that comes twice it fires
-// both times, and in one that is skipped not at all.
+// An expression is about the local time of its zone, which the code calls the wall time. An expression that names hours fires once
+// for each matching wall time. When clocks go forward, it fires at that moment for the wall times that are skipped ("30 2 * * *"
+// fires at 03:00 that night). When clocks go back, it fires for the first of two equal wall times. So a change of clocks neither
+// drops an event nor repeats it. An expression that matches every hour goes by elapsed time instead: it fires in both of two equal
+// hours, and not in a skipped one.
 package cron
 
 import (
@@ -43,7 +43,7 @@ func read(expression string) (calendar, error) {
 	}
 	// If it ever fires, it does so again after any date.
 	if _, ok := c.next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)); !ok {
-		return c, fmt.Errorf("the cron expression %q never comes true", expression)
+		return c, fmt.Errorf("the cron expression %q never fires", expression)
 	}
 	return c, nil
 }
@@ -76,52 +76,51 @@ func (s Schedule) Next(after time.Time) (time.Time, bool) {
 	return at, ok
 }
 
-// tick is when the expression fires next after a moment, and its reading: the local time by the expression, also if the change
-// of clocks skips it.
-func (s Schedule) tick(after time.Time) (at, read time.Time, ok bool) {
+// tick is when the expression fires next after a moment, and the matching wall time, which a change of clocks may have skipped.
+func (s Schedule) tick(after time.Time) (at, wall time.Time, ok bool) {
 	if s.calendar.isHourly() {
 		return s.hourlyTick(after)
 	}
-	for read = reading(after, s.location); ; {
-		if read, ok = s.calendar.next(read); !ok {
-			return time.Time{}, read, false
+	for wall = wallTime(after, s.location); ; {
+		if wall, ok = s.calendar.next(wall); !ok {
+			return time.Time{}, wall, false
 		}
-		// In a second pass over the same readings, those of the first are over.
-		if at = first(read, s.location); !at.After(after) {
+		// After the clocks went back, the same wall times come again. They have fired already.
+		if at = first(wall, s.location); !at.After(after) {
 			continue
 		}
-		// Of readings that fire at one moment, because the clocks pass over them, the latest counts.
-		for passed := !reading(at, s.location).Equal(read); passed; {
-			next, more := s.calendar.next(read)
+		// Several skipped wall times fire at one moment. Return the latest of them.
+		for passed := !wallTime(at, s.location).Equal(wall); passed; {
+			next, more := s.calendar.next(wall)
 			if passed = more && first(next, s.location).Equal(at); passed {
-				read = next
+				wall = next
 			}
 		}
-		return at, read, true
+		return at, wall, true
 	}
 }
 
-// hourlyTick is tick for an expression with every hour. Between two changes of clocks each reading is one moment.
-func (s Schedule) hourlyTick(after time.Time) (at, read time.Time, ok bool) {
+// hourlyTick is tick for an expression that matches every hour. Between two changes of clocks each wall time is one moment.
+func (s Schedule) hourlyTick(after time.Time) (at, wall time.Time, ok bool) {
 	at = after.In(s.location)
-	for read = reading(at, s.location); ; {
+	for wall = wallTime(at, s.location); ; {
 		_, offset := at.Zone()
 		ends := zoneEnds(at)
-		if read, ok = s.calendar.next(read); !ok {
-			return time.Time{}, read, false
+		if wall, ok = s.calendar.next(wall); !ok {
+			return time.Time{}, wall, false
 		}
-		found := read.Add(-time.Duration(offset) * time.Second).In(s.location)
+		found := wall.Add(-time.Duration(offset) * time.Second).In(s.location)
 		if ends.IsZero() || found.Before(ends) {
-			return found, read, true
+			return found, wall, true
 		}
 		// The clocks change before. Where that is years before, the changes between do not matter.
 		if near := found.Add(-2 * dayLong); near.After(ends) {
 			at = near
-			read = reading(at, s.location)
+			wall = wallTime(at, s.location)
 			continue
 		}
 		at = ends
-		read = reading(ends, s.location).Add(-time.Nanosecond)
+		wall = wallTime(ends, s.location).Add(-time.Nanosecond)
 	}
 }
 
@@ -130,28 +129,28 @@ func (s Schedule) Last(until time.Time) (time.Time, bool) {
 	if s.calendar.isHourly() {
 		return s.lastHourly(until)
 	}
-	furthest := reading(until, s.location)
+	furthest := wallTime(until, s.location)
 	if began, _ := until.In(s.location).ZoneBounds(); !began.IsZero() {
-		if before := reading(began.Add(-time.Nanosecond), s.location); before.After(furthest) {
-			furthest = before // the clocks went back, and were further on already
+		if before := wallTime(began.Add(-time.Nanosecond), s.location); before.After(furthest) {
+			furthest = before // the clocks went back; this later wall time has passed already
 		}
 	}
-	read, ok := s.calendar.last(furthest)
+	wall, ok := s.calendar.last(furthest)
 	if !ok {
 		return time.Time{}, false
 	}
-	return first(read, s.location), true
+	return first(wall, s.location), true
 }
 
 func (s Schedule) lastHourly(until time.Time) (time.Time, bool) {
 	for at := until.In(s.location); ; {
 		_, offset := at.Zone()
 		began, _ := at.ZoneBounds()
-		read, ok := s.calendar.last(reading(at, s.location))
+		wall, ok := s.calendar.last(wallTime(at, s.location))
 		if !ok {
 			return time.Time{}, false
 		}
-		found := read.Add(-time.Duration(offset) * time.Second).In(s.location)
+		found := wall.Add(-time.Duration(offset) * time.Second).In(s.location)
 		if began.IsZero() || !found.Before(began) {
 			return found, true
 		}
@@ -161,8 +160,8 @@ func (s Schedule) lastHourly(until time.Time) (time.Time, bool) {
 	}
 }
 
-// zoneEnds is the end of the time for which the offset at a moment certainly holds; zero is never. After the last change in the
-// database the library ends each zone with the year, and in a leap year a day too early.
+// zoneEnds is until when the offset of a moment certainly holds; zero is for ever. After the last change in the database the
+// library ends each zone with the year, and in a leap year a day too early.
 func zoneEnds(at time.Time) time.Time {
 	_, ends := at.ZoneBounds()
 	if !ends.IsZero() && !ends.After(at) {
@@ -171,30 +170,30 @@ func zoneEnds(at time.Time) time.Time {
 	return ends
 }
 
-// reading is what the clock reads, as a time of a zone whose clocks never change.
-func reading(t time.Time, location *time.Location) time.Time {
+// wallTime is the local time at a moment, expressed in UTC so that it can be computed with.
+func wallTime(t time.Time, location *time.Location) time.Time {
 	t = t.In(location)
 	_, offset := t.Zone()
 	return t.UTC().Add(time.Duration(offset) * time.Second)
 }
 
-// first is the first moment at which the clock shows a reading or a later one.
-func first(read time.Time, location *time.Location) time.Time {
-	near := time.Date(read.Year(), read.Month(), read.Day(), read.Hour(), read.Minute(), read.Second(), read.Nanosecond(), location)
+// first is the first moment at which the local time is wall or later.
+func first(wall time.Time, location *time.Location) time.Time {
+	near := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), wall.Second(), wall.Nanosecond(), location)
 	began, ends := near.ZoneBounds()
 	found := time.Time{}
 	for _, zone := range []time.Time{near, began.Add(-time.Nanosecond), ends} {
 		_, offset := zone.Zone()
-		at := read.Add(-time.Duration(offset) * time.Second).In(location)
-		if reading(at, location).Equal(read) && (found.IsZero() || at.Before(found)) {
+		at := wall.Add(-time.Duration(offset) * time.Second).In(location)
+		if wallTime(at, location).Equal(wall) && (found.IsZero() || at.Before(found)) {
 			found = at
 		}
 	}
 	if !found.IsZero() {
 		return found
 	}
-	// The clocks pass over it, at the one end of the zone or at the other.
-	if !began.IsZero() && !reading(began, location).Before(read) && reading(began.Add(-time.Nanosecond), location).Before(read) {
+	// A change of clocks skips it, at the beginning or the end of this offset.
+	if !began.IsZero() && !wallTime(began, location).Before(wall) && wallTime(began.Add(-time.Nanosecond), location).Before(wall) {
 		return began.In(location)
 	}
 	return ends.In(location)

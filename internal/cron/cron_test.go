@@ -21,7 +21,7 @@ func schedule(t *testing.T, expression, zone string) cron.Schedule {
 	return s
 }
 
-// moment reads a time on the clock of a zone; a reading that is there twice has its abbreviation behind it.
+// moment parses a local time of a zone; of two equal ones, the abbreviation after it says which.
 func moment(t *testing.T, zone, text string) time.Time {
 	t.Helper()
 	location, err := cron.Location(zone)
@@ -101,7 +101,7 @@ func TestWhatIsNoScheduleIsRefusedInOneSentence(t *testing.T) {
 		{"0 0 22 * * *", "as in \"0 22"},
 		{"", "of five fields"},
 		{"@daily", "of five fields"},
-		{"0 0 30 2 *", "never comes true"},
+		{"0 0 30 2 *", "never fires"},
 		// What is wrong may stand anywhere in a list.
 		{"0 0-23,25 * * *", "\"25\" in \"0-23,25\" is no hour"},
 		{"0 9-17-20 * * *", "is no hour"},

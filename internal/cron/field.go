@@ -31,15 +31,15 @@ var fieldsInOrder = [...]field{
 // errNumber means that an item is not a number or name of its field.
 var errNumber = errors.New("")
 
-// calendar is an expression as sets of numbers, each a bit.
+// calendar is a parsed expression: a set of numbers for each field, as bits.
 type calendar struct {
 	minutes, hours, days, months, weekdays uint64
-	// lastDay is the last day of any month; lastWeekdays are such as the last Friday of a month, nthWeekdays such as the
-	// second one, by their number.
+	// lastDay is true for the last day of every month. lastWeekdays are weekdays such as the last Friday of a month, and
+	// nthWeekdays[n] such as the n-th.
 	lastDay      bool
 	lastWeekdays uint64
 	nthWeekdays  [6]uint64
-	// either: a day matches if the day of the month or the day of the week does; otherwise both must.
+	// either is true if one of the day of the month and the day of the week must match; otherwise both must.
 	either bool
 }
 
@@ -169,7 +169,7 @@ func digits(text string) (int, bool) {
 	return n, err == nil && len(text) <= 2
 }
 
-// hasDay reports whether an expression fires on the day that begins at a reading.
+// hasDay reports whether an expression fires on the day that begins at a wall time.
 func (c *calendar) hasDay(day time.Time) bool {
 	_, month, d := day.Date()
 	if c.months&(1<<month) == 0 {
@@ -190,11 +190,11 @@ const yearsAhead = 41
 
 const dayLong = 24 * time.Hour
 
-// next is the first reading after another at which the expression fires.
-func (c *calendar) next(read time.Time) (time.Time, bool) {
-	read = read.Truncate(time.Minute).Add(time.Minute)
-	day := read.Truncate(dayLong)
-	minute := int(read.Sub(day) / time.Minute)
+// next is the first matching wall time after another.
+func (c *calendar) next(wall time.Time) (time.Time, bool) {
+	wall = wall.Truncate(time.Minute).Add(time.Minute)
+	day := wall.Truncate(dayLong)
+	minute := int(wall.Sub(day) / time.Minute)
 	for end := day.AddDate(yearsAhead, 0, 0); day.Before(end); minute = 0 {
 		if c.hasDay(day) {
 			if found := c.minuteFrom(minute); found >= 0 {
@@ -210,10 +210,10 @@ func (c *calendar) next(read time.Time) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// last is the last reading up to another at which the expression fires.
-func (c *calendar) last(read time.Time) (time.Time, bool) {
-	day := read.Truncate(dayLong)
-	minute := int(read.Sub(day) / time.Minute)
+// last is the last matching wall time up to another.
+func (c *calendar) last(wall time.Time) (time.Time, bool) {
+	day := wall.Truncate(dayLong)
+	minute := int(wall.Sub(day) / time.Minute)
 	for end := day.AddDate(-yearsAhead, 0, 0); day.After(end); minute = 24*60 - 1 {
 		if c.hasDay(day) {
 			if found := c.minuteUntil(minute); found >= 0 {

@@ -12,14 +12,13 @@ type Span struct{ Open, Close time.Time }
 // Forever is the Close of a span that never closes, because the expression always fires again before.
 func Forever() time.Time { return time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) }
 
-// Spans returns the spans that close after a moment, in order. If the expression names hours, the duration lasts is a
-// difference of local time: nine hours from 22:00 end at 07:00 in any night, and a span that opens late because its reading
-// is skipped closes at its usual time. If it has every hour, lasts is elapsed time. The cost does not depend on how often
-// the expression fires.
+// Spans returns the spans that close after a moment, in order. If the expression names hours, the duration lasts is a difference of
+// local time: nine hours from 22:00 end at 07:00 in any night, and a span that opens late because its wall time is skipped closes
+// at its usual time. If it has every hour, lasts is elapsed time. The cost does not depend on how often the expression fires.
 func (s Schedule) Spans(after time.Time, lasts time.Duration) iter.Seq[Span] {
 	p := spans{schedule: s, lasts: lasts, runs: s.calendar.runs(lasts)}
 	return func(yield func(Span) bool) {
-		if p.neverEnds(reading(after, s.location).Truncate(dayLong)) {
+		if p.neverEnds(wallTime(after, s.location).Truncate(dayLong)) {
 			if open, ok := s.Last(after); ok {
 				yield(Span{open, Forever()})
 			}
@@ -51,8 +50,8 @@ type spans struct {
 	runs     []run
 }
 
-// run is a part of a day, in minutes since midnight, from the first to the last at which the expression fires without a gap as
-// long as lasts.
+// run is a part of a day, from its first to its last firing in minutes since midnight, in which no gap between two firings is
+// longer than lasts.
 type run struct{ first, last int }
 
 // runs are the runs of any day, in order.
@@ -69,8 +68,8 @@ func (c *calendar) runs(lasts time.Duration) []run {
 	return all
 }
 
-// neverEnds reports whether a span that is open before a day never closes. It looks at nine years, which contain every length of
-// a month and of a year.
+// neverEnds reports whether a span that is open before a day never closes. It examines nine years, which contain every length of a
+// month and of a year.
 func (p *spans) neverEnds(day time.Time) bool {
 	if len(p.runs) != 1 {
 		return false
@@ -100,23 +99,23 @@ type stretch struct{ open, last, closes time.Time }
 // next is the first run, or the rest of a run, after a moment.
 func (p *spans) next(after time.Time) (stretch, bool) {
 	s := &p.schedule
-	open, read, ok := s.tick(after)
+	open, wall, ok := s.tick(after)
 	if !ok {
 		return stretch{}, false
 	}
-	day := read.Truncate(dayLong)
-	minute := int(read.Sub(day) / time.Minute)
+	day := wall.Truncate(dayLong)
+	minute := int(wall.Sub(day) / time.Minute)
 	for _, run := range p.runs {
 		if minute <= run.last {
 			minute = max(minute, run.last)
 			break
 		}
 	}
-	lastRead := day.Add(time.Duration(minute) * time.Minute)
+	lastWall := day.Add(time.Duration(minute) * time.Minute)
 	if !s.calendar.isHourly() {
-		return stretch{open, first(lastRead, s.location), first(lastRead.Add(p.lasts), s.location)}, true
+		return stretch{open, first(lastWall, s.location), first(lastWall.Add(p.lasts), s.location)}, true
 	}
-	last := open.Add(lastRead.Sub(read))
+	last := open.Add(lastWall.Sub(wall))
 	if ends := zoneEnds(open); !ends.IsZero() && !last.Before(ends) {
 		if last, ok = s.Last(ends.Add(-time.Nanosecond)); !ok {
 			return stretch{}, false

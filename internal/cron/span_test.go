@@ -34,7 +34,7 @@ func spans(t *testing.T, s cron.Schedule, lasts time.Duration, from, to string) 
 	return all
 }
 
-// What opens closes at its usual reading, whatever the clocks do in between. Expressions that have every hour go by the time
+// A span closes at its usual wall time, whatever the clocks do in between. Expressions that have every hour go by the time
 // that passes.
 func TestSpansOverChangesOfClocks(t *testing.T) {
 	for _, c := range []struct {
@@ -153,7 +153,7 @@ func TestSpansAreThoseOfEachTimeTakenTogether(t *testing.T) {
 }
 
 // usual is when the clock first reads so much more than it does by rights when an expression comes true at a moment: at that
-// moment the latest reading that it has counts, of those that the clocks have left out too.
+// moment the latest of its wall times counts, including those that a change of clocks skips.
 func usual(expression string, at time.Time, lasts time.Duration, location *time.Location) time.Time {
 	wall := func(t time.Time) time.Time {
 		_, offset := t.In(location).Zone()

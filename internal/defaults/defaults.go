@@ -53,7 +53,7 @@ const (
 	Unhealthy     = 3
 )
 
-// Role is a role with nothing but an image.
+// Role is a role in which everything but the image has its default.
 func Role() *apiv1.RoleSpec {
 	return &apiv1.RoleSpec{
 		Instances: 1,
@@ -69,7 +69,7 @@ func Role() *apiv1.RoleSpec {
 	}
 }
 
-// Probe is a health check with nothing but what to probe.
+// Probe is a health check in which everything but the probe has its default.
 func Probe() *corev1.HealthCheck {
 	return &corev1.HealthCheck{
 		Interval: durationpb.New(ProbeInterval), Timeout: durationpb.New(ProbeTimeout),

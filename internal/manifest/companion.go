@@ -18,8 +18,8 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Companions are the settings of each companion that a framework can be: those of its configuration file, less what
-// the node says (its folder, its name, whom it follows).
+// Companions lists the settings of each companion that a framework can run. They are those of its configuration file except what
+// the node sets: its folder, its name and the ResourceManager.
 func Companions() map[string][]string {
 	all := map[string][]string{}
 	for name, settings := range companions {
@@ -59,15 +59,15 @@ var companions = map[string]map[string]setting{
 	"dns": {"listen": anAddress, "domain": aText, "ttl": aDuration, "logLevel": aLevel},
 }
 
-// ReadyMark is the file by which a balancer's companion says, in its working directory, that it routes as the zone wants.
+// ReadyMark is a file in the working directory of a balancer's companion. It exists while the proxy routes as the zone wants.
 const ReadyMark = "ready"
 
-// balancers are the companions that route.
+// balancers are the companions that are balancers.
 var balancers = []string{"nginx", "haproxy"}
 
-// routes is the health check of a balancer's companion: a configuration that it cannot put into effect fails a rollout, and
-// the one before is taken back.
-func routes() *corev1.HealthCheck {
+// readyProbe is the health check of a balancer's companion. With a configuration that the proxy refuses, the rollout fails and is
+// reverted.
+func readyProbe() *corev1.HealthCheck {
 	check := defaults.Probe()
 	check.Interval = durationpb.New(5 * time.Second)
 	check.Probe = &corev1.HealthCheck_Exec_{Exec: &corev1.HealthCheck_Exec{
@@ -91,7 +91,7 @@ func (d *decoder) companion(into *[]string) rule {
 		}
 		present := d.object(n, "companion", known)
 		if n.Kind == yaml.MappingNode && len(n.Content) != 2 && len(present) == len(n.Content)/2 {
-			d.fail(n, "companion must be one of %s, and has %d", strings.Join(keys(companions), ", "), len(present))
+			d.fail(n, "companion must have exactly one of %s, but has %d", strings.Join(keys(companions), ", "), len(present))
 		}
 	}
 }
@@ -142,7 +142,7 @@ func dashed(key string) string {
 	return capital.ReplaceAllStringFunc(key, func(letter string) string { return "-" + strings.ToLower(letter) })
 }
 
-// program is what a role runs, as its manifest says it.
+// program has what a manifest says about the program of a role.
 type program struct {
 	kind      apiv1.AppSpec_Kind
 	what      string
@@ -150,28 +150,27 @@ type program struct {
 	companion []string
 }
 
-// program checks that a role says what it runs: an app an image; a framework an image, a program of the node, or a
-// companion.
+// program checks that a role has a program: in an app an image; in a framework an image, a program of the node, or a companion.
 func (d *decoder) program(n *yaml.Node, present map[string]*yaml.Node, p program) {
 	image, command, companion := present["image"], present["command"], present["companion"]
 	switch {
 	case n.Kind != yaml.MappingNode:
 	case companion != nil && p.kind != apiv1.AppSpec_FRAMEWORK:
-		d.fail(companion, "companion belongs to a framework; say kind: framework")
+		d.fail(companion, "only a framework can have a companion; set kind: framework")
 	case companion != nil:
 		for _, other := range []string{"image", "command", "args"} {
 			if present[other] != nil {
-				d.fail(present[other], "%s and companion do not go together: the companion is what is run", other)
+				d.fail(present[other], "%s cannot be set beside companion: the companion is the program", other)
 			}
 		}
 		p.role.Command = p.companion
 		if present["health"] == nil && len(p.companion) > 2 && slices.Contains(balancers, p.companion[2]) {
-			p.role.Health = routes()
+			p.role.Health = readyProbe()
 		}
 	case image == nil && p.kind == apiv1.AppSpec_FRAMEWORK && command == nil:
 		d.fail(n, "%s has no image, no companion and no command", p.what)
 	case image == nil && p.kind != apiv1.AppSpec_FRAMEWORK && command != nil:
-		d.fail(command, "%s has no image; only a framework runs a program of the node", p.what)
+		d.fail(command, "%s has no image; only a framework may run a program of the node", p.what)
 	case image == nil && p.kind != apiv1.AppSpec_FRAMEWORK:
 		d.require(n, present, p.what, "image")
 	}

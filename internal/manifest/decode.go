@@ -20,9 +20,9 @@ import (
 const (
 	// maxBytes is more than any manifest that a person wrote.
 	maxBytes = 1 << 20
-	// maxErrors is how many mistakes of a file are told: what has more was not written for this program.
+	// maxErrors is how many mistakes of a file are reported. A file with more was not written for this program.
 	maxErrors = 64
-	// maxMessage is how many bytes a message has, which repeats what is wrong.
+	// maxMessage is the largest message in bytes. Messages quote parts of the file.
 	maxMessage = 512
 )
 
@@ -47,7 +47,7 @@ func (e Error) Error() string {
 	return fmt.Sprintf("line %d: %s", e.Line, e.Message)
 }
 
-// Errors are the mistakes of a file, by line, at least one. Of very many the first are given, and an Error that says so.
+// Errors are the mistakes of a file, at least one, by line. If there are more than maxErrors, the last Error says so.
 type Errors []Error
 
 func (e Errors) Error() string {
@@ -58,20 +58,20 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// A rule reads one value into its place, or tells what is wrong with it.
+// A rule decodes one value, or records what is wrong with it.
 type rule func(*yaml.Node)
 
-// A fields names the keys that an object may have.
+// A fields has a rule for each key that a mapping may have.
 type fields map[string]rule
 
-// decoder walks a YAML tree and gathers what is wrong with it.
+// decoder decodes a YAML tree and collects its mistakes.
 type decoder struct {
 	errors Errors
-	// failed has the values that the errors are about.
+	// failed has the values with a mistake.
 	failed map[*yaml.Node]bool
 }
 
-// fail notes a mistake in a value. What is too long of it is cut in the middle, since what to do stands at the end.
+// fail records a mistake in a value. A message that is too long is cut in the middle, because the advice is at its end.
 func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
 	message := fmt.Sprintf(format, args...)
 	if len(message) > maxMessage {
@@ -85,7 +85,7 @@ func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
 	d.failed[n] = true
 }
 
-// full reports whether enough mistakes were found: nothing else is looked at then.
+// full reports whether there are too many mistakes to continue.
 func (d *decoder) full() bool { return len(d.errors) > maxErrors }
 
 func (d *decoder) err() error {
@@ -95,17 +95,17 @@ func (d *decoder) err() error {
 	all := slices.Clone(d.errors)
 	slices.SortStableFunc(all, func(a, b Error) int { return a.Line - b.Line })
 	if d.full() {
-		all = append(all[:maxErrors], Error{Message: fmt.Sprintf("the file has more mistakes than these %d", maxErrors)})
+		all = append(all[:maxErrors], Error{Message: fmt.Sprintf("the file has more than %d mistakes", maxErrors)})
 	}
 	return all
 }
 
-// failedIn reports whether a mistake was found in n or what it holds, so that what follows from it is not told too.
+// failedIn reports whether n or a value in it has a mistake. Consequences of that are not reported.
 func (d *decoder) failedIn(n *yaml.Node) bool {
 	return d.failed[n] || slices.ContainsFunc(n.Content, d.failedIn)
 }
 
-// document gives the root of a file with exactly one document, or nil.
+// document returns the root of a file with exactly one document, or nil.
 func (d *decoder) document(data []byte, what string) *yaml.Node {
 	whole := &yaml.Node{}
 	if len(data) > maxBytes {
@@ -160,7 +160,7 @@ func (d *decoder) plain(n *yaml.Node) bool {
 	return true
 }
 
-// entries calls each for every entry of a mapping, refusing what is not one, and keys that are there twice.
+// entries calls each for every entry of a mapping. It refuses other values and duplicate keys.
 func (d *decoder) entries(n *yaml.Node, what string, each func(name string, key, value *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
 		d.fail(n, "%s must be a mapping of keys to values, not %s", what, kindOf(n))
@@ -174,7 +174,7 @@ func (d *decoder) entries(n *yaml.Node, what string, each func(name string, key,
 			continue
 		}
 		if first, twice := seen[key.Value]; twice {
-			d.fail(key, "key %q is here a second time; it stands in line %d already", key.Value, first)
+			d.fail(key, "key %q is given twice; the first is in line %d", key.Value, first)
 			continue
 		}
 		seen[key.Value] = key.Line
@@ -182,7 +182,7 @@ func (d *decoder) entries(n *yaml.Node, what string, each func(name string, key,
 	}
 }
 
-// object reads a mapping with known keys and returns the value of each key that is there.
+// object decodes a mapping with known keys and returns the values of those that are present.
 func (d *decoder) object(n *yaml.Node, what string, known fields) map[string]*yaml.Node {
 	present := map[string]*yaml.Node{}
 	d.entries(n, what, func(name string, key, value *yaml.Node) {
@@ -192,7 +192,7 @@ func (d *decoder) object(n *yaml.Node, what string, known fields) map[string]*ya
 			d.fail(key, "unknown key %q%s", name, suggest(name, keys(known)))
 		case value.Kind == yaml.ScalarNode && value.Tag == "!!null":
 			present[name] = value
-			d.fail(key, "%s has no value; give it one or take the key out", name)
+			d.fail(key, "%s has no value; give it one or remove the key", name)
 		default:
 			present[name] = value
 			read(value)
@@ -225,7 +225,7 @@ func (d *decoder) list(n *yaml.Node, what string, each rule) {
 	}
 }
 
-// text reads a text for which every check gives no error.
+// text decodes a text that passes every check.
 func (d *decoder) text(what string, into *string, checks ...func(string) error) rule {
 	return func(n *yaml.Node) {
 		if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
@@ -301,12 +301,12 @@ func (d *decoder) duration(what string, into **durationpb.Duration) rule {
 		value, err := time.ParseDuration(n.Value)
 		switch {
 		case err != nil && longDuration.MatchString(n.Value):
-			// It is one, and longer than any bound: the check of the whole names the bound.
+			// It is a duration, but longer than any limit. The check of the whole spec names the limit.
 			*into = longestDuration(n.Value)
 		case err != nil:
 			d.fail(n, "%s must be a duration as in 500ms, 10s or 5m, not %q", what, beginning(n.Value))
 		case value < 0:
-			d.fail(n, "%s is %s, and a length of time is not negative", what, beginning(n.Value))
+			d.fail(n, "%s must not be negative, but is %s", what, beginning(n.Value))
 		default:
 			*into = durationpb.New(value)
 		}
@@ -316,7 +316,8 @@ func (d *decoder) duration(what string, into **durationpb.Duration) rule {
 // longDuration is a duration of whole units, of which time.ParseDuration reads those of up to 292 years.
 var longDuration = regexp.MustCompile(`^\+?([0-9]+)(h|m|s|ms|us|µs|ns)(?:[0-9]+(?:\.[0-9]+)?(?:h|m|s|ms|us|µs|ns))*$`)
 
-// longestDuration reads the first unit of a duration that is too long for time.ParseDuration; what a message cannot hold is as much as it can.
+// longestDuration decodes the first unit of a duration that is too long for time.ParseDuration. The result is at most what a
+// message can hold.
 func longestDuration(text string) *durationpb.Duration {
 	const most = 315_576_000_000 // seconds, which are 10,000 years
 	parts := longDuration.FindStringSubmatch(text)
@@ -329,7 +330,7 @@ func longestDuration(text string) *durationpb.Duration {
 	return &durationpb.Duration{Seconds: max(int64(seconds), int64(math.MaxInt64/time.Second)+1)}
 }
 
-// quantity reads an amount of a resource, which is more than nothing.
+// quantity decodes an amount of a resource that is more than 0.
 func (d *decoder) quantity(what string, parse func(string) (int64, error), into *int64) rule {
 	return func(n *yaml.Node) {
 		if n.Kind != yaml.ScalarNode {
@@ -341,7 +342,7 @@ func (d *decoder) quantity(what string, parse func(string) (int64, error), into 
 		case err != nil:
 			d.fail(n, "%s: %v", what, err)
 		case value == 0:
-			d.fail(n, "%s is 0, and nothing runs without any", what)
+			d.fail(n, "%s must be more than 0", what)
 		default:
 			*into = value
 		}
@@ -371,10 +372,10 @@ func kindOf(n *yaml.Node) string {
 	return strconv.Quote(beginning(n.Value))
 }
 
-// shownLetters is how much of a value a message repeats: a file that is no manifest may be one value as a whole.
+// shownLetters is how many characters of a value a message quotes. A file that is no manifest may be a single long value.
 const shownLetters = 60
 
-// beginning is so much of a text as a message shows.
+// beginning is the part of a text that a message quotes.
 func beginning(text string) string {
 	seen := 0
 	for i := range text {
@@ -394,7 +395,7 @@ func keys[V any](of map[string]V) []string {
 	return names
 }
 
-// suggest is the hint behind an unknown key: the nearest known one, or all when there are few.
+// suggest is the hint for an unknown key: the most similar known one, or all if there are few.
 func suggest(name string, known []string) string {
 	best, distance := "", len(name)/3+1
 	if len(name) > 64 {

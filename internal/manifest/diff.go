@@ -9,8 +9,8 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Diff says what a change from one spec to another would change of an app, key by key as manifests have them. Both are complete; before is
-// nil if there is no app yet.
+// Diff lists the keys of a manifest in which two specs of an app differ, and the effect on each role. Both specs are complete;
+// before is nil if there is no app yet.
 func Diff(before, after *apiv1.AppSpec) *apiv1.AppDiff {
 	diff := &apiv1.AppDiff{Fields: compare(appKeys(before), appKeys(after))}
 	now := map[string]*apiv1.RoleSpec{}
@@ -48,7 +48,7 @@ func diffRole(before, after *apiv1.RoleSpec) *apiv1.RoleDiff {
 	case before == nil:
 		diff.Role, diff.Effect = after.GetName(), apiv1.RoleDiff_ADDED
 	case after == nil:
-		diff.Effect, diff.Fields = apiv1.RoleDiff_REMOVED, nil // every key goes with it
+		diff.Effect, diff.Fields = apiv1.RoleDiff_REMOVED, nil // its keys are not listed
 		return diff
 	case !spec.SameContainers(before, after):
 		diff.Effect = apiv1.RoleDiff_REPLACED
@@ -61,7 +61,7 @@ func diffRole(before, after *apiv1.RoleSpec) *apiv1.RoleDiff {
 	return diff
 }
 
-// A keyed is a key of a manifest, with those around it, and its value in one line.
+// A keyed is the path of a key in a manifest, such as "update.maxSurge", and its value in one line.
 type keyed struct{ key, value string }
 
 func appKeys(app *apiv1.AppSpec) []keyed {
@@ -80,7 +80,7 @@ func roleKeys(role *apiv1.RoleSpec) []keyed {
 	return flat(m.whole(), "", nil)
 }
 
-// flat takes mappings apart. A list is one value: its items have no names.
+// flat flattens mappings. A list is one value, since its items have no names.
 func flat(n *yaml.Node, prefix string, into []keyed) []keyed {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := prefix+n.Content[i].Value, n.Content[i+1]
@@ -102,7 +102,7 @@ func inOneLine(n *yaml.Node) string {
 	return strings.TrimSuffix(string(text), "\n")
 }
 
-// style has a value, and all that it holds, written in one line.
+// style makes a value, with all values in it, be written in one line.
 func style(n *yaml.Node) {
 	switch {
 	case n.Kind != yaml.ScalarNode:
@@ -115,7 +115,7 @@ func style(n *yaml.Node) {
 	}
 }
 
-// compare gives the keys whose values differ: in the order of after, and then those that only before has.
+// compare returns the keys whose values differ: first those of after in its order, then those that only before has.
 func compare(before, after []keyed) []*apiv1.FieldDiff {
 	now := map[string]string{}
 	for _, one := range before {

@@ -13,10 +13,10 @@ var balances = map[string]apiv1.Expose_Balance{
 
 var retries = map[string]apiv1.Expose_Retry{"idempotent": apiv1.Expose_IDEMPOTENT, "off": apiv1.Expose_OFF}
 
-// unlimited is what a manifest says of a body that may have any size.
+// unlimited is the value of maxBody for a body of any size.
 const unlimited = "unlimited"
 
-// expose reads how balancers reach the role. Whether it makes sense is checked with the role as a whole.
+// expose decodes how balancers reach the role. The check of the whole role follows later.
 func (d *decoder) expose(n *yaml.Node, r *apiv1.RoleSpec) {
 	e := &apiv1.Expose{}
 	d.object(n, "expose", fields{

@@ -45,7 +45,7 @@ func FormatApp(app *apiv1.AppSpec) ([]byte, error) {
 // A mapping is a YAML mapping under construction. Empty values are left out, except by always.
 type mapping struct{ node yaml.Node }
 
-// app writes what is an app's rather than a role's.
+// app writes the keys of the app itself, without its roles.
 func (m *mapping) app(app *apiv1.AppSpec) {
 	m.text("name", app.GetName())
 	m.text("queue", app.GetQueue())
@@ -259,8 +259,8 @@ func scalar(tag, value string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: value, Style: styleOf(value)}
 }
 
-// styleOf chooses how a text is written so that it is read back to the letter: what is not plain stands in quotation marks
-// with escapes. Lines of ordinary text, as of a certificate, stay lines. Zero leaves it to the library.
+// styleOf chooses a style in which a text is read back exactly. A text with special characters is quoted and escaped; ordinary text
+// of several lines, such as a certificate, stays several lines. Zero leaves the choice to the library.
 func styleOf(text string) yaml.Style {
 	ordinary := func(line string) bool {
 		return line != "" && strings.TrimSpace(line) == line && !strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) })

@@ -26,7 +26,7 @@ import (
 //	master: {command: [ring], resources: {cpu: 100m}}
 //	options: {type: object, properties: {workers: {type: integer}}}
 //
-// The error is of type Errors. Whether the schema of its options is one, and which images there are, is for the zone to say.
+// The error is of type Errors. The zone checks the schema of the options and the image.
 func ParseFramework(data []byte) (*apiv1.FrameworkPackage, error) {
 	d := &decoder{}
 	root := d.document(data, "one framework package")
@@ -72,16 +72,16 @@ func (d *decoder) masterKind(n *yaml.Node) *apiv1.MasterKind {
 	return m
 }
 
-// framework reads what an app of another framework than DynamicDeploy has. Keys of roles, which are among present, are refused.
+// framework decodes an app of another framework than DynamicDeploy. It refuses keys of roles in present.
 func (d *decoder) framework(present map[string]*yaml.Node, roleKeys []string) {
 	for _, key := range slices.Concat(roleKeys, []string{"roles"}) {
 		if n := present[key]; n != nil {
-			d.fail(n, "%q is DynamicDeploy's, and the framework is %s; what that reads stands in options", key, present["framework"].Value)
+			d.fail(n, "%q is a key of DynamicDeploy, but the framework is %s; put its settings under options", key, present["framework"].Value)
 		}
 	}
 }
 
-// structure reads a mapping of anything that JSON has.
+// structure decodes a mapping of JSON values.
 func (d *decoder) structure(what string, into **structpb.Struct) rule {
 	return func(n *yaml.Node) {
 		if n.Kind != yaml.MappingNode {
@@ -92,11 +92,11 @@ func (d *decoder) structure(what string, into **structpb.Struct) rule {
 	}
 }
 
-// value reads a value as JSON has it.
+// value decodes a JSON value.
 func (d *decoder) value(n *yaml.Node, what string, depth int) *structpb.Value {
 	switch {
 	case depth > spec.MaxDepth:
-		d.fail(n, "%s is nested too deep; the most is %d levels", what, spec.MaxDepth)
+		d.fail(n, "%s is nested too deep; the limit is %d levels", what, spec.MaxDepth)
 		return structpb.NewNullValue()
 	case n.Kind == yaml.MappingNode:
 		all := &structpb.Struct{Fields: map[string]*structpb.Value{}}
@@ -122,7 +122,7 @@ func (d *decoder) value(n *yaml.Node, what string, depth int) *structpb.Value {
 	return structpb.NewStringValue(n.Value)
 }
 
-// exact reads a number that JSON has, and keeps.
+// exact decodes a number that JSON can represent exactly.
 func exact(n *yaml.Node) (float64, error) {
 	var number float64
 	if err := n.Decode(&number); err != nil || math.IsNaN(number) || math.IsInf(number, 0) {
@@ -135,7 +135,7 @@ func exact(n *yaml.Node) (float64, error) {
 	return number, nil
 }
 
-// structure writes a mapping of anything that JSON has.
+// structure writes a mapping of JSON values.
 func (m *mapping) structure(key string, from *structpb.Struct) {
 	if from != nil {
 		m.add(key, valueNode(structpb.NewStructValue(from)))

@@ -8,7 +8,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// health reads a health check, long or short.
+// health decodes a health check in its long or short form.
 func (d *decoder) health(n *yaml.Node) *corev1.HealthCheck {
 	if n.Kind == yaml.ScalarNode {
 		check, err := ParseHealth(n.Value)

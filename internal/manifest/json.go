@@ -8,9 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// jsonAsYAML writes JSON so that a YAML reader takes it, line by line: YAML has no tab between values, no escape of "/", and no
-// letter that is escaped in two halves. Blanks behind a text that became shorter keep what follows in its column. What is no JSON
-// stays as it is.
+// jsonAsYAML converts JSON to YAML without changing the line or column of any value. It replaces what YAML does not accept: tabs
+// between values, the escape of "/", and characters that are escaped as two surrogates. A text that becomes shorter is followed by
+// blanks. Data that is not JSON is returned unchanged.
 func jsonAsYAML(data []byte) []byte {
 	if !json.Valid(data) {
 		return data
@@ -44,7 +44,8 @@ func jsonAsYAML(data []byte) []byte {
 	return out
 }
 
-// escaped is the letter that an escape as \u0041, or two of them, stand for, as YAML takes it, and how many bytes that were.
+// escaped decodes an escape such as \u0041, or a pair of surrogates, and returns the character as YAML accepts it, and the number
+// of bytes read.
 func escaped(data []byte) (letter []byte, length int) {
 	const one = len(`\u0000`)
 	first := unit(data)

@@ -10,9 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// CheckFields refuses what of a YAML text has no place in the struct that it is to be read into, each with its line: keys
-// without a field, with the nearest key that there is, and values of another kind than their field. what names such a file,
-// as in "a scenario". The error is of type Errors.
+// CheckFields checks that a YAML text can be decoded into a struct. It reports keys without a field, with the most similar key, and
+// values of another kind than their field. what names the kind of file, as in "a scenario". The error is of type Errors.
 func CheckFields(data []byte, what string, into any) error {
 	d := &decoder{}
 	if root := d.document(data, what); root != nil {
@@ -76,7 +75,7 @@ func (d *decoder) checkScalar(n *yaml.Node, what string, kind reflect.Kind) {
 	}
 }
 
-// Mentions reports whether a sentence has a name in it as a word of its own.
+// Mentions reports whether a sentence contains a name as a whole word.
 func Mentions(sentence, name string) bool {
 	return regexp.MustCompile(`(^|[^\w-])` + regexp.QuoteMeta(name) + `($|[^\w-])`).MatchString(sentence)
 }

@@ -6,7 +6,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// kind is what a file is, known by a key that no other kind has.
+// kind is a kind of file. It is recognised by a key that no other kind has.
 type kind struct {
 	marks []string
 	is    string
@@ -24,7 +24,7 @@ var (
 	}
 )
 
-// other reports a file of another kind than the wanted one, in one sentence instead of one for each of its keys.
+// other reports a file of another kind than the wanted one as one mistake, instead of one for each key.
 func (d *decoder) other(root *yaml.Node, wanted kind) bool {
 	if wanted.marked(root) {
 		return false
@@ -43,7 +43,7 @@ func (k kind) marked(root *yaml.Node) bool {
 		return false
 	}
 	for i := 0; i+1 < len(root.Content); i += 2 {
-		// A word where a list is expected is a slip, as in "queues: batch".
+		// A text where a list is expected is a slip, as in "queues: batch".
 		slip := slices.Contains([]string{"queues", "lending", "services"}, root.Content[i].Value) && root.Content[i+1].Kind == yaml.ScalarNode
 		if slices.Contains(k.marks, root.Content[i].Value) && !slip {
 			return true

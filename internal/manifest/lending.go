@@ -24,7 +24,7 @@ import (
 //	    floor: 25%
 //	    notice: 2m
 //
-// The error is of type Errors. Which queues there are is for the zone to say.
+// The error is of type Errors. The zone checks that the queues exist.
 func ParseLending(data []byte) ([]*apiv1.ContractSpec, error) {
 	d := &decoder{}
 	root := d.document(data, "a list of lending contracts")
@@ -43,7 +43,7 @@ func (d *decoder) contracts(into *[]*apiv1.ContractSpec) rule {
 		d.list(n, "lending", func(n *yaml.Node) {
 			contract := d.contract(n)
 			if first, twice := lines[contract.Name]; twice && contract.Name != "" {
-				d.fail(n, "contract %q is here a second time; it stands in line %d already", contract.Name, first)
+				d.fail(n, "contract %q is given twice; the first is in line %d", contract.Name, first)
 			}
 			lines[contract.Name] = n.Line
 			*into = append(*into, contract)
@@ -86,9 +86,9 @@ func (d *decoder) contract(n *yaml.Node) *apiv1.ContractSpec {
 	switch {
 	case d.failedIn(n):
 	case k.LendPercent == 0:
-		d.fail(present["lend"], "lend is 0%%, and a contract that lends nothing is none")
+		d.fail(present["lend"], "lend must be more than 0%%")
 	case k.LendPercent+k.FloorPercent > 100:
-		d.fail(present["floor"], "lend and floor are %g%% in sum; of its guarantee the lender can lend only what it need not keep", k.LendPercent+k.FloorPercent)
+		d.fail(present["floor"], "lend and floor are %g%% together; they can be at most 100%% of the lender's guarantee", k.LendPercent+k.FloorPercent)
 	}
 	return k
 }
@@ -104,7 +104,7 @@ func (d *decoder) window(n *yaml.Node) *apiv1.LendingWindow {
 	return w
 }
 
-// percent reads 60%.
+// percent decodes a share such as 60%.
 func (d *decoder) percent(what string, into *float64) rule {
 	return func(n *yaml.Node) {
 		number, isPercent := strings.CutSuffix(n.Value, "%")
@@ -119,7 +119,7 @@ func (d *decoder) percent(what string, into *float64) rule {
 
 func checkContractName(name string) error { return spec.CheckQueueName("a contract", name) }
 
-// LineOf finds the line of a queue or lending file in which an entry of a name begins; zero if there is none.
+// LineOf is the line of a queue or lending file in which the entry with a name begins; zero if there is none.
 func LineOf(data []byte, name string) int {
 	d := &decoder{}
 	root := d.document(data, "a file")
@@ -138,8 +138,8 @@ func LineOf(data []byte, name string) int {
 	return 0
 }
 
-// AtLine puts the line in front of an error that names an entry of a queue or lending file. Without such a name it is the
-// error as it is.
+// AtLine prefixes an error with the line of the entry of a queue or lending file that it names. An error that names none is
+// returned unchanged.
 func AtLine(data []byte, names []string, err error) error {
 	text := wire.Sentence(err)
 	for _, name := range names {

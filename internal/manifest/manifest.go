@@ -1,5 +1,5 @@
-// Package manifest reads the files that people write for a zone: an app's manifest and a zone's queues. Every
-// mistake is told with its line, in one sentence, and all mistakes of a file are told together.
+// Package manifest reads the files that people write for a zone: manifests of apps, queue trees, lending contracts, framework
+// packages and configuration files. It reports all mistakes of a file together, each as one sentence with its line.
 package manifest
 
 import (
@@ -21,7 +21,7 @@ import (
 
 func checkAppName(name string) error { return spec.CheckName("an app", name) }
 
-// CheckInstances says in one sentence why n cannot be an instance count.
+// CheckInstances returns why n cannot be a number of instances, one sentence; nil if it can.
 func CheckInstances(n int64) error {
 	switch {
 	case n < 1:
@@ -34,16 +34,17 @@ func CheckInstances(n int64) error {
 	return nil
 }
 
-// App is an app's manifest that was read.
+// App is a parsed manifest.
 type App struct {
-	// Spec is what the manifest says, with the defaults of what it does not say. A role's image is as it is written: a file beside the
-	// manifest, or a name in the zone's store.
+	// Spec is the spec of the app, with defaults for what the manifest leaves out. A role's image is as written: a file beside the
+	// manifest, or a name in the zone's image store.
 	Spec    *apiv1.AppSpec
 	root    *yaml.Node
 	decoder *decoder
 }
 
-// ParseApp reads an app's manifest. The error is of type Errors; beside it is what could be read all the same, nil if that is nothing.
+// ParseApp parses an app's manifest. With an error, of type Errors, it also returns the part that could be parsed, nil if there is
+// none.
 func ParseApp(data []byte) (*App, error) {
 	d := &decoder{}
 	root := d.document(data, "a manifest")
@@ -55,10 +56,10 @@ func ParseApp(data []byte) (*App, error) {
 	return &App{app, root, d}, d.err()
 }
 
-// Fail notes faults of the spec that were found elsewhere as mistakes in the manifest, each unless there is one in its place already.
+// Fail adds faults that others have found in the spec as mistakes in the manifest, except where a value has a mistake already.
 func (a *App) Fail(faults spec.Faults) { a.decoder.faults(a.root, faults) }
 
-// Err is nil, or all mistakes, of type Errors.
+// Err returns all mistakes, of type Errors; nil if there are none.
 func (a *App) Err() error { return a.decoder.err() }
 
 func (d *decoder) app(root *yaml.Node, app *apiv1.AppSpec) {
@@ -91,7 +92,7 @@ func (d *decoder) app(root *yaml.Node, app *apiv1.AppSpec) {
 	}
 	for _, key := range roleKeys {
 		if n := present[key]; n != nil {
-			d.fail(n, "%q stands beside roles; an app with roles has it inside each role", key)
+			d.fail(n, "%q must be inside each role, since the app has roles", key)
 		}
 	}
 	d.entries(roles, "roles", func(name string, key, value *yaml.Node) {
@@ -145,7 +146,7 @@ func (d *decoder) command(n *yaml.Node, r *apiv1.RoleSpec) {
 	}
 }
 
-// args also tells an empty list from none: it takes the image's own arguments away.
+// args distinguishes an empty list from a missing one: the empty list removes the image's arguments.
 func (d *decoder) args(n *yaml.Node, r *apiv1.RoleSpec) {
 	var args []string
 	d.texts("args", &args)(n)
@@ -170,7 +171,7 @@ var strategies = map[string]apiv1.UpdatePolicy_Strategy{
 	"rolling": apiv1.UpdatePolicy_ROLLING, "canary": apiv1.UpdatePolicy_CANARY, "blue-green": apiv1.UpdatePolicy_BLUE_GREEN,
 }
 
-// check tells what of a whole app cannot be, each where it stands, unless something is wrong there already.
+// check checks the whole app. A fault of a value with a mistake is not reported.
 func (d *decoder) check(root *yaml.Node, app *apiv1.AppSpec) {
 	whole := proto.CloneOf(app)
 	spec.Complete(whole)
@@ -181,7 +182,7 @@ func (d *decoder) check(root *yaml.Node, app *apiv1.AppSpec) {
 }
 
 func (d *decoder) faults(root *yaml.Node, faults spec.Faults) {
-	// Several faults may have one place: those of what is not there stand where it is missing.
+	// Several faults may have one place: the fault of a missing key is reported where the key is missing.
 	type placed struct {
 		at *yaml.Node
 		spec.Fault
@@ -197,7 +198,7 @@ func (d *decoder) faults(root *yaml.Node, faults spec.Faults) {
 	}
 }
 
-// place is the value that has a fault, or the one that it is missing in.
+// place is the value with a fault, or the mapping in which it is missing.
 func place(root *yaml.Node, fault spec.Fault) *yaml.Node {
 	if fault.Role != "" {
 		root = find(root, []string{"roles", fault.Role})
@@ -205,7 +206,7 @@ func place(root *yaml.Node, fault spec.Fault) *yaml.Node {
 	return find(root, fault.Key)
 }
 
-// find is the value under keys and indexes, or as far down as there is one.
+// find follows keys and indexes, and returns the last value that exists.
 func find(n *yaml.Node, keys []string) *yaml.Node {
 	for _, key := range keys {
 		var next *yaml.Node
@@ -235,7 +236,7 @@ func (d *decoder) schedule(n *yaml.Node, r *apiv1.RoleSpec) {
 		present := d.object(n, "an entry of schedule", fields{
 			"cron":     d.text("cron", &entry.Cron, cron.Check),
 			"timezone": d.text("timezone", &entry.Timezone, checkTimezone),
-			// Unlike the count itself, a schedule may close an app for the night.
+			// Unlike the count itself, a schedule may have 0, for example at night.
 			"instances": d.integer("instances", math.MinInt32, math.MaxInt32, func(n int64) { entry.Instances = int32(n) }),
 		})
 		d.require(n, present, "an entry of schedule", "cron", "instances")
@@ -300,7 +301,7 @@ func (d *decoder) env(n *yaml.Node, r *apiv1.RoleSpec) {
 		if r.Env == nil {
 			r.Env = map[string]string{}
 		}
-		// The text as it is written: DEBUG: true is the word true, VERSION: 1.10 keeps its zero.
+		// Take the text as written: DEBUG: true is the word true, and VERSION: 1.10 keeps its zero.
 		if value.Tag != "!!null" {
 			r.Env[name] = value.Value
 		} else {
@@ -328,7 +329,7 @@ func (d *decoder) update(n *yaml.Node, u *apiv1.UpdatePolicy) {
 		"autoRevert":     d.flag("autoRevert", &u.AutoRevert),
 		"minHealthy":     d.duration("minHealthy", &u.MinHealthy),
 		"deadline":       d.duration("deadline", &u.Deadline),
-		// A canary without a share would be all of it.
+		// The share 0 would mean a canary with all requests.
 		"canaryPercent":   d.integer("canaryPercent", 1, 100, func(n int64) { u.CanaryPercent = int32(n) }),
 		"exclusive":       d.flag("exclusive", &u.Exclusive),
 		"maxErrorPercent": d.number("maxErrorPercent", 0, 100, &u.MaxErrorPercent),

@@ -13,7 +13,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Root is the queue above all that do not name another parent.
+// Root is the name of the root queue, the parent of all queues without another parent.
 const Root = "root"
 
 var queueStates = map[string]apiv1.QueueSpec_State{
@@ -28,8 +28,8 @@ var queueOrders = map[string]apiv1.QueueSpec_Order{"fifo": apiv1.QueueSpec_FIFO,
 //	  - {name: apps, guaranteed: 60%, maximum: 100%}
 //	  - {name: batch, guaranteed: {cpu: 4, memory: 8GiB}, maxApps: 20}
 //
-// A queue without a parent is a child of "root", which is added when the file does not have it. The error is of
-// type Errors. What depends on the zone, for example whether an app would lose its queue, is for the zone to say.
+// A queue without a parent is a child of "root", which is added when the file does not have it. The error is of type Errors. The
+// zone checks what depends on its state, for example whether an app would lose its queue.
 func ParseQueues(data []byte) ([]*apiv1.QueueSpec, error) {
 	d := &decoder{}
 	root := d.document(data, "one queue tree")
@@ -43,10 +43,10 @@ func ParseQueues(data []byte) ([]*apiv1.QueueSpec, error) {
 	return read.queues, d.err()
 }
 
-// Declaration is what a file says of a zone's queues.
+// Declaration is the content of a queue file.
 type Declaration struct {
 	Queues []*apiv1.QueueSpec
-	// Contracts are empty if the file says nothing of lending.
+	// Contracts are empty if the file has no lending.
 	Contracts []*apiv1.ContractSpec
 }
 
@@ -66,7 +66,7 @@ func ParseDeclaration(data []byte) (Declaration, error) {
 	return declared, d.err()
 }
 
-// tree is a queue tree and where each queue of it stands.
+// tree is a queue tree with the line of each queue.
 type tree struct {
 	queues []*apiv1.QueueSpec
 	lines  map[string]*yaml.Node
@@ -77,7 +77,7 @@ func (d *decoder) tree(into *tree) rule {
 		d.list(n, "queues", func(n *yaml.Node) {
 			queue := d.queue(n)
 			if first := into.lines[queue.Name]; first != nil && queue.Name != "" {
-				d.fail(n, "queue %q is here a second time; it stands in line %d already", queue.Name, first.Line)
+				d.fail(n, "queue %q is given twice; the first is in line %d", queue.Name, first.Line)
 			}
 			into.lines[queue.Name] = n
 			into.queues = append(into.queues, queue)
@@ -119,14 +119,14 @@ func (d *decoder) queue(n *yaml.Node) *apiv1.QueueSpec {
 	d.require(n, present, "the queue", "name")
 	switch {
 	case q.Name == Root && q.Parent != "":
-		d.fail(n, "the queue %q stands above all others and has no parent", Root)
+		d.fail(n, "the queue %q is the root of the tree and cannot have a parent", Root)
 	case q.Name != Root && q.Parent == "":
 		q.Parent = Root
 	}
 	return q
 }
 
-// checkTree finds queues above themselves, and guarantees that are more than there is to share or than a maximum.
+// checkTree reports cycles of parents, and guarantees that exceed the parent's or a maximum.
 func (d *decoder) checkTree(queues []*apiv1.QueueSpec, lines map[string]*yaml.Node) {
 	byName := map[string]*apiv1.QueueSpec{}
 	for _, queue := range queues {
@@ -142,7 +142,7 @@ func (d *decoder) checkTree(queues []*apiv1.QueueSpec, lines map[string]*yaml.No
 			above = byName[above.Parent]
 		}
 		if above != nil {
-			d.fail(lines[queue.Name], "queue %q stands above itself", queue.Name)
+			d.fail(lines[queue.Name], "queue %q is its own ancestor; change its parent", queue.Name)
 			continue
 		}
 		if most := queue.Maximum; most != nil {
@@ -161,7 +161,7 @@ func (d *decoder) checkTree(queues []*apiv1.QueueSpec, lines map[string]*yaml.No
 			most = byName[queue.Parent].Guaranteed
 		}
 		if over := exceeds(sum, most); over != "" {
-			d.fail(lines[queue.Name], "with queue %q the queues below %q are guaranteed more than that has: %s", queue.Name, queue.Parent, over)
+			d.fail(lines[queue.Name], "with queue %q, the guarantees below %q add up to more than it has: %s", queue.Name, queue.Parent, over)
 		}
 	}
 }
@@ -178,8 +178,8 @@ func addCapacity(a, b *apiv1.Capacity) *apiv1.Capacity {
 	return sum
 }
 
-// exceeds says in which respect a capacity is more than another of the same kind. Those of different kinds cannot be
-// compared without the zone, and a quantity that the other one does not name has no limit there.
+// exceeds describes how a capacity exceeds another, empty if it does not. A share and an amount cannot be compared without the
+// zone. A resource that most does not name is unlimited.
 func exceeds(c, most *apiv1.Capacity) string {
 	// Sums of percentages as in 33.3 + 33.3 + 33.4 are not exact.
 	if c.GetPercent() > most.GetPercent()+1e-9 && c != nil && c.Percent != nil && most.GetPercent() > 0 {
@@ -201,7 +201,7 @@ func exceeds(c, most *apiv1.Capacity) string {
 	return ""
 }
 
-// capacity reads 30% or {cpu: 4, memory: 8GiB, disk: 100GiB}.
+// capacity decodes 30% or {cpu: 4, memory: 8GiB, disk: 100GiB}.
 func (d *decoder) capacity(n *yaml.Node, what string) *apiv1.Capacity {
 	if n.Kind == yaml.MappingNode {
 		absolute := &corev1.Resources{}

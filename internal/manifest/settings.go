@@ -15,8 +15,8 @@ type Setting struct {
 	Line   int
 }
 
-// ParseSettings reads a daemon's configuration file: a mapping whose keys are among known. The error is of type
-// Errors; the settings that have no mistake are given beside it.
+// ParseSettings reads a daemon's configuration file: a mapping whose keys are among known. The error is of type Errors; the
+// settings without a mistake are returned too.
 func ParseSettings(data []byte, known []string) ([]Setting, error) {
 	d := &decoder{}
 	root := d.document(data, "a configuration")

@@ -14,14 +14,14 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// ParsePort reads 8080 or NAME=8080. Without a name the first port is called "http", a later one after its number.
-// index is its place among the role's ports.
+// ParsePort reads 8080 or NAME=8080. Without a name the first port is called "http", and a later one by its number, "port8081".
+// index is its index among the role's ports.
 func ParsePort(text string, index int) (*corev1.Port, error) {
 	name, number, named := strings.Cut(text, "=")
 	if !named {
 		name, number = "", text
 	}
-	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 32) // whether it can be a port is for the check of the whole spec
+	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 32) // the check of the whole spec checks the range
 	if err != nil {
 		return nil, fmt.Errorf("%q is not a port; write for example 8080 or http=8080", text)
 	}
@@ -81,7 +81,7 @@ func ParseHealth(text string) (*corev1.HealthCheck, error) {
 	return nil, fmt.Errorf("%q is not a health check; write for example http:/healthz, tcp:http, \"exec:/bin/check argument\" or none", text)
 }
 
-// rightForm is what somebody meant who wrote a URL, an address or a port's number; empty is somebody who did not.
+// rightForm suggests health checks for a text that is a URL, an address or a port's number; empty if it is none of these.
 func rightForm(text string) (first, other string) {
 	kind, rest, _ := strings.Cut(text, ":")
 	kind = strings.ToLower(kind) // as in a URL
@@ -140,7 +140,7 @@ func ParsePolicy(text string) (apiv1.Placement_Policy, error) {
 	return policy, nil
 }
 
-// ParseStrategy reads how a new version takes the place of the one before.
+// ParseStrategy reads the strategy of a rollout.
 func ParseStrategy(text string) (apiv1.UpdatePolicy_Strategy, error) {
 	strategy, ok := strategies[text]
 	if !ok {

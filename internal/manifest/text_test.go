@@ -12,16 +12,16 @@ import (
 // What a file of people or of another program may hold beside the keys of a manifest is refused in one sentence, with its line.
 func TestWhatIsNoTextOfAManifestIsRefusedInOneSentence(t *testing.T) {
 	for text, want := range map[string]string{
-		"name: web\nimage: a:1\x00\n":                    "line 2: a NUL character is here, and a manifest is text; is the file whole?",
+		"name: web\nimage: a:1\x00\n":                    "line 2: there is a NUL character here, but a manifest is a text; check that the file is complete",
 		"name: web\nimage: \"a\xff\"\n":                  "line 2: the byte 0xff is not UTF-8, and a manifest is",
 		"name: web\nimage: a\x1bb\n":                     `line 2: the control character U+001B is here; write it as "\u001b", in quotation marks`,
-		"\xff\xfen\x00a\x00":                             "the file is UTF-16, and a manifest is UTF-8; save it as that",
-		"name: web\nname: api\nimage: a:1\n":             `line 2: key "name" is here a second time; it stands in line 1 already`,
+		"\xff\xfen\x00a\x00":                             "the file is UTF-16, but a manifest must be UTF-8; save it as UTF-8",
+		"name: web\nname: api\nimage: a:1\n":             `line 2: key "name" is given twice; the first is in line 1`,
 		"name: web\nimage: a:1\n---\nname: api\n":        "line 3: the file has more than one document; a file is a manifest",
 		"name: web\nimage: &a a:1\n":                     "line 2: anchors and aliases are not supported; write the value out",
 		"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n":    "line 1, column 4: anchors and aliases are not supported; write the value out",
 		"name: web\nimage: a:1\nenv: {<<: {A: b}}\n":     "line 3: << in env must be a text, not a mapping",
-		"name: web\nroles:\n\tfront: {image: front:1}\n": "line 3: this is not YAML: a character is here that no value begins with; indent with spaces instead of tabs, and quote a text that begins with @, ` or %",
+		"name: web\nroles:\n\tfront: {image: front:1}\n": "line 3: this is not YAML: no value can begin with this character; indent with spaces instead of tabs, and quote a text that begins with @, ` or %",
 		"":                               "the file is empty",
 		" \n# nothing\n":                 "the file is empty",
 		"{" + strings.Repeat("a,", 5000): "line 1: this is not YAML: did not find expected node content",
@@ -73,7 +73,7 @@ func TestMistakesAreBounded(t *testing.T) {
 		if !errors.As(err, &mistakes) || len(mistakes) > 65 || len(err.Error()) > 65*600 {
 			t.Errorf("%.60q: %d mistakes in %d bytes", text, len(mistakes), len(err.Error()))
 		}
-		if last := mistakes[len(mistakes)-1]; len(mistakes) > 10 && last.Message != "the file has more mistakes than these 64" {
+		if last := mistakes[len(mistakes)-1]; len(mistakes) > 10 && last.Message != "the file has more than 64 mistakes" {
 			t.Errorf("%.60q ends with %v", text, last)
 		}
 	}

@@ -17,13 +17,12 @@ func owner(connection net.Conn) (uid uint32, known bool) {
 		return 0, false
 	}
 	found, err := sockets.Find(theirs, ours)
-	// The kernel reports root for a socket in any other state, which has lost its process or is about to. That must not be
-	// believed.
+	// For a socket in any other state the kernel reports root, since its process has closed it or is about to. That must not be
+	// trusted.
 	if err != nil || found.State != sockets.Established || !found.Held || found.Local != theirs || found.Remote != ours {
 		return 0, false
 	}
-	// This end is still connected, so the socket is the one that it is connected with, and not a later one of another user
-	// on the same port.
+	// If this end is still connected, the socket is its peer, and not a later one of another user on the same port.
 	if !connected(connection) {
 		return 0, false
 	}

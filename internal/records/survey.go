@@ -86,7 +86,7 @@ func (s *survey) neverFinished(runs int) bool {
 	return true
 }
 
-// expect adds a finding if these are not the files of a known store; a zero id is no store.
+// expect adds a finding if the files are not those of the known store; a zero id means that none is known.
 func (s *survey) expect(known ID) {
 	switch {
 	case known == ID{} || !s.fresh && s.store == known:

@@ -10,17 +10,17 @@ import (
 )
 
 const (
-	// firstFree and pastFree bound the ports that FreePort looks among.
+	// firstFree and pastFree are the range from which FreePort chooses.
 	firstFree, pastFree = 10_000, 20_000
-	// freeTries is how many of them it looks at.
+	// freeTries is how many ports it tries.
 	freeTries = 1000
 )
 
-// FreePort gives a port of 127.0.0.1 that no socket holds, neither of TCP nor of UDP, and for which allowed says yes. Unless the
-// kernel may give all of them to sockets that connect, it is none of those: such a port can be gone before anybody listens on it,
-// and while whoever does is restarted.
+// FreePort returns a port of 127.0.0.1 that no TCP or UDP socket has bound and that allowed accepts. It avoids the kernel's
+// ephemeral range if it can: the kernel could give such a port to another connection before the caller listens on it, or while the
+// caller restarts.
 func FreePort(allowed func(port int) bool) (int, error) {
-	first, last := connecting()
+	first, last := ephemeralRange()
 	for try := range freeTries {
 		port := firstFree + rand.IntN(pastFree-firstFree)
 		kept := port < first || port > last || try >= freeTries/2
@@ -31,14 +31,14 @@ func FreePort(allowed func(port int) bool) (int, error) {
 	return 0, errors.New("no free port was found")
 }
 
-// connecting gives the first and the last port that the kernel takes for sockets that connect.
-func connecting() (first, last int) {
+// ephemeralRange returns the first and the last port of the kernel's ephemeral range.
+func ephemeralRange() (first, last int) {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err == nil {
 		_, err = fmt.Sscan(string(text), &first, &last)
 	}
 	if err != nil {
-		return 32_768, 60_999 // as Linux comes
+		return 32_768, 60_999 // Linux's default
 	}
 	return first, last
 }

@@ -168,7 +168,7 @@ func FuzzAnswer(f *testing.F) {
 }
 
 func TestAFreePortIsNobodys(t *testing.T) {
-	first, last := connecting()
+	first, last := ephemeralRange()
 	taken := map[int]bool{}
 	for range 20 {
 		port, err := FreePort(func(port int) bool { return !taken[port] })

@@ -16,8 +16,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Check says what is wrong with a spec that is complete: nil, or an error of type Faults. Which queues, images and nodes there
-// are is for the zone to say.
+// Check checks a complete spec and returns an error of type Faults. The zone checks whether the queue, images and nodes exist.
 func Check(app *apiv1.AppSpec) error {
 	if faults := check(app); len(faults) > 0 {
 		return faults
@@ -25,19 +24,19 @@ func Check(app *apiv1.AppSpec) error {
 	return nil
 }
 
-// CheckDraft is Check before images are looked up: what a role leaves to its image may turn out to be right.
+// CheckDraft is Check for a spec whose images were not looked up. Ports that a role leaves to its image are assumed to exist.
 func CheckDraft(app *apiv1.AppSpec) error {
 	draft := proto.CloneOf(app)
 	for _, role := range draft.GetRoles() {
 		if role.GetImage() != "" && len(role.GetPorts()) == 0 {
-			role.Ports = awaited(role)
+			role.Ports = assumedPorts(role)
 		}
 	}
 	return Check(draft)
 }
 
-// awaited are the ports that a role has to have: one that it names none of, and those that it names.
-func awaited(role *apiv1.RoleSpec) []*corev1.Port {
+// assumedPorts are the ports that a role without ports refers to, and its first port.
+func assumedPorts(role *apiv1.RoleSpec) []*corev1.Port {
 	names := []string{role.GetHealth().GetHttp().GetPort(), role.GetHealth().GetTcp().GetPort(), role.GetExpose().GetHttp().GetPort()}
 	for _, tcp := range role.GetExpose().GetTcp() {
 		names = append(names, tcp.GetPort())
@@ -57,8 +56,8 @@ func awaited(role *apiv1.RoleSpec) []*corev1.Port {
 func check(app *apiv1.AppSpec) Faults {
 	c := &checker{}
 	if size := proto.Size(app); size > MaxBytes {
-		// What is so large is not looked at any further.
-		c.fail("", "the spec has %s, and the most is %s; put large values into the image, or let the program fetch them", resource.FormatBytes(int64(size)), resource.FormatBytes(MaxBytes))
+		// A spec that is too large is not examined any further.
+		c.fail("", "the spec has %s, but the limit is %s; put large values into the image, or let the program fetch them", resource.FormatBytes(int64(size)), resource.FormatBytes(MaxBytes))
 		return c.faults
 	}
 	c.name("name", app.GetName())
@@ -76,9 +75,9 @@ func check(app *apiv1.AppSpec) Faults {
 		c.fail("roles", "an app whose application master is outside of the zone has no roles")
 	case !HasRoles(app):
 	case len(app.GetRoles()) == 0:
-		c.fail("roles", "there is no role; say at least which image is run")
+		c.fail("roles", "the app has no role; give it one with an image")
 	case len(app.GetRoles()) > MaxRoles:
-		c.fail("roles", "there are %d roles, and the most is %d; split it into several apps", len(app.GetRoles()), MaxRoles)
+		c.fail("roles", "there are %d roles, but the limit is %d; split it into several apps", len(app.GetRoles()), MaxRoles)
 	}
 	c.checkFrameworkOf(app)
 	seen := map[string]bool{}
@@ -102,7 +101,7 @@ func check(app *apiv1.AppSpec) Faults {
 	return c.faults
 }
 
-// CheckInstances says what is wrong with the counts of a spec whose other fields are right.
+// CheckInstances checks the numbers of instances of a spec whose other fields are valid.
 func CheckInstances(app *apiv1.AppSpec) error {
 	c := &checker{}
 	for _, role := range app.GetRoles() {
@@ -119,7 +118,7 @@ func CheckInstances(app *apiv1.AppSpec) error {
 	return nil
 }
 
-// mostInstances is how many an app has at most, whatever its calendar says.
+// mostInstances is the largest number of instances that an app can have by its counts and schedules.
 func mostInstances(app *apiv1.AppSpec) int64 {
 	var sum int64
 	for _, role := range app.GetRoles() {
@@ -160,7 +159,7 @@ func TooMany(instances int64) error {
 func (c *checker) count(key string, instances int32) {
 	switch {
 	case instances < 0:
-		c.fail(key, "%d instances cannot be; ask for 0 to %d", instances, MaxInstances)
+		c.fail(key, "%d is not a number of instances; use 0 to %d", instances, MaxInstances)
 	case instances > MaxInstances:
 		c.fail(key, "%v", TooMany(int64(instances)))
 	}
@@ -184,10 +183,10 @@ func (c *checker) checkSchedule(entries []*apiv1.ScheduleEntry) {
 	}
 }
 
-// atMost holds a list to the number of items that all lists have.
+// atMost checks that a list has at most MaxList items.
 func (c *checker) atMost(key string, n int) {
 	if n > MaxList {
-		c.fail(key, "%s has %d entries, and the most is %d", key, n, MaxList)
+		c.fail(key, "%s has %d entries, but the limit is %d", key, n, MaxList)
 	}
 }
 
@@ -208,7 +207,7 @@ func (c *checker) checkResources(role *apiv1.RoleSpec) {
 		case amount < 0:
 			c.failAt(key, "%s must not be negative, but is %d", name, amount)
 		case amount > MaxExtended:
-			c.failAt(key, "%s is %d, and the most is %d", name, amount, int64(MaxExtended))
+			c.failAt(key, "%s is %d, but the limit is %d", name, amount, int64(MaxExtended))
 		}
 	}
 }
@@ -224,11 +223,11 @@ func (c *checker) quantity(q quantity) {
 	key := "resources." + q.key
 	switch {
 	case q.amount <= 0:
-		c.fail(key, "%s must be more than nothing, not %d; write for example %s", q.key, q.amount, q.example)
+		c.fail(key, "%s must be more than 0, not %d; write for example %s", q.key, q.amount, q.example)
 	case q.amount < q.least:
-		c.fail(key, "%s is %s, and the least is %s: no engine starts a container with less", q.key, q.write(q.amount), q.write(q.least))
+		c.fail(key, "%s is %s, but the minimum is %s: no engine starts a container with less", q.key, q.write(q.amount), q.write(q.least))
 	case q.amount > q.most:
-		c.fail(key, "%s is %s, and the most is %s", q.key, q.write(q.amount), q.write(q.most))
+		c.fail(key, "%s is %s, but the limit is %s", q.key, q.write(q.amount), q.write(q.most))
 	}
 }
 
@@ -268,7 +267,7 @@ func portNames(role *apiv1.RoleSpec) []string {
 	return names
 }
 
-// port checks the name of a port by which something else of the role goes; empty is the first.
+// port checks a reference to a port by its name; empty is the first port.
 func (c *checker) port(key, who, port string, role *apiv1.RoleSpec) {
 	names := portNames(role)
 	switch {
@@ -300,7 +299,7 @@ func (c *checker) checkHealth(role *apiv1.RoleSpec) {
 			c.fail("health.exec.command", "the command of the health check begins with an empty word")
 		}
 	default:
-		c.fail("health", "the health check says neither http, tcp nor exec")
+		c.fail("health", "the health check has none of http, tcp and exec; give it one")
 	}
 	c.duration("health.interval", check.GetInterval(), MinInterval, MaxInterval)
 	c.duration("health.timeout", check.GetTimeout(), shortestTimeout, MaxTimeout)

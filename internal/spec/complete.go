@@ -13,14 +13,14 @@ import (
 // DefaultQueue is the queue of an app that names none.
 const DefaultQueue = "default"
 
-// Complete fills in the default of everything that a spec leaves out, except the number of instances: the zone knows how many there
-// are already. A complete spec does not change.
+// Complete fills in the default of everything that a spec leaves out, except the number of instances, for which the zone keeps the
+// present number. A complete spec does not change.
 func Complete(app *apiv1.AppSpec) {
 	if app.GetQueue() == "" {
 		app.Queue = DefaultQueue
 	}
 	if app.GetFramework() == DynamicDeploy {
-		app.Framework = "" // as apps say it that were deployed before there was a choice
+		app.Framework = "" // DynamicDeploy is stored as the empty name
 	}
 	if len(app.GetOptions().GetFields()) == 0 {
 		app.Options = nil
@@ -85,10 +85,10 @@ func completeUpdate(role *apiv1.RoleSpec) {
 	}
 	update := role.GetUpdate()
 	completeDuration(&update.Deadline, defaults.RolloutDeadline)
-	// A short deadline means that a rollout is to be quick.
+	// A rollout with a short deadline must count its instances sooner.
 	completeDuration(&update.MinHealthy, min(defaults.MinHealthy, max(0, update.GetDeadline().AsDuration()/2)))
 	if update.GetMaxSurge() == 0 && update.GetMaxUnavailable() == 0 {
-		update.MaxSurge = defaults.MaxSurge // with neither no update could ever begin
+		update.MaxSurge = defaults.MaxSurge // with both 0 a rollout could not begin
 	}
 	if update.GetStrategy() == apiv1.UpdatePolicy_CANARY && update.GetCanaryPercent() == 0 {
 		update.CanaryPercent = defaults.CanaryPercent
@@ -120,8 +120,8 @@ func completeRestart(role *apiv1.RoleSpec) {
 	completeDuration(&role.Stop.Drain, drain)
 }
 
-// completeFramework makes a role's instances follow one another on a node, never stand beside one another: they share
-// a folder there, and an address that no other can listen on.
+// completeFramework limits a framework's role to one instance at a time on a node, because successive instances share a state
+// directory and a listening address.
 func completeFramework(role *apiv1.RoleSpec) {
 	if role.GetPlacement().GetMaxPerNode() == 0 {
 		role.Placement.MaxPerNode = 1

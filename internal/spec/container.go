@@ -8,8 +8,8 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// CheckContainer says what is wrong with what a node is asked to run: nil, or an error of type Faults. It is held to the same as the
-// role of an app; what it leaves out has its default. Which runtimes and networks a node has is for the node to say.
+// CheckContainer checks the spec of a container, as a node receives it, by the rules for the role of an app. The error is of type
+// Faults. Fields that are not set have their defaults. The node checks the runtime and the network.
 func CheckContainer(container *corev1.ContainerSpec) error {
 	kind := apiv1.AppSpec_APP
 	if container.GetRuntime() == corev1.ContainerSpec_PROCESS {

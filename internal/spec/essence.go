@@ -6,18 +6,19 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// NeedsNewInstances reports whether running instances of an app's one spec do not serve for the other, so that the change is a new
-// version with a rollout. Everything else takes effect on the instances that run.
+// NeedsNewInstances reports whether a change of an app's spec needs new instances, and so is a new version with a rollout. Other
+// changes take effect on running instances.
 func NeedsNewInstances(before, after *apiv1.AppSpec) bool {
 	return !proto.Equal(essence(before), essence(after))
 }
 
-// SameContainers reports whether the containers of a role's one spec serve for the other. A role that is not there has none.
+// SameContainers reports whether containers of one spec of a role can serve as containers of the other. It is false if one of the
+// roles is missing.
 func SameContainers(before, after *apiv1.RoleSpec) bool {
 	return before != nil && after != nil && proto.Equal(essenceOfRole(before), essenceOfRole(after))
 }
 
-// essence is what of a spec is fixed in an instance once it runs.
+// essence is the part of a spec that cannot change in a running instance.
 func essence(app *apiv1.AppSpec) *apiv1.AppSpec {
 	app = proto.CloneOf(app)
 	app.Queue, app.Priority = "", 0

@@ -15,13 +15,14 @@ import (
 // DynamicDeploy is the name of the framework package that is part of Mammoth.
 const DynamicDeploy = "dynamicdeploy"
 
-// What a framework package may have at most. docs/design/limits.md lists them too.
+// These are the limits of a framework package. docs/design/limits.md lists them too.
 const (
 	// MaxSchema is the size of its schema as a message.
 	MaxSchema = 64 << 10
-	// MaxPackage is the size of the whole of it.
+	// MaxPackage is the size of a whole package as a message.
 	MaxPackage = 128 << 10
-	// MaxDepth is how deep options and schemas are nested. What is stored is nested in other messages, and all of it has to be read again.
+	// MaxDepth is how deep options and schemas may be nested. They are stored inside other messages, and protobuf limits the depth
+	// of a message that can be decoded.
 	MaxDepth = 32
 )
 
@@ -47,7 +48,7 @@ func Instances(app *apiv1.AppSpec) (count int32) {
 	return count
 }
 
-// Pinned is an image by its digest, as nodes run it: whatever its name comes to mean, it stays the same.
+// Pinned is the name of an image with its digest, as nodes run it. It does not change when the tag moves.
 func Pinned(image, digest string) string {
 	if digest == "" || image == "" {
 		return image
@@ -59,11 +60,11 @@ func Pinned(image, digest string) string {
 	return name + "@" + digest
 }
 
-// checkFrameworkOf checks which framework an app names, and what it says for its application master.
+// checkFrameworkOf checks an app's framework and options.
 func (c *checker) checkFrameworkOf(app *apiv1.AppSpec) {
 	if app.GetFramework() == "" {
 		if app.GetOptions() != nil {
-			c.fail("options", "DynamicDeploy reads no options; take them out, or name the framework that reads them")
+			c.fail("options", "DynamicDeploy reads no options; remove them, or name the framework that reads them")
 		}
 		return
 	}
@@ -89,10 +90,10 @@ func (c *checker) structure(key string, from *structpb.Struct) {
 	}
 }
 
-// unsound says what of a value is no JSON or too deep, and where; what is empty if nothing is.
+// unsound describes what in a value is not JSON or nested too deep, and where. what is empty if nothing is.
 func unsound(value *structpb.Value, depth int) (at []string, what string) {
 	if depth > MaxDepth {
-		return nil, "is nested too deep; the most is 32 levels"
+		return nil, "is nested too deep; the limit is 32 levels"
 	}
 	switch kind := value.GetKind().(type) {
 	case nil:
@@ -141,12 +142,11 @@ func MasterResources() *corev1.Resources {
 	return &corev1.Resources{CpuMillis: 100, MemoryBytes: 64 << 20, DiskBytes: 32 << 20}
 }
 
-// CheckPackage says what is wrong with a framework package that is complete: nil, or an error of type Faults. Whether its schema is one,
-// and which images there are, is for the zone to say.
+// CheckPackage checks a complete framework package and returns an error of type Faults. The zone checks the schema and the image.
 func CheckPackage(p *apiv1.FrameworkPackage) error {
 	c := &checker{}
 	if size := proto.Size(p); size > MaxPackage {
-		c.fail("", "the framework package has %s, and the most is %s; put large values into the image, or let the program fetch them",
+		c.fail("", "the framework package has %s, but the limit is %s; put large values into the image, or let the program fetch them",
 			resource.FormatBytes(int64(size)), resource.FormatBytes(MaxPackage))
 		return c.faults
 	}
@@ -160,7 +160,7 @@ func CheckPackage(p *apiv1.FrameworkPackage) error {
 	c.plain("description", "description", p.GetDescription(), maxText)
 	c.checkMasterKind(p.GetMaster())
 	if size := proto.Size(p.GetOptions()); size > MaxSchema {
-		c.fail("options", "the schema of the options has %s, and the most is %s", resource.FormatBytes(int64(size)), resource.FormatBytes(MaxSchema))
+		c.fail("options", "the schema of the options has %s, but the limit is %s", resource.FormatBytes(int64(size)), resource.FormatBytes(MaxSchema))
 	}
 	c.structure("options", p.GetOptions())
 	if len(c.faults) > 0 {
@@ -171,7 +171,7 @@ func CheckPackage(p *apiv1.FrameworkPackage) error {
 
 func (c *checker) checkMasterKind(m *apiv1.MasterKind) {
 	if m.GetImage() == "" && len(m.GetCommand()) == 0 {
-		c.fail("master", "the package says of its master neither an image nor a command")
+		c.fail("master", "the master has neither an image nor a command; give it one")
 	}
 	c.plain("master.image", "image", m.GetImage(), MaxPath-1)
 	c.plain("master.imageDigest", "imageDigest", m.GetImageDigest(), maxText)
@@ -193,11 +193,11 @@ func (c *checker) checkMasterKind(m *apiv1.MasterKind) {
 		c.quantity(quantity{"disk", "1GiB", r.GetDiskBytes(), 1, MaxDisk, resource.ExactBytes})
 	})
 	if r.GetPorts() != 0 || len(r.GetExtended()) > 0 {
-		c.fail("master.resources", "a master has cpu, memory and disk alone")
+		c.fail("master.resources", "a master can have cpu, memory and disk only")
 	}
 }
 
-// within puts a key before the keys of the faults that check finds.
+// within prefixes the keys of the faults that check finds.
 func (c *checker) within(key string, check func()) {
 	before := len(c.faults)
 	check()

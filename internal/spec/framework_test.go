@@ -44,21 +44,21 @@ func TestAPackageIsBounded(t *testing.T) {
 	}{
 		{func(*apiv1.FrameworkPackage) {}, "", ""},
 		{func(p *apiv1.FrameworkPackage) { p.Options = nested(32) }, "", ""},
-		{func(p *apiv1.FrameworkPackage) { p.Options = nested(34) }, "options", "is nested too deep; the most is 32 levels"},
+		{func(p *apiv1.FrameworkPackage) { p.Options = nested(34) }, "options", "is nested too deep; the limit is 32 levels"},
 		{func(p *apiv1.FrameworkPackage) {
 			p.Options.Fields["a"] = structpb.NewStringValue(strings.Repeat("x", MaxSchema))
-		}, "options", "the schema of the options has 64KiB, and the most is 64KiB"},
+		}, "options", "the schema of the options has 64KiB, but the limit is 64KiB"},
 		{func(p *apiv1.FrameworkPackage) { p.Options.Fields["a"] = &structpb.Value{} }, "options.a", "options.a has no value"},
 		{func(p *apiv1.FrameworkPackage) { p.Options.Fields["a"] = structpb.NewNumberValue(math.Inf(1)) }, "options.a", "options.a is no number that JSON has"},
-		{func(p *apiv1.FrameworkPackage) { p.Master.Args = []string{strings.Repeat("x", MaxPackage)} }, "", "the framework package has 128KiB, and the most is 128KiB"},
+		{func(p *apiv1.FrameworkPackage) { p.Master.Args = []string{strings.Repeat("x", MaxPackage)} }, "", "the framework package has 128KiB, but the limit is 128KiB"},
 		{func(p *apiv1.FrameworkPackage) { p.Name = DynamicDeploy }, "name", "is part of Mammoth; choose another"},
-		{func(p *apiv1.FrameworkPackage) { p.Version = strings.Repeat("1", 41) }, "version", "version has 41 characters, and the most is 40"},
-		{func(p *apiv1.FrameworkPackage) { p.Description = strings.Repeat("d", 257) }, "description", "and the most is 256"},
+		{func(p *apiv1.FrameworkPackage) { p.Version = strings.Repeat("1", 41) }, "version", "version has 41 characters, but the limit is 40"},
+		{func(p *apiv1.FrameworkPackage) { p.Description = strings.Repeat("d", 257) }, "description", "but the limit is 256"},
 		{func(p *apiv1.FrameworkPackage) { p.Master.Command = nil }, "master", "neither an image nor a command"},
 		{func(p *apiv1.FrameworkPackage) { p.Master.Env = map[string]string{"MAMMOTH_APP": "x"} }, "master.env.MAMMOTH_APP", "is the ResourceManager's own"},
 		{func(p *apiv1.FrameworkPackage) { p.Master.Env = map[string]string{"A B": "x"} }, "master.env.A B", "cannot be the name of an environment variable"},
-		{func(p *apiv1.FrameworkPackage) { p.Master.Resources.MemoryBytes = 1 }, "master.resources.memory", "the least is 6MiB"},
-		{func(p *apiv1.FrameworkPackage) { p.Master.Resources.Ports = 1 }, "master.resources", "a master has cpu, memory and disk alone"},
+		{func(p *apiv1.FrameworkPackage) { p.Master.Resources.MemoryBytes = 1 }, "master.resources.memory", "the minimum is 6MiB"},
+		{func(p *apiv1.FrameworkPackage) { p.Master.Resources.Ports = 1 }, "master.resources", "a master can have cpu, memory and disk only"},
 	} {
 		p := &apiv1.FrameworkPackage{
 			Name: "ring", Master: &apiv1.MasterKind{Command: []string{"ring"}, Resources: &corev1.Resources{}}, Options: &structpb.Struct{Fields: map[string]*structpb.Value{}},
@@ -84,12 +84,12 @@ func TestAnAppOfAnotherFrameworkHasOptions(t *testing.T) {
 	}{
 		{func(*apiv1.AppSpec) {}, ""},
 		{func(a *apiv1.AppSpec) { a.Options = nil }, ""},
-		{func(a *apiv1.AppSpec) { a.Options = nested(34) }, "is nested too deep; the most is 32 levels"},
+		{func(a *apiv1.AppSpec) { a.Options = nested(34) }, "is nested too deep; the limit is 32 levels"},
 		{func(a *apiv1.AppSpec) { a.Framework = "Ring" }, `"Ring" cannot be the name of a framework`},
 		{func(a *apiv1.AppSpec) { a.Kind = apiv1.AppSpec_FRAMEWORK }, "only DynamicDeploy has apps of another kind than app"},
 		{func(a *apiv1.AppSpec) { a.Roles = []*apiv1.RoleSpec{{Image: "web:1"}} }, "roles are DynamicDeploy's, and the framework is ring"},
 		{func(a *apiv1.AppSpec) { a.Framework, a.Roles = "", []*apiv1.RoleSpec{{Image: "web:1"}} }, "DynamicDeploy reads no options"},
-		{func(a *apiv1.AppSpec) { a.Framework, a.Options = DynamicDeploy, nil }, "there is no role; say at least which image is run"},
+		{func(a *apiv1.AppSpec) { a.Framework, a.Options = DynamicDeploy, nil }, "the app has no role; give it one with an image"},
 	} {
 		app := &apiv1.AppSpec{Name: "ring", Framework: "ring", Options: nested(1)}
 		c.change(app)

@@ -7,14 +7,14 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// StartOrder returns the roles in an order in which each comes behind those that it starts after, otherwise as they are given. The roles
-// of a circle, which no checked spec has, come last.
+// StartOrder sorts the roles topologically by `after`, and otherwise keeps their order. The roles of a cycle, which no checked spec
+// has, come last.
 func StartOrder(roles []*apiv1.RoleSpec) []*apiv1.RoleSpec {
 	ordered, _ := startOrder(roles)
 	return ordered
 }
 
-// startOrder also returns how many roles are in no circle and behind none.
+// startOrder also returns how many roles are neither in a cycle nor after one.
 func startOrder(roles []*apiv1.RoleSpec) (ordered []*apiv1.RoleSpec, placed int) {
 	open := slices.Clone(roles)
 	waits := func(role *apiv1.RoleSpec) bool {
@@ -30,7 +30,7 @@ func startOrder(roles []*apiv1.RoleSpec) (ordered []*apiv1.RoleSpec, placed int)
 	}
 }
 
-// checkOrder checks which roles start after which.
+// checkOrder checks `after`.
 func (c *checker) checkOrder(roles []*apiv1.RoleSpec) {
 	defer func() { c.role = "" }()
 	known := map[string]bool{}
@@ -57,14 +57,14 @@ func (c *checker) checkOrder(roles []*apiv1.RoleSpec) {
 	if !whole || placed == len(ordered) {
 		return
 	}
-	circle := circleFrom(ordered[placed:])
-	c.role = circle[0]
-	c.fail("after", "these roles wait for each other: %s; take one of them out of after", strings.Join(append(circle, circle[0]), " after "))
+	cycle := cycleIn(ordered[placed:])
+	c.role = cycle[0]
+	c.fail("after", "these roles wait for each other: %s; take one of them out of after", strings.Join(append(cycle, cycle[0]), " after "))
 }
 
-// circleFrom finds roles of which each starts after the next one, and the last after the first. Each of the given ones starts after
-// another of them.
-func circleFrom(roles []*apiv1.RoleSpec) []string {
+// cycleIn returns a cycle: each role starts after the next one, and the last after the first. Each of the given roles must start
+// after another of them.
+func cycleIn(roles []*apiv1.RoleSpec) []string {
 	after := map[string]string{}
 	for _, role := range roles {
 		for _, other := range roles {

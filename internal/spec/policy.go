@@ -12,7 +12,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Strategy is how a new version takes the place of the one before: a policy's own, or that of one change.
+// Strategy is the strategy of a rollout: that of an update policy, or that of a single rollout.
 type Strategy interface {
 	GetStrategy() apiv1.UpdatePolicy_Strategy
 	GetCanaryPercent() int32

@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	// firstPort is what a role's first port is called if nobody says.
+	// firstPort is the default name of a role's first port.
 	firstPort = "http"
-	// mostExposed is how many ports of an image are taken: each takes one of a node's for every instance.
+	// mostExposed limits the ports that are taken from an image. Each needs a host port for every instance.
 	mostExposed = 16
 )
 
-// TakePorts gives a role that names no ports those that its image exposes, as PORT/PROTOCOL. Of more than a program listens
-// on none is taken.
+// TakePorts gives a role without ports those that its image exposes, as PORT/PROTOCOL; none if the image exposes more than
+// mostExposed.
 func TakePorts(role *apiv1.RoleSpec, exposed []string) {
 	if len(role.GetPorts()) > 0 || role.GetNetwork() != corev1.ContainerSpec_BRIDGE {
 		return
@@ -35,7 +35,7 @@ func TakePorts(role *apiv1.RoleSpec, exposed []string) {
 	if len(numbers) > mostExposed {
 		return
 	}
-	// The one that people mean by the app's port comes first.
+	// The usual ports for HTTP come first.
 	for _, usual := range []int{8080, 80} {
 		if i := slices.Index(numbers, usual); i > 0 {
 			numbers = append([]int{usual}, slices.Delete(numbers, i, i+1)...)

@@ -11,7 +11,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Args are a role's own arguments, and whether it has any: without, those of its image count, while an empty list is none.
+// Args returns a role's own arguments, and whether they are given. If not, those of the image are used; an empty list means none.
 func Args(role *apiv1.RoleSpec) (args []string, given bool) {
 	for _, value := range role.GetArgs().GetValues() {
 		args = append(args, value.GetStringValue())
@@ -19,7 +19,7 @@ func Args(role *apiv1.RoleSpec) (args []string, given bool) {
 	return args, role.GetArgs() != nil
 }
 
-// SetArgs gives a role arguments of its own, which may be none.
+// SetArgs sets a role's own arguments; an empty list means none.
 func SetArgs(role *apiv1.RoleSpec, args []string) {
 	role.Args = &structpb.ListValue{}
 	for _, arg := range args {
@@ -27,28 +27,28 @@ func SetArgs(role *apiv1.RoleSpec, args []string) {
 	}
 }
 
-// texts reports whether a list has nothing but texts.
+// texts checks that all items of a list are texts.
 func (c *checker) texts(key string, list *structpb.ListValue) bool {
 	for i, value := range list.GetValues() {
 		if _, ok := value.GetKind().(*structpb.Value_StringValue); !ok {
-			c.fail(key+"."+strconv.Itoa(i), "an item of %s is no text; put it in quotation marks", key)
+			c.fail(key+"."+strconv.Itoa(i), "an item of %s is not a text; put it in quotation marks", key)
 			return false
 		}
 	}
 	return true
 }
 
-// checkProgram checks what a role runs: an app an image, a framework that or a program of the node.
+// checkProgram checks what a role runs: an image or, in a framework, a program of the node.
 func (c *checker) checkProgram(kind apiv1.AppSpec_Kind, role *apiv1.RoleSpec) {
 	image, command := role.GetImage(), role.GetCommand()
 	switch {
 	case image != "":
 	case kind == apiv1.AppSpec_FRAMEWORK && len(command) == 0:
-		c.fail("", "neither an image, a companion nor a command is named")
+		c.fail("", "there is no image, companion or command; give the role one of them")
 	case kind != apiv1.AppSpec_FRAMEWORK && len(command) > 0:
-		c.fail("command", "no image is named; only a framework runs a program of the node")
+		c.fail("command", "the role has no image; only a framework may run a program of the node")
 	case kind != apiv1.AppSpec_FRAMEWORK:
-		c.fail("image", "no image is named; say NAME:TAG of one that \"mammoth image ls\" lists")
+		c.fail("image", "the role has no image; name one that \"mammoth image ls\" lists, as NAME:TAG")
 	}
 	c.plain("image", "image", image, MaxPath-1)
 	c.plain("imageDigest", "imageDigest", role.GetImageDigest(), maxText)
@@ -87,6 +87,6 @@ func (c *checker) checkFramework(role *apiv1.RoleSpec) {
 	case role.GetPlacement().GetMaxPerNode() > 1:
 		c.fail("placement.maxPerNode", "a framework's role has one instance a node, so maxPerNode cannot be %d", role.GetPlacement().GetMaxPerNode())
 	case role.GetUpdate().GetStrategy() != apiv1.UpdatePolicy_ROLLING || role.GetUpdate().GetOnce().GetStrategy() != apiv1.UpdatePolicy_ROLLING:
-		c.fail("update.strategy", "a framework is updated by rolling alone: the new instance takes over what the old one leaves on its node")
+		c.fail("update.strategy", "a framework can be updated with the strategy rolling only: the new instance takes over what the old one leaves on its node")
 	}
 }

@@ -1,5 +1,8 @@
-// Package spec checks the spec of an app and fills in its defaults. The command line, the reader of manifests, the ResourceManager and
-// nodes use it, so that all of them accept the same, and refuse the rest with the same sentences.
+// Package spec checks the spec of an app and fills in its defaults. The command line, package manifest, the ResourceManager and
+// nodes use it, so that all of them accept the same specs and refuse others with the same sentences.
+//
+// Vocabulary: a spec is complete if all defaults are filled in; a Fault is one thing that is wrong with it; the essence of a spec
+// is the part that cannot change in a running instance.
 package spec
 
 import (
@@ -10,18 +13,18 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// What a spec may have at most. docs/design/limits.md lists them too.
+// These are the limits of a spec. docs/design/limits.md lists them too.
 const (
-	// MaxBytes is the size of a whole spec as a message. A master is sent the versions that may still run in one message.
+	// MaxBytes is the size of a whole spec as a message. A master receives all versions that may still run in one message.
 	MaxBytes = 256 << 10
-	// MaxInstances is for all roles of an app together.
+	// MaxInstances limits the instances of all roles of an app together.
 	MaxInstances = 10_000
 	MaxRoles     = 64
-	// MaxList is for the lists of which each item costs work: a schedule's entries, ports, constraints, affinities.
+	// MaxList limits the lists whose items cost work: a schedule's entries, ports, constraints, affinities.
 	MaxList = 64
-	// MaxWord is one argument, or one variable as NAME=VALUE, with the NUL behind it: Linux takes no more.
+	// MaxWord is Linux's limit of one argument, or of one variable as NAME=VALUE, including the NUL at its end.
 	MaxWord = 128 << 10
-	// MaxPath is a path with the NUL behind it: Linux takes no more.
+	// MaxPath is Linux's limit of a path, including the NUL at its end.
 	MaxPath    = 4096
 	MaxName    = 40
 	maxText    = 256
@@ -57,8 +60,8 @@ const (
 type Fault struct {
 	// Role is the name of the role that has it; empty for the app itself, and for the role of an app that has one.
 	Role string
-	// Key is the place in a manifest: the keys from the outermost to the innermost, and an item of a list by its index. The manifest
-	// may lack it.
+	// Key is the place in a manifest: the keys from the outermost to the innermost, and the index for an item of a list. The
+	// manifest may not have it.
 	Key []string
 	// Sentence names the key.
 	Sentence string
@@ -76,16 +79,16 @@ func (f Faults) Error() string {
 	return fmt.Sprintf("role %s: %s", f[0].Role, f[0].Sentence)
 }
 
-// Unwrap gives the class.
+// Unwrap is the error's class.
 func (f Faults) Unwrap() error { return errdefs.ErrInvalidArgument }
 
-// checker gathers faults.
+// checker collects faults.
 type checker struct {
 	role   string
 	faults Faults
 }
 
-// fail notes a fault of what stands under a key as in "stop.grace".
+// fail adds a fault of the value at a key such as "stop.grace".
 func (c *checker) fail(key, format string, args ...any) {
 	c.failAt(strings.Split(key, "."), format, args...)
 }
@@ -94,7 +97,7 @@ func (c *checker) failAt(key []string, format string, args ...any) {
 	c.faults = append(c.faults, Fault{Role: c.role, Key: key, Sentence: fmt.Sprintf(format, args...)})
 }
 
-// quoted shows what a person wrote, cut to what fits a sentence.
+// quoted quotes a person's text, truncated for a message.
 func quoted(text string) string {
 	const most = 80
 	if len(text) > most {

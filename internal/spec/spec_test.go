@@ -216,7 +216,7 @@ func TestASpecHasALargestSize(t *testing.T) {
 		t.Errorf("with %d bytes: %v", proto.Size(app), err)
 	}
 	app.Roles[0].Env["MORE"] = strings.Repeat("x", 2000)
-	if err := spec.Check(app); err == nil || !strings.Contains(err.Error(), "the most is 256KiB") {
+	if err := spec.Check(app); err == nil || !strings.Contains(err.Error(), "the limit is 256KiB") {
 		t.Errorf("with %d bytes: %v", proto.Size(app), err)
 	}
 }

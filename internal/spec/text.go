@@ -26,13 +26,14 @@ var (
 	userName     = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$`)
 )
 
-// CheckName says in one sentence why name cannot be that of an app, a role or a zone; what is "an app", "a role" or "a zone".
+// CheckName returns why name cannot be the name of an app, a role or a zone, one sentence; nil if it can. what is "an app", "a
+// role" or "a zone".
 func CheckName(what, name string) error {
 	if name == "" {
 		return fmt.Errorf("the name of %s is empty; use lower-case letters, digits and \"-\", beginning with a letter", what)
 	}
 	if len(name) > MaxName {
-		return fmt.Errorf("%s cannot be the name of %s: it has %d characters, and the most is %d", quoted(name), what, len(name), MaxName)
+		return fmt.Errorf("%s cannot be the name of %s: it has %d characters, but the limit is %d", quoted(name), what, len(name), MaxName)
 	}
 	if !appName.MatchString(name) {
 		return fmt.Errorf("%q cannot be the name of %s: a name has 1 to %d lower-case letters, digits and \"-\", and starts with a letter", name, what, MaxName)
@@ -43,7 +44,8 @@ func CheckName(what, name string) error {
 	return nil
 }
 
-// CheckQueueName says in one sentence why name cannot be that of a queue or a lending contract; what is "a queue" or "a contract".
+// CheckQueueName returns why name cannot be the name of a queue or a lending contract, one sentence. what is "a queue" or "a
+// contract".
 func CheckQueueName(what, name string) error {
 	if queueName.MatchString(name) {
 		return nil
@@ -51,7 +53,7 @@ func CheckQueueName(what, name string) error {
 	return fmt.Errorf("%s cannot be the name of %s: a name has 1 to %d letters, digits, \"-\" and \"_\", and starts with a letter", quoted(name), what, MaxName)
 }
 
-// CheckNodeName says in one sentence why name cannot be a node's.
+// CheckNodeName returns why name cannot be the name of a node, one sentence.
 func CheckNodeName(name string) error {
 	if nodeName.MatchString(name) {
 		return nil
@@ -69,7 +71,7 @@ func (c *checker) name(key, name string) {
 	}
 }
 
-// CheckPortName says in one sentence why name cannot be a port's.
+// CheckPortName returns why name cannot be the name of a port, one sentence.
 func CheckPortName(name string) error {
 	if portName.MatchString(name) {
 		return nil
@@ -77,14 +79,14 @@ func CheckPortName(name string) error {
 	return fmt.Errorf("%s cannot be the name of a port: a name has 1 to %d lower-case letters, digits and \"-\", and starts with a letter", quoted(name), maxPortTag)
 }
 
-// CheckEnvName says in one sentence why name cannot be an environment variable's. Programs, not shells alone, read them:
-// Logging:Level, spring.port and 9P_VERSION are names.
+// CheckEnvName returns why name cannot be the name of an environment variable, one sentence. It permits names that no shell accepts
+// but programs use: Logging:Level, spring.port, 9P_VERSION.
 func CheckEnvName(name string) error {
 	switch {
 	case name == "":
 		return errors.New("the name of an environment variable is empty")
 	case len(name) > maxText:
-		return fmt.Errorf("%s cannot be the name of an environment variable: it has %d characters, and the most is %d", quoted(name), len(name), maxText)
+		return fmt.Errorf("%s cannot be the name of an environment variable: it has %d characters, but the limit is %d", quoted(name), len(name), maxText)
 	}
 	for _, r := range name {
 		if r <= ' ' || r > '~' || r == '=' {
@@ -94,10 +96,10 @@ func CheckEnvName(name string) error {
 	return nil
 }
 
-// urlStart is what a URL has before its host, with or without the scheme.
+// urlStart matches the part of a URL before its host, with or without the scheme.
 var urlStart = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*:)?//`)
 
-// CheckPath says in one sentence why a path cannot be asked for by a health check.
+// CheckPath returns why a health check cannot request a path, one sentence.
 func CheckPath(text string) error {
 	switch {
 	case urlStart.MatchString(text):
@@ -106,14 +108,14 @@ func CheckPath(text string) error {
 	case !strings.HasPrefix(text, "/"):
 		return fmt.Errorf("path must begin with \"/\", but is %s", quoted(text))
 	case len(text) > MaxPath:
-		return fmt.Errorf("path has %d characters, and the most is %d", len(text), MaxPath)
+		return fmt.Errorf("path has %d characters, but the limit is %d", len(text), MaxPath)
 	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
 		return fmt.Errorf("path must have no blanks, but is %s", quoted(text))
 	}
 	return nil
 }
 
-// CheckPlainPath says in one sentence why a path cannot stand in the configuration of a companion's program.
+// CheckPlainPath returns why a path cannot be written into the configuration of a companion's proxy, one sentence.
 func CheckPlainPath(text string) error {
 	if !plainPath.MatchString(text) || path.Clean(text) != text {
 		return fmt.Errorf("%s is not an absolute path without blanks and special characters", quoted(text))
@@ -121,7 +123,7 @@ func CheckPlainPath(text string) error {
 	return nil
 }
 
-// checkUser takes what engines take: a name or a number, and behind a ":" a group's.
+// checkUser accepts what engines accept: a name or number of a user, and after a ":" that of a group.
 func checkUser(user string) error {
 	parts := strings.Split(user, ":")
 	if len(parts) > 2 || slices.ContainsFunc(parts, func(part string) bool { return !userName.MatchString(part) }) {
@@ -139,11 +141,11 @@ func checkUser(user string) error {
 	return nil
 }
 
-// plain checks a text that is shown and compared, not handed to a program, and reports whether it is right.
+// plain checks a text that is only shown and compared, not passed to a program, and reports whether it is valid.
 func (c *checker) plain(key, what, text string, most int) bool {
 	switch {
 	case len(text) > most:
-		c.fail(key, "%s has %d characters, and the most is %d", what, len(text), most)
+		c.fail(key, "%s has %d characters, but the limit is %d", what, len(text), most)
 	case !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl):
 		c.fail(key, "%s must have no control characters, but is %s", what, quoted(text))
 	default:
@@ -152,8 +154,7 @@ func (c *checker) plain(key, what, text string, most int) bool {
 	return false
 }
 
-// words checks what a program is started with.
-// CheckWords says what is wrong with the words of a command that is to be run, with errdefs.ErrInvalidArgument.
+// CheckWords checks the words of a command that is to be run. It fails with errdefs.ErrInvalidArgument.
 func CheckWords(words []string) error {
 	for i, word := range words {
 		why := passable(word)
@@ -194,7 +195,7 @@ func (c *checker) checkEnv(env map[string]string) {
 	}
 }
 
-// CheckEnvValue says in one sentence why a variable cannot have a value.
+// CheckEnvValue returns why a variable cannot have a value, one sentence.
 func CheckEnvValue(name, value string) error {
 	if why := passable(value); why != "" {
 		return fmt.Errorf("the value of %s in env %s", name, why)
@@ -205,7 +206,7 @@ func CheckEnvValue(name, value string) error {
 	return nil
 }
 
-// passable says why a text cannot be handed to a program; empty if it can.
+// passable describes why a text cannot be passed to a program; empty if it can.
 func passable(text string) string {
 	switch {
 	case strings.ContainsRune(text, 0):

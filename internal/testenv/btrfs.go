@@ -5,8 +5,8 @@ import (
 	"os/exec"
 )
 
-// MountBtrfs makes a file of a size that truncate reads ("2G"), with a btrfs in it, and mounts it on dir. An unmount gives the loop
-// device back.
+// MountBtrfs creates a file with a btrfs and mounts it on dir. size is in the format of truncate, such as "2G". An unmount also
+// frees the loop device.
 func MountBtrfs(file, size, dir string) error {
 	for _, command := range [][]string{
 		{"truncate", "-s", size, file}, {"mkfs.btrfs", "-q", file}, {"mount", "-o", "loop", file, dir},

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RemoveGroups removes the control group of a name at the top of every hierarchy, with the empty ones below it: the parent
-// that an engine was given for its containers. It is an error if a process is still in one.
+// RemoveGroups removes the control group with a name at the top of every hierarchy, and all groups below it. Tests use it for the
+// parent group of an engine's containers. It fails if a process is in one of them.
 func RemoveGroups(name string) error {
 	const root = "/sys/fs/cgroup"
 	tops, err := filepath.Glob(filepath.Join(root, "*", name)) // version 1, and version 2 beside it
@@ -29,7 +29,7 @@ func RemoveGroups(name string) error {
 			return err
 		}))
 	}
-	// Those below come after what they are in.
+	// Children come after their parents in the list.
 	for _, group := range slices.Backward(groups) {
 		if removed := unix.Rmdir(group); removed != nil && !errors.Is(removed, unix.ENOENT) {
 			err = errors.Join(err, &fs.PathError{Op: "rmdir", Path: group, Err: removed})

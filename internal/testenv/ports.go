@@ -9,13 +9,13 @@ import (
 	"github.com/mammoth-os/mammoth/internal/sockets"
 )
 
-// FreePort gives a port of 127.0.0.1 that nobody else takes before it is listened on, nor while whoever does is restarted: the
-// kernel gives it to no socket that connects, and no other call gives it while this process runs, in any process of tests.
+// FreePort returns a port of 127.0.0.1 that stays free for the caller, also while a server that listens on it restarts. It is
+// outside the kernel's ephemeral range, and while this process runs, no other call returns it, in any test process.
 func FreePort() (int, error) {
 	return sockets.FreePort(claim)
 }
 
-// Port is such a port for a test, which fails if there is none.
+// Port is FreePort for a test, which fails if there is none.
 func Port(t testing.TB) int {
 	t.Helper()
 	port, err := FreePort()
@@ -25,14 +25,14 @@ func Port(t testing.TB) int {
 	return port
 }
 
-// FreeAddress is 127.0.0.1 with such a port.
+// FreeAddress is 127.0.0.1 with a port of FreePort.
 func FreeAddress() (string, error) {
 	port, err := FreePort()
 	return fmt.Sprint("127.0.0.1:", port), err
 }
 
-// claim keeps a port from the other calls. What is held for it is a name in the network namespace that the port is in, and ends
-// with the process.
+// claim reserves a port for this process. It binds an abstract Unix socket named after the port, which exists in the same network
+// namespace until the process ends.
 func claim(port int) bool {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

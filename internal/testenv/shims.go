@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EndShims ends the container shims of an engine that has ended, by the folder of its containerd's socket: sometimes
-// containerd ends before it has told a shim that its container has. Nothing else of them is left to end.
+// EndShims ends the container shims that an ended engine has left. dir is the folder of its containerd's socket. A shim remains if
+// containerd ends before it has handled the end of the shim's container.
 func EndShims(dir string) error {
 	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {

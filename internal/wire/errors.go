@@ -107,7 +107,7 @@ func Error(err error) error {
 	return err
 }
 
-// Refusal is an error as a message carries it: a google.rpc.Code, and one sentence.
+// Refusal converts an error to the fields of a message: a google.rpc.Code, and one sentence.
 func Refusal(err error) (code int32, sentence string) {
 	s := status.Convert(Status(err))
 	return int32(s.Code()), s.Message()

@@ -9,11 +9,11 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// JSON is how messages are written as JSON for people and for other programs: with zero values. Of an Any whose type this program does not
-// have, such as one of a third party's application master, the type's name is written and nothing else.
+// JSON writes messages as JSON for people and other programs, with zero values. For an Any of an unknown type, such as one of a
+// third party's application master, it writes only the name of the type.
 var JSON = protojson.MarshalOptions{EmitDefaultValues: true, Resolver: anyTypes{protoregistry.GlobalTypes}}
 
-// anyTypes finds the types that this program has, and takes every other one for an empty message.
+// anyTypes resolves the types that this program knows, and every other one to an empty message.
 type anyTypes struct{ *protoregistry.Types }
 
 func (t anyTypes) FindMessageByURL(url string) (protoreflect.MessageType, error) {

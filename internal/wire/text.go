@@ -4,7 +4,7 @@ import (
 	"strings"
 
 	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // the codec that Codec goes by
+	_ "google.golang.org/grpc/encoding/proto" // the codec that Codec wraps
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"

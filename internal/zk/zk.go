@@ -64,7 +64,7 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// State is how a client stands with the servers.
+// State is the state of a client's connection and session.
 type State struct {
 	Connected bool
 	// The session; ephemeral nodes live as long as it does.
@@ -137,11 +137,11 @@ func (c *Client) dial(network, address string, timeout time.Duration) (net.Conn,
 	return &bounded{conn, c.config.SessionTimeout / 3}, nil
 }
 
-// bounded is a connection whose server has a third of a session for its first answer. The library waits several times as long as a
-// session lasts, and a server that is shutting down never answers: the session would expire before another server is tried.
+// bounded is a connection that fails if the first answer takes longer than a third of a session. The library waits for several
+// sessions, and a server that is shutting down never answers: the session would expire before another server is tried.
 type bounded struct {
 	net.Conn
-	// How long the first answer is waited for; zero once it was. Later the library knows how long the server makes the session.
+	// How long to wait for the first answer; zero once it has come. Later the library uses the session's own timeout.
 	first time.Duration
 }
 

@@ -13,37 +13,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// removalWithin is how long the kernel is waited for to tell that a group was removed.
+// removalWithin is how long to wait for the kernel's notice that a group was removed.
 const removalWithin = 200 * time.Millisecond
 
-// OOMWatch knows whether the kernel has killed at a group's memory quota, also once the group is removed. Its methods belong to one
-// goroutine.
+// OOMWatch counts the processes of a group that the kernel has killed at the memory quota, also after the group was removed. Its
+// methods belong to one goroutine.
 //
-// The kernel raises a count at each kill, and once more when the group is removed, at some moment after its folder is gone. The second
-// count is for an event that never comes: what it has is the removal alone. Of one group the kernel tells the removal to what was
-// registered last first, so that the first count is complete once the second one has it
-// (mm/memcontrol-v1.c, memcg1_css_offline).
+// The kernel adds one to the eventfd for kills at each kill, and one more some time after the group's folder is gone. To tell them
+// apart there is a second eventfd, for a memory use that is never reached: only the removal is counted on it. The kernel notifies
+// the eventfds of a removed group in the reverse order of their registration. The one for kills is registered last, so its count is
+// complete once the other one has the removal (mm/memcontrol-v1.c, memcg1_css_offline).
 type OOMWatch struct {
 	dir string
 	// kills and removals are eventfds.
 	kills, removals int
-	// counted is what was read of kills so far, before how many kills there were before the watch.
+	// counted is the sum of what was read from kills so far; before is the number of kills before the watch began.
 	counted, before uint64
-	// removed is true once the kernel has told of the removal.
+	// removed is true once the kernel has notified removals.
 	removed bool
 }
 
 // WatchOOM begins a watch. It fails with errdefs.ErrNotFound if the group is gone, and with errdefs.ErrNotImplemented in version 2,
-// where a removed group says nothing any more.
+// where the count of a removed group cannot be read.
 func (g *Group) WatchOOM() (*OOMWatch, error) { return g.main.watchOOM() }
 
 func (*v2) watchOOM() (*OOMWatch, error) { return nil, errNoOOMWatch }
 
 var errNoOOMWatch = fmt.Errorf("kills at the memory quota of a group of version 2: %w", errdefs.ErrNotImplemented)
 
-// FindOOM begins a watch of the group that an engine has created for a container, which it names after the engine's id, one level below
-// the root or below another group there. A process that has just been started may be killed before its group can be asked for. It fails
-// with errdefs.ErrNotFound while there is no such group, and with errdefs.ErrNotImplemented in version 2.
+// FindOOM begins a watch of the group that an engine has created for a container. It searches the two upper levels of the tree by
+// the engine's id, since a process that has just been started may be killed before /proc can be asked for its group. It fails with
+// errdefs.ErrNotFound while there is no such group, and with errdefs.ErrNotImplemented in version 2.
 func (h *Hierarchy) FindOOM(runtimeID string) (*OOMWatch, error) {
 	top, isV1 := h.Open("/").main.(*v1)
 	if !isV1 {
@@ -73,7 +73,7 @@ func (g *v1) watchOOM() (*OOMWatch, error) {
 		return nil, err
 	}
 	w := &OOMWatch{dir: dir, kills: -1, removals: -1}
-	// No group comes to use so much.
+	// No group ever uses so much memory.
 	if w.removals, err = notify(dir, "memory.usage_in_bytes", " 0x7ffffffffffff000"); err == nil {
 		w.kills, err = notify(dir, "memory.oom_control", "")
 	}
@@ -92,7 +92,7 @@ func (g *v1) watchOOM() (*OOMWatch, error) {
 	return w, nil
 }
 
-// notify returns an eventfd that the kernel counts an event of a group on.
+// notify returns an eventfd on which the kernel counts an event of a group.
 func notify(dir, file, argument string) (int, error) {
 	source, err := os.Open(filepath.Join(dir, file))
 	if err != nil {
@@ -111,7 +111,7 @@ func notify(dir, file, argument string) (int, error) {
 	return event, nil
 }
 
-// Killed reports whether the kernel has killed at the quota. It is to be called once nothing runs in the group any more.
+// Killed reports whether the kernel has killed a process at the quota. Call it only when nothing runs in the group any more.
 func (w *OOMWatch) Killed() bool {
 	if w.before > 0 {
 		return true
@@ -142,7 +142,7 @@ func (w *OOMWatch) Close() {
 	w.kills, w.removals = -1, -1
 }
 
-// drain takes what an eventfd has counted.
+// drain reads the count of an eventfd and resets it.
 func drain(event int) uint64 {
 	var count [8]byte
 	if n, err := unix.Read(event, count[:]); n != len(count) || err != nil {

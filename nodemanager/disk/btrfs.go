@@ -62,7 +62,7 @@ func (b *Btrfs) Rescan() (begun bool, err error) {
 	return true, nil
 }
 
-// Rescans is how often one was started: an older container may have exceeded its size.
+// Rescans is how many rescans were started. A container that is older than one may have exceeded its size.
 func (b *Btrfs) Rescans() int64 { return b.rescans.Load() }
 
 func btrfsRequest(dir string, request uintptr, argument []byte) error {

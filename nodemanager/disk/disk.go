@@ -27,13 +27,13 @@ func Free(path string) (free, total int64, err error) {
 }
 
 const (
-	// fewFiles are always counted, and soon is how long that may take for more of them.
+	// fewFiles is how many files are always counted, and soon how long counting may go on after that.
 	fewFiles = 1000
 	soon     = 250 * time.Millisecond
 )
 
-// UsageSoon is Usage for somebody who cannot wait: of many files it may be of those that could be counted in a quarter of a second.
-// However busy the machine is, a thousand files are counted.
+// UsageSoon is Usage with a time limit. It counts a thousand files, and then more for up to a quarter of a second. If there are
+// still more, the result is too low.
 func UsageSoon(paths ...string) (int64, error) { return usageSoon(soon, paths) }
 
 func usageSoon(soon time.Duration, paths []string) (int64, error) {
@@ -76,7 +76,8 @@ func UsageOfRoot(pid int) (int64, error) {
 	return walk(root, make(map[file]bool), func(stat *unix.Stat_t) bool { return stat.Dev == top.Dev }, func() bool { return true })
 }
 
-// walk adds up what is at and below a path and within, except files that were seen before, and as long as more says.
+// walk adds up the disk space of the files at and below a path that within accepts. It skips files in seen, and stops when more
+// returns false.
 func walk(path string, seen map[file]bool, within func(*unix.Stat_t) bool, more func() bool) (int64, error) {
 	var total int64
 	err := filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {

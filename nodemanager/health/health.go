@@ -1,7 +1,7 @@
 // Package health probes containers and checks the node. One goroutine keeps the time for all probes; a probe has a goroutine
 // only while it runs.
 //
-// Vocabulary: a Target is what is probed, a Verdict is the health of a container after a change, a Sign is one check of the
+// Vocabulary: a Target is what is probed, a Verdict is the health of a container after a change, a NodeCheck is one check of the
 // node; probes that run at the same time need slots.
 package health
 
@@ -51,8 +51,8 @@ const (
 	firstInterval = 20 * time.Millisecond
 	// unknownInterval is the time between two Unknown verdicts of a container.
 	unknownInterval = time.Second
-	// signDuration is how long Sign reports a probe that could not be made.
-	signDuration = 10 * time.Second
+	// shortageDuration is how long NodeCheck reports a probe that could not be made.
+	shortageDuration = 10 * time.Second
 )
 
 // Prober probes any number of containers.
@@ -99,14 +99,14 @@ type probe struct {
 }
 
 // NewProber returns a Prober that calls report, from its one goroutine, with every change.
-func NewProber(limits Limits, tell func(Verdict)) *Prober {
-	return &Prober{limits: limits, report: tell, commands: make(chan command, 64), results: make(chan result)}
+func NewProber(limits Limits, report func(Verdict)) *Prober {
+	return &Prober{limits: limits, report: report, commands: make(chan command, 64), results: make(chan result)}
 }
 
-// Sign is one sentence if probes cannot be made because the node has run out of something, such as file descriptors; empty
+// NodeCheck is one sentence if probes cannot be made because the node has run out of something, such as file descriptors; empty
 // otherwise.
-func (p *Prober) Sign(context.Context) string {
-	if t := p.trouble.Load(); t != nil && time.Since(t.at) < signDuration {
+func (p *Prober) NodeCheck(context.Context) string {
+	if t := p.trouble.Load(); t != nil && time.Since(t.at) < shortageDuration {
 		return "containers cannot be probed: " + t.reason
 	}
 	return ""

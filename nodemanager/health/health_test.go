@@ -38,7 +38,7 @@ type bench struct {
 func inBubble(t *testing.T, test func(*bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{T: t}
-		b.Prober = health.NewProber(health.Limits{Plain: 64, Exec: 8, InAll: 512}, func(v health.Verdict) {
+		b.Prober = health.NewProber(health.Limits{Plain: 64, Exec: 8, Total: 512}, func(v health.Verdict) {
 			b.mu.Lock()
 			b.verdicts = append(b.verdicts, v)
 			b.mu.Unlock()
@@ -171,8 +171,8 @@ func TestAnEngineThatIsAwaySaysNothingOfTheContainer(t *testing.T) {
 				t.Errorf("told %v", got)
 			}
 		}
-		if sign := b.Sign(b.Context()); sign != "" {
-			t.Errorf("the engine is not the prober's: %q", sign)
+		if check := b.NodeCheck(b.Context()); check != "" {
+			t.Errorf("the engine is not the prober's: %q", check)
 		}
 	})
 }
@@ -199,13 +199,13 @@ func TestALackOfDescriptorsSaysNothingOfTheContainer(t *testing.T) {
 		if len(told) < 50 {
 			t.Errorf("that nothing can be learned was told %d times in a minute", len(told))
 		}
-		if sign := b.Sign(b.Context()); sign != "containers cannot be probed: too many open files" {
-			t.Errorf("the node says %q", sign)
+		if check := b.NodeCheck(b.Context()); check != "containers cannot be probed: too many open files" {
+			t.Errorf("the node says %q", check)
 		}
 		lacking.Store(false)
 		b.pass(11 * time.Second)
-		if sign := b.Sign(b.Context()); sign != "" {
-			t.Errorf("once it is over the node says %q", sign)
+		if check := b.NodeCheck(b.Context()); check != "" {
+			t.Errorf("once it is over the node says %q", check)
 		}
 	})
 }
@@ -274,8 +274,8 @@ func TestANodeSaysThatItsFilesRunOut(t *testing.T) {
 		{256, 0, syscall.EMFILE, "its NodeManager cannot open another file: too many open files"},
 		{256, 0, errors.New("no such folder"), ""},
 	} {
-		sign := health.Descriptors(func() (int, error) { return c.limit, nil }, func() (int, error) { return c.used, c.err })
-		if got := sign(t.Context()); got != c.want {
+		check := health.Descriptors(func() (int, error) { return c.limit, nil }, func() (int, error) { return c.used, c.err })
+		if got := check(t.Context()); got != c.want {
 			t.Errorf("%d of %d: %q, want %q", c.used, c.limit, got, c.want)
 		}
 	}
@@ -418,7 +418,7 @@ func TestTheNodeTellsWhatIsWrongAndThatItIsOver(t *testing.T) {
 			defer mu.Unlock()
 			free, docker = f, d
 		}
-		signs := []health.Sign{
+		checks := []health.NodeCheck{
 			health.Disk("/data", func(string) (int64, int64, error) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -434,7 +434,7 @@ func TestTheNodeTellsWhatIsWrongAndThatItIsOver(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
-			health.WatchNode(ctx, time.Second, signs, func(reason string) {
+			health.WatchNode(ctx, time.Second, checks, func(reason string) {
 				mu.Lock()
 				defer mu.Unlock()
 				told = append(told, reason)
@@ -467,10 +467,10 @@ func TestTheNodeTellsWhatIsWrongAndThatItIsOver(t *testing.T) {
 
 func TestAClockThatJumpsIsNotTrustedForAWhile(t *testing.T) {
 	now, elapsed := time.Unix(1000, 0), time.Duration(0)
-	sign := health.Clock(func() time.Time { return now }, func() time.Duration { return elapsed })
+	check := health.Clock(func() time.Time { return now }, func() time.Duration { return elapsed })
 	step := func(jump time.Duration) string {
 		now, elapsed = now.Add(time.Second+jump), elapsed+time.Second
-		return sign(t.Context())
+		return check(t.Context())
 	}
 	if got := step(0); got != "" {
 		t.Errorf("a clock that runs: %q", got)

@@ -10,19 +10,19 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// Sign is one check of the node: the empty string is good, else one sentence.
-type Sign func(ctx context.Context) string
+// NodeCheck is one check of the node. It returns the empty string if all is well, else one sentence.
+type NodeCheck func(ctx context.Context) string
 
 // WatchNode runs all checks at each interval until ctx ends, and reports when the result changes, and the first one. The
 // node is healthy when all are good.
-func WatchNode(ctx context.Context, interval time.Duration, signs []Sign, tell func(reason string)) {
+func WatchNode(ctx context.Context, interval time.Duration, checks []NodeCheck, report func(reason string)) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	last, first := "", true
 	for {
 		reason := ""
-		for _, sign := range signs {
-			if reason = sign(ctx); reason != "" {
+		for _, check := range checks {
+			if reason = check(ctx); reason != "" {
 				break
 			}
 		}
@@ -30,7 +30,7 @@ func WatchNode(ctx context.Context, interval time.Duration, signs []Sign, tell f
 			return
 		}
 		if first || reason != last {
-			tell(reason)
+			report(reason)
 		}
 		last, first = reason, false
 		select {
@@ -43,7 +43,7 @@ func WatchNode(ctx context.Context, interval time.Duration, signs []Sign, tell f
 
 // Disk reports that the file system of path is nearly full: less than 1 % and less than 1 GiB, or less than 64 MiB, are
 // free.
-func Disk(path string, measure func(path string) (free, total int64, err error)) Sign {
+func Disk(path string, measure func(path string) (free, total int64, err error)) NodeCheck {
 	return func(context.Context) string {
 		free, total, err := measure(path)
 		if err != nil {
@@ -58,7 +58,7 @@ func Disk(path string, measure func(path string) (free, total int64, err error))
 
 // Descriptors reports that this process can open hardly any more files: fewer than a twentieth are left, which is at least 8
 // and at most 256. count returns how many are open.
-func Descriptors(limit func() (int, error), count func() (int, error)) Sign {
+func Descriptors(limit func() (int, error), count func() (int, error)) NodeCheck {
 	return func(context.Context) string {
 		most, err := limit()
 		if err != nil {
@@ -85,7 +85,7 @@ const (
 
 // Clock reports that the time of day has jumped: leases and tokens depend on it. now is the time of day, elapsed the real
 // time since some instant.
-func Clock(now func() time.Time, elapsed func() time.Duration) Sign {
+func Clock(now func() time.Time, elapsed func() time.Duration) NodeCheck {
 	lastNow, lastElapsed := now(), elapsed()
 	var jumpedAt time.Duration
 	var reason string

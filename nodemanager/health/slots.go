@@ -14,8 +14,8 @@ const holds = time.Second
 type Limits struct {
 	// Plain is the number of slots for probes that only connect, Exec for those that run a command.
 	Plain, Exec int
-	// InAll is how many probes may run, with and without a slot: each needs a file descriptor.
-	InAll int
+	// Total is how many probes may run, with and without a slot: each needs a file descriptor.
+	Total int
 }
 
 // slots decides which of the due probes may run. A container has one probe at a time. An app has at most as many slots as
@@ -92,7 +92,7 @@ func (s *slots) may(app *share, of class) bool {
 	if of == execClass {
 		most = s.limits.Exec
 	}
-	return app.taken[of] < most-s.taken[of] && app.running < s.limits.InAll-s.running
+	return app.taken[of] < most-s.taken[of] && app.running < s.limits.Total-s.running
 }
 
 func (s *slots) take(app *share, p *probe, now time.Time) {

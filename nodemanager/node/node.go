@@ -38,7 +38,7 @@ type Node struct {
 	now        time.Time
 	keys       []token.Key
 	health     *corev1.NodeHealth
-	// deadlines has every container that waits for one, and some that do not wait for it any more.
+	// deadlines has the deadline of every container that has one, and some deadlines that are out of date.
 	deadlines deadlines
 	out       Out
 }
@@ -48,7 +48,7 @@ type Entry struct {
 	Core  *container.Container
 	Lease *corev1.Lease
 	Spec  *corev1.ContainerSpec
-	// at is when time alone changes something; zero is never.
+	// at is its deadline; zero if it has none.
 	at time.Time
 	// recordPending is true until its first record is durable: only then does the container survive a restart.
 	recordPending bool
@@ -57,14 +57,14 @@ type Entry struct {
 	removePending bool
 	// lastTrouble is the last logged error of its clean-up, which is logged once.
 	lastTrouble string
-	// found: it was found in the engine without a record, so that nobody knows who has started it.
+	// found is true if its engine had it and no record of it existed. Who started it is unknown.
 	found bool
 }
 
 // RecordPending reports whether its first record is not durable yet.
 func (h *Entry) RecordPending() bool { return h.recordPending }
 
-// Out is what is to be done, in the order in which it was decided. A container stands in Records and in Changes once.
+// Out is what is to be done, in the order in which it was decided. Records and Changes have each container at most once.
 type Out struct {
 	Do []Do
 	// Records are the containers to be stored.
@@ -81,13 +81,14 @@ type Do struct {
 	Entry *Entry
 }
 
-// Record is a container to be stored. For one that is Awaited, Recorded is to be called.
+// Record is a container to be stored. If it is Awaited, the owner calls Recorded afterwards.
 type Record struct {
 	Entry   *Entry
 	Awaited bool
 }
 
-// Change is a status to be published. Once the end is acknowledged, it is not sent to the ResourceManager, unless that asked Again.
+// Change is a status to be published. The ResourceManager is not sent a status whose end it has acknowledged, unless Again is set:
+// it asked for it again.
 type Change struct {
 	Entry  *Entry
 	Status *corev1.ContainerStatus
@@ -140,8 +141,8 @@ func (n *Node) All() []*Entry {
 	return slices.SortedFunc(maps.Values(n.containers), func(a, b *Entry) int { return a.Core.ID.Compare(b.Core.ID) })
 }
 
-// Tick applies deadlines and returns the next one; zero is never. A node keeps what has ended for a day: it looks at none of them before
-// their time.
+// Tick applies deadlines that have passed and returns the next one; zero if there is none. It does not look at containers with a
+// later deadline, since a node keeps ended containers for a day.
 func (n *Node) Tick() time.Time {
 	var due []*Entry
 	for len(n.deadlines) > 0 {
@@ -166,7 +167,7 @@ func (n *Node) Tick() time.Time {
 	return n.deadlines[0].at
 }
 
-// await notes when time alone changes something of a container.
+// await updates the deadline of a container.
 func (n *Node) await(h *Entry) {
 	at := n.settings.Machine.Deadline(h.Core)
 	if at.Equal(h.at) {
@@ -178,7 +179,7 @@ func (n *Node) await(h *Entry) {
 	}
 }
 
-// deadline is when time changes something of a container, unless it is not its deadline any more.
+// deadline is the deadline of a container. It is out of date if the container has another one by now.
 type deadline struct {
 	at    time.Time
 	entry *Entry
@@ -205,7 +206,7 @@ func (n *Node) Fact(key id.Container, fact container.Fact) {
 	}
 }
 
-// Recorded answers a Record that was awaited: it is on the disk, or could not be brought there, in a sentence.
+// Recorded answers an awaited Record. failure is empty if the record is durable, else the reason, in one sentence.
 func (n *Node) Recorded(key id.Container, failure string) {
 	h := n.containers[key]
 	if h == nil {
@@ -240,7 +241,7 @@ func (n *Node) apply(h *Entry, fact container.Fact) {
 	n.step(h, func() []container.Effect { return n.settings.Machine.Apply(n.now, h.Core, fact) })
 }
 
-// strayMessage is logged once for a container that runs and has no owner. One that was found without a record has not ended before.
+// strayMessage is logged once for a container that runs although its record says that it has ended, or that has no record.
 func (h *Entry) strayMessage() string {
 	if h.found {
 		return "a container that was found without a record still runs; it is stopped"
@@ -306,7 +307,7 @@ func (n *Node) perform(h *Entry, effects []container.Effect) {
 	}
 }
 
-// write stores a container. A container that waits for its record is told when the group that it belongs to is durable.
+// write queues the record of a container. With awaited, Recorded is to be called once it is stored.
 func (n *Node) write(h *Entry, awaited bool) {
 	for i := range n.out.Records {
 		if n.out.Records[i].Entry == h {
@@ -344,10 +345,10 @@ func (n *Node) Statuses(wants func(*corev1.ContainerStatus) bool) []*corev1.Cont
 // Status is the message about a container.
 func (n *Node) Status(h *Entry) *corev1.ContainerStatus { return h.status(n.settings.Address) }
 
-// Health is how the node is.
+// Health is the node's health.
 func (n *Node) Health() *corev1.NodeHealth { return n.health }
 
-// SetHealth records what is wrong with the node; empty if nothing is, and reports whether that is new.
+// SetHealth records what is wrong with the node, empty if nothing is, and reports whether that has changed.
 func (n *Node) SetHealth(reason string) bool {
 	if n.health.GetReason() == reason && n.health.GetSince() != nil {
 		return false

@@ -1,5 +1,8 @@
-// Package access says who may do what in a zone, and refuses in a sentence that names whom to ask. The lists of the queue tree
-// decide; an operator may do everything. Every refusal is an errdefs.ErrPermissionDenied.
+// Package access decides who may do what in a zone, by the submit and admin lists of the queue tree. An operator may do everything.
+// A refusal is an errdefs.ErrPermissionDenied, a sentence that names who can help.
+//
+// Vocabulary: a user administers a queue if the admin list of the queue, or of one above it, has the user. An administrator of the
+// zone is on the admin list of the root queue.
 package access
 
 import (
@@ -17,27 +20,26 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// Queues is the queue tree with its lists.
+// Queues is the queue tree with its submit and admin lists.
 type Queues interface {
-	// Queues are all queues, in the order of the tree.
+	// Queues lists all queues, parents before children.
 	Queues() []scheduler.QueueUsage
-	// MaySubmit and MayAdminister look at the lists of a queue and of those above it.
+	// MaySubmit and MayAdminister go by the lists of a queue and of those above it.
 	MaySubmit(queue id.Queue, user string) bool
 	MayAdminister(queue id.Queue, user string) bool
 }
 
-// Rules are those of one zone.
+// Rules are the access rules of one zone.
 type Rules struct {
 	Queues Queues
-	// AllowInsecure lets whoever cannot be identified register nodes and balancers.
+	// AllowInsecure lets callers that cannot be identified register nodes and balancers.
 	AllowInsecure bool
 }
 
-// App is what counts of an app: its name, who deployed it first and the queue that it is in. An app of before there were
-// owners has none.
+// App has what access to an app depends on: its name, the user who deployed it first, and its queue. Owner may be empty.
 type App struct{ Name, Owner, Queue string }
 
-// MaySubmit refuses who is not to bring apps into a queue. A queue that does not exist is the scheduler's to refuse.
+// MaySubmit refuses users who may not submit apps to a queue. It does not refuse a queue that does not exist; the scheduler does.
 func (r Rules) MaySubmit(who peer.User, name string) error {
 	if who.Operator || r.Queues.MaySubmit(id.Queue(name), who.Name) {
 		return nil
@@ -47,12 +49,12 @@ func (r Rules) MaySubmit(who peer.User, name string) error {
 		who, name, strings.Join(submit, ", "), administrators(admin))
 }
 
-// administers reports whether somebody looks after a queue: who is named for it, or where nobody is named, who may submit.
+// administers reports whether a user administers a queue. If no administrator is listed, those who may submit do.
 func (r Rules) administers(who peer.User, name string) bool {
 	return who.Operator || r.Queues.MayAdminister(id.Queue(name), who.Name) && r.Queues.MaySubmit(id.Queue(name), who.Name)
 }
 
-// MayLend refuses who is not to lend of a queue.
+// MayLend refuses users who may not lend a queue's guarantee.
 func (r Rules) MayLend(who peer.User, lender string) error {
 	if r.administers(who, lender) {
 		return nil
@@ -61,7 +63,7 @@ func (r Rules) MayLend(who peer.User, lender string) error {
 	return denied("%s may not lend what queue %s is guaranteed; ask an administrator of the queue (%s)", who, lender, administrators(admin))
 }
 
-// MayChange refuses who neither owns an app nor looks after its queue. doing is a verb: scale.
+// MayChange refuses users who neither own an app nor administer its queue. doing is a verb: scale.
 func (r Rules) MayChange(who peer.User, app App, doing string) error {
 	owner, queue := app.Owner, app.Queue
 	if owner != "" && owner == who.Name || r.administers(who, queue) {
@@ -75,8 +77,8 @@ func (r Rules) MayChange(who peer.User, app App, doing string) error {
 		who, doing, app.Name, owner, queue, administrators(admin))
 }
 
-// MayOperate refuses who is not to change what all queues share: the tree itself and the nodes. As long as no queue has a
-// list it is everybody's; otherwise anybody could do away with the lists.
+// MayOperate refuses users who may not change what all queues share: the tree itself and the nodes. Administrators of the zone may.
+// If no queue has a list, everybody may; with lists, others must not be able to remove them.
 func (r Rules) MayOperate(who peer.User, doing string) error {
 	if who.Operator {
 		return nil
@@ -91,9 +93,9 @@ func (r Rules) MayOperate(who peer.User, doing string) error {
 	return denied("%s may not %s; ask an administrator of queue %s (%s)", who, doing, root.Name, administrators(root.Admin))
 }
 
-// MayRunPrograms refuses what runs as root, as the kernel sees it, of who is no operator, nor named to look after the whole
-// zone: a framework's programs of the nodes are whoever's that runs their NodeManagers, and on a node's own network a
-// container's root is the machine's. Either may then do everything in the zone. doing is a verb: deploy.
+// MayRunPrograms refuses apps that can act as an operator, unless the user is an operator or an administrator of the zone. A
+// framework's programs run as the user of the NodeManager. On the host's network, a container's root passes for the machine's root
+// when the kernel is asked for the user of a connection. doing is a verb: deploy.
 func (r Rules) MayRunPrograms(who peer.User, spec *apiv1.AppSpec, doing string) error {
 	what := ""
 	switch {
@@ -109,8 +111,8 @@ func (r Rules) MayRunPrograms(who peer.User, spec *apiv1.AppSpec, doing string) 
 	return r.overWholeZone(who, doing, what)
 }
 
-// MayExec refuses who may not run commands in the containers of a spec. Where a master chooses what they run, they may be programs of
-// the nodes, though whoever deploys the app has no say in that.
+// MayExec refuses users who may not run commands in the containers of a spec. The master of another framework than DynamicDeploy
+// chooses what its containers run, and that may be programs of the nodes.
 func (r Rules) MayExec(who peer.User, spec *apiv1.AppSpec, doing string) error {
 	if spec.GetFramework() != "" {
 		return r.overWholeZone(who, doing, spec.GetName()+", whose containers may be programs of the nodes themselves")
@@ -118,13 +120,13 @@ func (r Rules) MayExec(who peer.User, spec *apiv1.AppSpec, doing string) error {
 	return r.MayRunPrograms(who, spec, doing)
 }
 
-// MayInstall refuses a framework package of who may not run programs of the nodes: its application masters are such programs, and have
-// nodes start others. doing is a verb: install.
+// MayInstall refuses a framework package, unless the user may run programs of the nodes: its masters are such programs and can
+// start others. doing is a verb: install.
 func (r Rules) MayInstall(who peer.User, framework, doing string) error {
 	return r.overWholeZone(who, doing, fmt.Sprintf("the framework package %s, whose application masters may run any program on the nodes", framework))
 }
 
-// overWholeZone refuses who is no operator, nor named to look after the whole zone.
+// overWholeZone refuses users who are neither operators nor administrators of the zone.
 func (r Rules) overWholeZone(who peer.User, doing, what string) error {
 	root := r.rootQueue()
 	if who.Operator || slices.Contains(root.Admin, who.Name) {
@@ -133,9 +135,9 @@ func (r Rules) overWholeZone(who peer.User, doing, what string) error {
 	return denied("%s may not %s %s; ask an administrator of queue %s (%s)", who, doing, what, root.Name, administrators(root.Admin))
 }
 
-// MayJoin refuses a node of who is no operator, nor named to look after the whole zone, lists or not: a node is told the keys
-// that leases are signed with, which every other node obeys. Of a zone that others than this machine's programs can connect
-// to, whoever is not known here may be a node.
+// MayJoin refuses nodes of users who are neither operators nor administrators of the zone, even if no queue has a list: a node
+// receives the keys that sign leases, which every other node trusts. With AllowInsecure it admits callers from other machines,
+// whose user is unknown.
 func (r Rules) MayJoin(who peer.User, node string) error {
 	root := r.rootQueue()
 	if who.Operator || slices.Contains(root.Admin, who.Name) || who.Name == "" && r.AllowInsecure {
@@ -145,8 +147,8 @@ func (r Rules) MayJoin(who peer.User, node string) error {
 		who, node, root.Name, administrators(root.Admin))
 }
 
-// MayRoute refuses a balancer of who is not to change what all queues share: it says when instances may be stopped, and how
-// those of every app fare.
+// MayRoute refuses balancers of users who may not change what all queues share. A balancer's confirmations decide when instances
+// are stopped, and its traffic counts affect rollouts of all apps.
 func (r Rules) MayRoute(who peer.User) error {
 	if who.Name == "" && r.AllowInsecure {
 		return nil
@@ -163,7 +165,7 @@ func (r Rules) rootQueue() scheduler.QueueSpec {
 	return scheduler.QueueSpec{}
 }
 
-// lists are whom a queue and those above it name.
+// lists merges the submit and admin lists of a queue and of those above it.
 func (r Rules) lists(name string) (submit, admin []string) {
 	specs := map[string]scheduler.QueueSpec{}
 	for _, usage := range r.Queues.Queues() {
@@ -188,7 +190,7 @@ func denied(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errdefs.ErrPermissionDenied)...)
 }
 
-// ByWhom ends a sentence about what somebody did.
+// ByWhom names a user at the end of a sentence about what the user did.
 func ByWhom(who peer.User) string {
 	if who.Name == "" {
 		return "a person"

@@ -1,5 +1,5 @@
-// Package calendar turns the windows that people write, a cron expression with a duration and a time zone, into
-// moments, so that the scheduler core needs neither a clock nor a calendar.
+// Package calendar computes the times of windows and schedules from cron expressions, durations and time zones, so that the
+// scheduler needs no calendar.
 package calendar
 
 import (
@@ -13,9 +13,9 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// Window opens when a cron expression of five fields comes true in a time zone and lasts for a duration on the
-// clock: nine hours from 22:00 end at 07:00, also in the night in which the clocks change. Of an expression that has every
-// hour it lasts as time passes.
+// Window opens when a cron expression of five fields fires in a time zone. Its duration is a difference of local time: nine hours
+// from 22:00 end at 07:00, also in a night in which the clocks change. If the expression matches every hour, the duration is
+// elapsed time.
 type Window struct {
 	Cron     string
 	Duration time.Duration
@@ -26,10 +26,10 @@ type Window struct {
 // Longest is the longest that a window may last.
 const Longest = 31 * 24 * time.Hour
 
-// Forever is when a window closes that is always open: it opens again in time each time.
+// Forever is the close of a window that never closes, since it always opens again before.
 func Forever() time.Time { return cron.Forever() }
 
-// Check says in one sentence what is wrong with a window.
+// Check returns what is wrong with a window, one sentence.
 func (w Window) Check() error {
 	_, err := w.schedule()
 	return err
@@ -46,20 +46,20 @@ func (w Window) schedule() (cron.Schedule, error) {
 	return schedule, nil
 }
 
-// Between gives the windows that are open at some moment from one time to another, in order. Those that overlap or
-// touch are one, wherever that ends.
+// Between returns the windows that are open at some moment between two times, in order. Windows that overlap or touch are joined;
+// the last one may end later.
 func (w Window) Between(from, to time.Time) ([]scheduler.Window, error) {
 	return w.windows(from, func(_ int, next scheduler.Window) bool { return next.Open.Before(to) })
 }
 
-// mostAhead is how many windows are worked out at a time, and dayAhead how far unless they are more.
+// mostAhead limits how many windows Ahead returns, and dayAhead how far it looks.
 const (
 	mostAhead = 16
 	dayAhead  = 24 * time.Hour
 )
 
-// Ahead gives the window that is open and the next ones: those of a day, but sixteen at most, and at least one to come, if there
-// is one.
+// Ahead returns the open window and the next ones: those of one day, at most sixteen, and at least one future window if there is
+// one.
 func (w Window) Ahead(now time.Time) ([]scheduler.Window, error) {
 	toCome := 0
 	return w.windows(now, func(count int, next scheduler.Window) bool {
@@ -73,7 +73,7 @@ func (w Window) Ahead(now time.Time) ([]scheduler.Window, error) {
 	})
 }
 
-// windows gives those that close after a time for as long as more are wanted.
+// windows returns the windows that close after a time, until more returns false.
 func (w Window) windows(from time.Time, more func(count int, next scheduler.Window) bool) ([]scheduler.Window, error) {
 	schedule, err := w.schedule()
 	if err != nil {

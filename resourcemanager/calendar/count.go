@@ -9,15 +9,15 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Count is how many instances a role with a schedule has: the number that a person set at an instant, or that of an entry that has come
-// true since.
+// Count is the number of instances of a role with a schedule: that of the entry that fired last, or the one that a person has set
+// since. set is when a person set it.
 func Count(role *apiv1.RoleSpec, set, now time.Time) *apiv1.Schedule {
 	count := &apiv1.Schedule{Role: role.GetName(), Instances: role.GetInstances(), Said: role.GetInstances()}
 	since, next := set, time.Time{}
 	for _, entry := range role.GetSchedule() {
 		schedule, err := cron.Parse(entry.GetCron(), entry.GetTimezone())
 		if err != nil {
-			// A name that the database no longer has was taken in when it had it.
+			// The name was valid when it was stored, but this database does not have it.
 			if schedule, err = cron.Parse(entry.GetCron(), ""); err != nil {
 				continue
 			}

@@ -1,5 +1,5 @@
-// Package eventlog holds the newest events of a zone for everybody who reads them. One writer adds; a reader keeps
-// nothing but its position, so a reader that is slow, or that reads nothing at all, costs no memory.
+// Package eventlog keeps the newest events of a zone in memory for any number of readers. One writer adds events. A reader has only
+// a position, so a slow reader costs no memory.
 package eventlog
 
 import (
@@ -15,10 +15,10 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Kinds are what events are about.
+// Kinds are the kinds of objects that events are about.
 var Kinds = []string{"app", "attempt", "balancer", "container", "instance", "lending", "node", "queue", "status", "zone"}
 
-// CheckKind refuses to look for events of a kind that there is not.
+// CheckKind returns an error for a kind that does not exist.
 func CheckKind(kind string) error {
 	if kind == "" || slices.Contains(Kinds, kind) {
 		return nil
@@ -26,23 +26,23 @@ func CheckKind(kind string) error {
 	return fmt.Errorf("no event is of the kind %q; the kinds are %s: %w", kind, strings.Join(Kinds, ", "), errdefs.ErrInvalidArgument)
 }
 
-// pageSize is the most events that one Next looks at without giving others their turn, and so the most it gives.
+// pageSize is how many events Next examines while it holds the lock, and so the most that it returns.
 const pageSize = 256
 
-// Log is the newest events, in the order of their sequence numbers. Events must not be changed once they are in it.
+// Log has the newest events, in the order of their sequence numbers. Events must not be changed after Add.
 type Log struct {
 	keep int
 
 	mu     sync.RWMutex
 	events []*apiv1.Event
-	// dropped is the sequence number of the newest event that the log has let go of; zero if it still has all.
+	// dropped is the sequence number of the newest event that was dropped; zero if none was.
 	dropped int64
-	// grown is closed with the next Add.
+	// grown is closed at the next Add.
 	grown  chan struct{}
 	closed error
 }
 
-// New keeps the newest events, keep of them.
+// New returns an empty log that keeps the newest keep events.
 func New(keep int) *Log { return &Log{keep: keep, grown: make(chan struct{})} }
 
 // Add appends events whose sequence numbers rise.
@@ -54,14 +54,14 @@ func (l *Log) Add(events ...*apiv1.Event) {
 	defer l.mu.Unlock()
 	l.events = append(l.events, events...)
 	if over := len(l.events) - l.keep; over > l.keep/4 {
-		// Readers may still hold the array that this leaves behind.
+		// Readers may still use the old array.
 		l.dropped = l.events[over-1].GetSequence()
 		l.events = slices.Clone(l.events[over:])
 	}
 	l.wake()
 }
 
-// Close ends every reader that has read what there is, and every later one, with err.
+// Close ends every reader with err once it has read all events.
 func (l *Log) Close(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,13 +74,13 @@ func (l *Log) wake() {
 	l.grown = make(chan struct{})
 }
 
-// Read begins to read the events that a request asks for. A reader that follows goes on with those to come.
+// Read returns a reader of the events that a request selects. With follow it continues with later ones.
 func (l *Log) Read(request *apiv1.WatchEventsRequest) *Reader {
 	r := &Reader{log: l, request: request, after: request.GetAfter()}
 	l.mu.RLock()
 	events := l.events
 	l.mu.RUnlock()
-	// Events that were let go of before the reader began are no loss of its.
+	// Events that were dropped before the reader began do not count as missed.
 	if len(events) > 0 {
 		r.after = max(r.after, events[0].GetSequence()-1)
 		r.last = events[len(events)-1].GetSequence()
@@ -111,13 +111,13 @@ type Reader struct {
 	log     *Log
 	request *apiv1.WatchEventsRequest
 	after   int64
-	// last is the newest event that was there when the reader began.
+	// last is the newest event at the time of Read.
 	last int64
 }
 
-// Next gives the next events that match, at most 256. It fails with io.EOF after the last one, or waits for more if the
-// reader follows; with ErrResourceExhausted when the log has let go of events that the reader has not seen; with what
-// the log was closed with; or with ctx's cause.
+// Next returns the next events that match, at most 256. After the last one it waits if the reader follows, else it fails with
+// io.EOF. It fails with ErrResourceExhausted if events were dropped that the reader has not seen, with the error of Close, or with
+// ctx's cause.
 func (r *Reader) Next(ctx context.Context) ([]*apiv1.Event, error) {
 	for {
 		if ctx.Err() != nil {
@@ -144,10 +144,10 @@ func (r *Reader) Next(ctx context.Context) ([]*apiv1.Event, error) {
 	}
 }
 
-// Close lets go of nothing: a reader holds nothing.
+// Close does nothing: a reader has no resources.
 func (r *Reader) Close() {}
 
-// page is what comes after the reader's position; of nothing, the channel that is closed when there is something.
+// page returns the events after the reader's position or, if there are none, a channel that is closed when there are.
 func (r *Reader) page() ([]*apiv1.Event, <-chan struct{}, error) {
 	l := r.log
 	l.mu.RLock()

@@ -1,11 +1,11 @@
-// Package lifecycle says what may follow what in the lives of apps, attempts, containers and nodes. It is pure:
-// tables without callbacks, whose owner stores the new state and then does what is due. The names and numbers of
-// the states are those of the protocol, and their meaning is YARN's where YARN has settled it.
+// Package lifecycle has the state machines of apps, attempts, containers and nodes. It is pure: tables without callbacks, whose
+// owner stores the new state and then acts. The states have the names and numbers of the protocol, and YARN's meaning where YARN
+// has the state.
 package lifecycle
 
 import "github.com/mammoth-os/mammoth/internal/fsm"
 
-// AppState is an app's place in its life; see apiv1.App_State.
+// AppState is the state of an app; see apiv1.App_State.
 type AppState uint8
 
 // The states of an app.
@@ -32,19 +32,19 @@ type AppEvent uint8
 const (
 	// AppSubmitted: it was deployed for the first time.
 	AppSubmitted AppEvent = iota
-	// AppMasterRegistered: its newest attempt is at work.
+	// AppMasterRegistered: its newest attempt has registered.
 	AppMasterRegistered
-	// AppAttemptEnded: its newest attempt is over, and another may follow.
+	// AppAttemptEnded: its newest attempt has ended, and another may follow.
 	AppAttemptEnded
-	// AppAttemptsExhausted: attempts failed so often that no other is started by itself.
+	// AppAttemptsExhausted: attempts failed so often that no other is started automatically.
 	AppAttemptsExhausted
-	// AppStart: a person wants it to run.
+	// AppStart: a person starts it.
 	AppStart
-	// AppStop: a person, or its own master, wants every instance gone.
+	// AppStop: a person, or its own master, stops it.
 	AppStop
-	// AppRemove: a person wants it gone altogether.
+	// AppRemove: a person removes it.
 	AppRemove
-	// AppEmpty: all its containers were seen gone, its master's too.
+	// AppEmpty: all its containers were seen gone, including its master's.
 	AppEmpty
 )
 
@@ -78,5 +78,5 @@ var appRules = []fsm.Rule[AppState, AppEvent]{
 	{From: []AppState{AppRemoving}, On: AppEmpty, To: AppRemoved},
 }
 
-// Apps is the life of an app. A wish that comes too late (a start of an app that is being removed) has no rule.
+// Apps is the state machine of an app. A request that comes too late, such as a start of an app that is being removed, has no rule.
 func Apps() fsm.Table[AppState, AppEvent] { return fsm.New("app", appRules) }

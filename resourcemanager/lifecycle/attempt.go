@@ -2,7 +2,7 @@ package lifecycle
 
 import "github.com/mammoth-os/mammoth/internal/fsm"
 
-// AttemptState is a master's place in its life; see apiv1.Master_State.
+// AttemptState is the state of an attempt; see apiv1.Master_State.
 type AttemptState uint8
 
 // The states of an attempt.
@@ -30,15 +30,15 @@ type AttemptEvent uint8
 
 // The events of an attempt.
 const (
-	// AttemptSubmitted: a container is asked for.
+	// AttemptSubmitted: a container was requested for it.
 	AttemptSubmitted AttemptEvent = iota
-	// AttemptGranted: it has a container, and the node is told to launch it.
+	// AttemptGranted: it has a container, and its node receives the command to launch it.
 	AttemptGranted
-	// AttemptRegisters: the master announced itself; again after the ResourceManager was restarted.
+	// AttemptRegisters: the master has registered. It registers again after a restart of the ResourceManager.
 	AttemptRegisters
 	// AttemptEnds: its container ended, its node is lost, or it was silent for too long.
 	AttemptEnds
-	// AttemptFinishes: its work is done, or it is not wanted any more.
+	// AttemptFinishes: its work is done, or the app is stopped or removed.
 	AttemptFinishes
 )
 
@@ -55,6 +55,6 @@ var attemptRules = []fsm.Rule[AttemptState, AttemptEvent]{
 	{From: []AttemptState{AttemptScheduled, AttemptLaunched, AttemptRegistered}, On: AttemptFinishes, To: AttemptFinished},
 }
 
-// Attempts is the life of an app's newest attempt. What follows an attempt that is over is the next one, by
-// AttemptSubmitted: so there is never more than one that lives.
+// Attempts is the state machine of an app's newest attempt. After the end of an attempt, AttemptSubmitted begins the next one: so
+// an app never has more than one live attempt.
 func Attempts() fsm.Table[AttemptState, AttemptEvent] { return fsm.New("attempt", attemptRules) }

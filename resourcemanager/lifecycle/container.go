@@ -2,7 +2,7 @@ package lifecycle
 
 import "github.com/mammoth-os/mammoth/internal/fsm"
 
-// ContainerState is a lease's place in its life; see corev1.ContainerStatus_State.
+// ContainerState is the state of a lease; see corev1.ContainerStatus_State.
 type ContainerState uint8
 
 // The states of a container.
@@ -21,7 +21,7 @@ func (s ContainerState) String() string {
 	return name(s, "STATE_UNSPECIFIED", "NEW", "LOCALIZING", "LAUNCHING", "RUNNING", "STOPPING", "DONE")
 }
 
-// Held reports whether the lease still counts against its node: it does until the container was seen gone.
+// Held reports whether the lease still holds resources of its node: it does until the container was seen gone.
 func (s ContainerState) Held() bool { return s != ContainerUnspecified && s != ContainerDone }
 
 // ContainerEvent is what can happen to a lease.
@@ -29,21 +29,21 @@ type ContainerEvent uint8
 
 // The events of a container.
 const (
-	// ContainerGranted: the scheduler gave it away.
+	// ContainerGranted: the scheduler has granted it.
 	ContainerGranted ContainerEvent = iota
-	// The node says that it is in the state of that name.
+	// These are reports of the node with the state of that name.
 	ReportedNew
 	ReportedLocalizing
 	ReportedLaunching
 	ReportedRunning
 	ReportedStopping
 	ReportedDone
-	// ContainerMissing: its node registered anew and does not have it.
+	// ContainerMissing: its node has registered again and does not have it.
 	ContainerMissing
-	// ContainerExpired: it was never started, and its token is no longer good for a start.
+	// ContainerExpired: it was never started, and its token has expired.
 	ContainerExpired
-	// ContainerNodeGone: an operator said that its node is gone for good. Should the node come back all the same, it is
-	// told to end it.
+	// ContainerNodeGone: an operator has removed its node. If the node comes back nevertheless, it receives the command to end the
+	// container.
 	ContainerNodeGone
 )
 
@@ -56,9 +56,9 @@ func (e ContainerEvent) String() string {
 // Reported is the event of a node's report of a state.
 func Reported(state ContainerState) ContainerEvent { return ContainerEvent(state) }
 
-// containerRules lets a report move a container forward only: a report that was overtaken changes nothing. A
-// container that no node has reported yet is not missing when its node registers anew: its start may be under way.
-// Nor does the loss of a node appear here, since a lost node's containers may well be running.
+// containerRules lets reports move a container forward only: a late report changes nothing. A container that no node has reported
+// yet is not missing when its node registers again, since its start may be in progress. The loss of a node is no event, since the
+// containers of a lost node may be running.
 func containerRules() []fsm.Rule[ContainerState, ContainerEvent] {
 	rules := []fsm.Rule[ContainerState, ContainerEvent]{
 		{From: []ContainerState{ContainerUnspecified}, On: ContainerGranted, To: ContainerNew},
@@ -83,7 +83,7 @@ func containerRules() []fsm.Rule[ContainerState, ContainerEvent] {
 	return rules
 }
 
-// Containers is the life of a lease.
+// Containers is the state machine of a lease.
 func Containers() fsm.Table[ContainerState, ContainerEvent] {
 	return fsm.New("container", containerRules())
 }

@@ -2,7 +2,7 @@ package lifecycle
 
 import "fmt"
 
-// Diagram is one table drawn for the documentation.
+// Diagram is one state machine as a diagram for the documentation.
 type Diagram struct {
 	// Name is "app", "attempt", "container" or "node".
 	Name string
@@ -10,7 +10,7 @@ type Diagram struct {
 	Text string
 }
 
-// Mermaid draws every table, so that the documentation cannot tell anything else than the program does.
+// Mermaid renders every table, so that the documentation agrees with the program.
 func Mermaid() []Diagram {
 	return []Diagram{
 		{"app", Apps().Mermaid()},

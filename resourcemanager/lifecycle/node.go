@@ -2,7 +2,7 @@ package lifecycle
 
 import "github.com/mammoth-os/mammoth/internal/fsm"
 
-// NodeState is a node's place in its life; see apiv1.NodeState.
+// NodeState is the state of a node; see apiv1.NodeState.
 type NodeState uint8
 
 // The states of a node.
@@ -20,7 +20,7 @@ func (s NodeState) String() string {
 	return name(s, "NODE_STATE_UNSPECIFIED", "READY", "UNHEALTHY", "DRAINING", "DRAINED", "LOST")
 }
 
-// Answers reports whether the node reports to us.
+// Answers reports whether the node is connected.
 func (s NodeState) Answers() bool { return s != NodeUnspecified && s != NodeLost }
 
 // NodeEvent is what can happen to a node.
@@ -28,17 +28,17 @@ type NodeEvent uint8
 
 // The events of a node.
 const (
-	// NodeRegisters: it told its whole truth. An operator's wish to drain it is applied after that.
+	// NodeRegisters: it has registered with its whole state. If it is to be drained, NodeDrain follows.
 	NodeRegisters NodeEvent = iota
-	// NodeFails: it says that it cannot take work.
+	// NodeFails: it reports that it is unhealthy.
 	NodeFails
-	// NodeRecovers: it says that it can again.
+	// NodeRecovers: it reports that it is healthy again.
 	NodeRecovers
-	// NodeDrain: an operator wants it empty.
+	// NodeDrain: an operator drains it.
 	NodeDrain
-	// NodeEmpty: its last container is gone.
+	// NodeEmpty: its last container was seen gone.
 	NodeEmpty
-	// NodeUndrain: an operator wants it used again.
+	// NodeUndrain: an operator ends the drain.
 	NodeUndrain
 	// NodeExpires: it was silent for too long.
 	NodeExpires
@@ -53,7 +53,7 @@ var nodeRules = []fsm.Rule[NodeState, NodeEvent]{
 	{From: []NodeState{NodeUnspecified, NodeReady, NodeUnhealthy, NodeDraining, NodeDrained, NodeLost}, On: NodeRegisters, To: NodeReady},
 	{From: []NodeState{NodeReady, NodeUnhealthy}, On: NodeFails, To: NodeUnhealthy},
 	{From: []NodeState{NodeReady, NodeUnhealthy}, On: NodeRecovers, To: NodeReady},
-	// What an operator wants goes before what the node says of itself.
+	// A drain takes precedence over the node's own health.
 	{From: []NodeState{NodeDraining}, On: NodeFails, To: NodeDraining},
 	{From: []NodeState{NodeDraining}, On: NodeRecovers, To: NodeDraining},
 	{From: []NodeState{NodeDrained}, On: NodeFails, To: NodeDrained},
@@ -64,12 +64,12 @@ var nodeRules = []fsm.Rule[NodeState, NodeEvent]{
 	{From: []NodeState{NodeDraining, NodeDrained}, On: NodeEmpty, To: NodeDrained},
 	{From: []NodeState{NodeReady, NodeDraining, NodeDrained}, On: NodeUndrain, To: NodeReady},
 	{From: []NodeState{NodeUnhealthy}, On: NodeUndrain, To: NodeUnhealthy},
-	// A lost node keeps the wish for its return.
+	// The drain of a lost node takes effect when it returns.
 	{From: []NodeState{NodeLost}, On: NodeDrain, To: NodeLost},
 	{From: []NodeState{NodeLost}, On: NodeUndrain, To: NodeLost},
 
 	{From: []NodeState{NodeReady, NodeUnhealthy, NodeDraining, NodeDrained}, On: NodeExpires, To: NodeLost},
 }
 
-// Nodes is the life of a node.
+// Nodes is the state machine of a node.
 func Nodes() fsm.Table[NodeState, NodeEvent] { return fsm.New("node", nodeRules) }

@@ -15,8 +15,8 @@ var (
 	timeType    = reflect.TypeFor[time.Time]()
 )
 
-// encode makes what JSON has of a value: structs by their exported fields, messages in their binary form. The same value always
-// gives the same. What stands behind an interface, an error for example, is only said in words: it cannot be read back.
+// encode converts a value to what encoding/json can write: structs by their exported fields, messages in their binary form. It is
+// deterministic. The value of an interface, such as an error, is written as text and cannot be decoded.
 func encode(v reflect.Value) (any, error) {
 	switch {
 	case v.Type().Implements(messageType):
@@ -77,7 +77,7 @@ func bytesOf(v reflect.Value) []byte {
 	return raw
 }
 
-// decode reads into a value what encode made of one of its type.
+// decode is the reverse of encode for a value of the same type.
 func decode(raw json.RawMessage, into reflect.Value) error {
 	if string(raw) == "null" {
 		return nil

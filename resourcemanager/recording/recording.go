@@ -1,9 +1,11 @@
-// Package recording writes down what a zone was given, turn by turn, and plays it back: the same inputs make the same decisions, so
-// that a fault can be looked at as often as somebody likes. A recording is a file of JSON lines. The first is what the zone began
-// with, its records included; then comes what each turn was given, and a digest of what it decided. A line is written before the zone
-// sees what is in it, so that the last one is what a fault came of.
+// Package recording writes the inputs of a zone to a file, turn by turn, and replays them. The same inputs lead to the same decisions,
+// so a fault can be reproduced any number of times.
 //
-// A recording has the keys and tokens of its zone in it.
+// A recording is a file of JSON lines. The first has the start of the zone with its stored records. Each turn has a line for its time
+// and random bytes, one for each input, and one with a digest of its decisions. A line is written before the zone applies what is in
+// it, so that the last line of a recording is the cause of a crash.
+//
+// A recording contains the keys and tokens of its zone.
 package recording
 
 import (
@@ -26,20 +28,20 @@ type line struct {
 	Input json.RawMessage `json:"input,omitempty"`
 	// Kind is the kind of the input.
 	Kind string `json:"kind,omitempty"`
-	// Ready is the digest of what a turn has decided, and of what the zone began with.
+	// Ready is the digest of a turn's decisions, or of those of the start.
 	Ready string `json:"ready,omitempty"`
 }
 
-// begun is what a zone begins with.
+// begun is the state with which a zone begins.
 type begun struct {
 	Start    json.RawMessage `json:"start"`
 	Identity json.RawMessage `json:"identity"`
 	Records  json.RawMessage `json:"records"`
-	// LastEvent is the newest sequence number of an event ever used.
+	// LastEvent is the sequence number of the newest event ever.
 	LastEvent int64 `json:"lastEvent"`
 }
 
-// moment is what a turn is given besides its inputs.
+// moment has the time and the random bytes of a turn.
 type moment struct {
 	Now  time.Time
 	Seed zone.Seed
@@ -52,13 +54,13 @@ type Writer struct {
 	failed error
 }
 
-// NewWriter records to a writer, at most so many bytes.
+// NewWriter records to a writer, at most most bytes.
 func NewWriter(to io.Writer, most int64) *Writer { return &Writer{to: to, left: most} }
 
-// Err is why nothing more is recorded; nil as long as everything is.
+// Err is why recording has stopped; nil while it continues.
 func (w *Writer) Err() error { return w.failed }
 
-// Load makes a zone as zone.Load does, and records what it is made of.
+// Load is zone.Load, and records the stored records and the start.
 func (w *Writer) Load(stored zone.Records, start zone.Start) (*zone.Core, *zone.Ready, error) {
 	read := &readRecords{Records: stored}
 	core, out, err := zone.Load(read, start)
@@ -79,10 +81,10 @@ func (w *Writer) Begin(now time.Time, seed zone.Seed) {
 	w.write(line{Turn: w.encode(moment{now, seed})})
 }
 
-// Input records what the zone is about to be given.
+// Input records an input before the zone applies it.
 func (w *Writer) Input(in zone.Input) { w.write(line{Kind: kindOf(in), Input: w.encode(in)}) }
 
-// Ready records what a turn has decided.
+// Ready records the digest of a turn's decisions.
 func (w *Writer) Ready(out *zone.Ready) {
 	if w.failed != nil {
 		return
@@ -130,7 +132,7 @@ func (w *Writer) write(l line) {
 
 func kindOf(in zone.Input) string { return reflect.TypeOf(in).Name() }
 
-// digest is the same for two turns that have decided the same.
+// digest is equal for two turns with the same decisions.
 func digest(out *zone.Ready) (string, error) {
 	encoded, err := encode(reflect.ValueOf(*out))
 	if err != nil {
@@ -144,7 +146,7 @@ func digest(out *zone.Ready) (string, error) {
 	return hex.EncodeToString(sum[:16]), nil
 }
 
-// readRecords keeps the records that a zone reads at its start.
+// readRecords passes on the stored records and keeps a copy.
 type readRecords struct {
 	zone.Records
 	all []store.Put

@@ -141,7 +141,7 @@ func TestWhatIsNoRecordingIsSaidSo(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                   "the recording is empty",
 		"hello\n":                            "line 1: this is not a line of a recording",
-		rest:                                 "line 1: a recording begins with what its zone was made of, and this one does not",
+		rest:                                 "line 1: this is not a recording: its first line is not the start of a zone",
 		recorded + `{"kind":"Guess"}` + "\n": `"Guess" is no kind of input: the recording is of another version of the program`,
 	} {
 		if _, _, err := replay(text); err == nil || !strings.Contains(err.Error(), want) {

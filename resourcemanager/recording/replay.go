@@ -13,33 +13,33 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
-// Turn is a turn that was played back.
+// Turn is a replayed turn.
 type Turn struct {
 	// Number counts turns from 1; zero is the start of the zone.
 	Number int
 	Now    time.Time
 	Inputs []zone.Input
-	// Answers are those of the inputs: the error, or nil.
+	// Answers has the error of each input, or nil.
 	Answers []error
-	// Ready is what the turn decided. Same says that it decided the same when it was recorded; it is true for a turn in which the
-	// recording ends.
+	// Ready is what the turn has decided. Same is true if the recorded turn decided the same, or if the recording ends within the
+	// turn.
 	Ready *zone.Ready
 	Same  bool
 }
 
-// Played is what came of a recording that was played back.
+// Played is the result of a replay.
 type Played struct {
-	// Start is what the zone began with, Zone what it is after the last turn, at Until.
+	// Start is the state with which the zone began. Zone is its state after the last turn, whose time is Until.
 	Start zone.Start
 	Zone  *zone.Core
 	Until time.Time
-	// Turns and Inputs count them. Others counts the turns that decided something else than when they were recorded, of which
-	// FirstOther is the number of the first.
+	// Turns and Inputs count the turns and inputs. Others counts the turns whose decisions differ from the recorded ones;
+	// FirstOther is the number of the first of them.
 	Turns, Inputs, Others, FirstOther int
 }
 
-// Replay plays a recording back, and calls each after every turn, until each fails. It fails if the file is no recording of this
-// version of the program; what was played until then is returned too.
+// Replay replays a recording and calls each after every turn, until each fails. It fails if the file is not a recording of this
+// version of the program, and then also returns the result so far.
 func Replay(from io.Reader, each func(Turn) error) (Played, error) {
 	p := &player{lines: bufio.NewReader(from), kinds: map[string]reflect.Type{}, each: each}
 	for _, in := range zone.Inputs() {
@@ -47,7 +47,7 @@ func Replay(from io.Reader, each func(Turn) error) (Played, error) {
 	}
 	for {
 		raw, err := p.lines.ReadBytes('\n')
-		if len(raw) == 0 || errors.Is(err, io.EOF) { // a line without its end was being written when the program ended
+		if len(raw) == 0 || errors.Is(err, io.EOF) { // an incomplete line was being written when the program ended
 			if errors.Is(err, io.EOF) {
 				return p.played, p.end()
 			}
@@ -68,7 +68,7 @@ type player struct {
 	core   *zone.Core
 	line   int
 	turn   Turn
-	// open says that a turn has begun and not ended.
+	// open is true between the beginning and the end of a turn.
 	open bool
 }
 
@@ -81,7 +81,7 @@ func (p *player) play(raw []byte) error {
 	case l.Begun != nil && p.core == nil:
 		return p.begin(l.Begun)
 	case p.core == nil:
-		return errors.New("a recording begins with what its zone was made of, and this one does not")
+		return errors.New("this is not a recording: its first line is not the start of a zone")
 	case l.Turn != nil:
 		var at moment
 		if err := decode(l.Turn, reflect.ValueOf(&at).Elem()); err != nil {
@@ -103,7 +103,7 @@ func (p *player) play(raw []byte) error {
 		}
 		return p.ended(out, l.Ready)
 	}
-	return errors.New("this line says nothing that a recording says")
+	return errors.New("this line is empty or of another version of the program")
 }
 
 func (p *player) begin(first *begun) error {
@@ -162,7 +162,7 @@ func (p *player) count() error {
 	return p.each(p.turn)
 }
 
-// end is about a recording that is over: in the midst of a turn if the program ended there.
+// end handles the end of a recording, which may be in the middle of a turn.
 func (p *player) end() error {
 	if p.core == nil {
 		return errors.New("the recording is empty")
@@ -178,7 +178,7 @@ func (p *player) end() error {
 	return p.count()
 }
 
-// playedRecords are those of a recording.
+// playedRecords are the stored records in a recording.
 type playedRecords struct {
 	identity store.Identity
 	last     int64

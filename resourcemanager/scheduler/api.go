@@ -1,10 +1,10 @@
 // Package scheduler decides which container goes where. It is pure: facts come in by Apply, decisions come out of
 // Schedule, time is an argument, and the same inputs give the same decisions.
 //
-// It owns, in memory, the queues with what they hold, the nodes with what they have left, the asks that wait, and the notices
-// of containers that are preempted. Its owner keeps what has to outlast it, and applies it again.
+// It owns, in memory, the queues and their usage, the nodes and their free resources, the asks that wait, and the preemption
+// notices. It stores nothing: after a restart its owner applies the facts again.
 //
-// A Core wires these parts, each of which opens with its own words:
+// A Core wires these parts. The comment of each part defines its own words:
 //
 //	fleet        the nodes, and the search for one
 //	apps         the apps that ask, and their names
@@ -53,10 +53,9 @@ type AddApp struct {
 	Priority int32
 	// Weight is the app's share of a fair leaf, against the other apps there; zero is 1.
 	Weight float64
-	// Recovered says that the app was admitted before: the queue's state, limit of apps and submit list are not looked
-	// at again.
+	// Recovered is true if the app was admitted before: the queue's state, limit of apps and submit list are not checked again.
 	Recovered bool
-	// Allowed says that the person who adds the app, who need not be User, may submit: the submit list is not looked at.
+	// Allowed is true if the caller has checked that the app may be submitted: the submit list is not checked.
 	Allowed bool
 }
 
@@ -78,9 +77,9 @@ type Hold struct {
 	Group     string
 	Master    bool
 	StartedAt time.Time
-	// Duration is how long its ask said that it would run; zero is unknown.
+	// Duration is the expected duration in its ask; zero is unknown.
 	Duration time.Duration
-	// Service is what its ask said of it.
+	// Service is Service of its ask.
 	Service bool
 	// Gang is the number of the gang that it was granted with; zero is none.
 	Gang int64
@@ -89,7 +88,7 @@ type Hold struct {
 // Release ends a container's hold: it was seen gone, or was fenced. Releasing twice is harmless.
 type Release struct{ Container id.Container }
 
-// Checkpoint says that a container's work is safe up to a time: stopping it loses only what came after.
+// Checkpoint records until when the work of a container is saved: stopping it loses only later work.
 type Checkpoint struct {
 	Container id.Container
 	At        time.Time
@@ -120,20 +119,20 @@ type QueueSpec struct {
 	State QueueState
 	// MaxApps limits the apps of a leaf; zero is no limit.
 	MaxApps int
-	// MaxMasterPercent is the share of the queue's maximum that application masters may hold; zero is 50. One may always be
-	// there.
+	// MaxMasterPercent is the share of the queue's maximum that application masters may hold; zero is 50. One master is always
+	// allowed.
 	MaxMasterPercent float64
-	// Fair serves the app of a leaf that has the least by its weight, instead of the one that came first.
+	// Fair serves the apps of a leaf by their weighted shares, the smallest first, instead of in the order of their submission.
 	Fair bool
 	// UserLimitPercent is the share of the queue's maximum that one user may hold; zero is no limit.
 	UserLimitPercent float64
 	// Submit and Admin name the users who may submit and administer, here and in all queues below.
 	Submit, Admin []string
-	// Notice is how long before it is stopped a container of the queue gets notice; zero is Config.Notice.
+	// Notice is the time between a preemption notice to a container of the queue and its stop; zero is Config.Notice.
 	Notice time.Duration
 }
 
-// QueueState says what a queue still takes.
+// QueueState is whether a queue admits apps and grants containers.
 type QueueState uint8
 
 // A queue runs, or takes no new apps, or grants nothing at all.
@@ -148,7 +147,7 @@ const (
 type Capacity struct {
 	Percent  float64
 	Absolute resource.Vector
-	// IsPercent says which of both counts.
+	// IsPercent is true if Percent counts, false if Absolute does.
 	IsPercent bool
 }
 
@@ -157,20 +156,20 @@ type NodeSpec struct {
 	Name       id.Node
 	Capacity   resource.Vector
 	Attributes map[string]Value
-	// Closed says, in one sentence, why nothing new may be placed here; empty is open.
+	// Closed is why nothing new may be placed on the node, one sentence; empty if the node is open.
 	Closed string
 }
 
 // Value is a typed node attribute.
 type Value struct {
 	Kind ValueKind
-	// Text is a text, or a number as it was written, if it was.
+	// Text is the text or, for a number that was parsed from text, that text.
 	Text   string
 	Number float64
 	Flag   bool
 }
 
-// ValueKind says which field of a Value counts.
+// ValueKind is which field of a Value counts.
 type ValueKind uint8
 
 // The kinds of node attributes.
@@ -180,7 +179,7 @@ const (
 	FlagValue
 )
 
-// Policy is how nodes are preferred among those that fit.
+// Policy is how a node is chosen among those that fit.
 type Policy uint8
 
 const (
@@ -190,7 +189,7 @@ const (
 	Pack
 )
 
-// Ask is a number of equal containers that an app waits for.
+// Ask is a request of an app for a number of equal containers.
 type Ask struct {
 	// ID is the app's own name for it.
 	ID string
@@ -213,11 +212,11 @@ type Ask struct {
 	AntiAffinity []string
 	// Gang grants all pending containers at once, or none.
 	Gang bool
-	// Duration, if known, is how long a container will run: lent capacity is granted only if it ends in time.
+	// Duration is how long a container is expected to run; zero is unknown. Lent capacity is granted only if it ends in time.
 	Duration time.Duration
-	// Service says that a container runs until somebody ends it: no ask has a reservation that waits for its room.
+	// Service is true if the containers run until they are stopped: no reservation waits for their resources.
 	Service bool
-	// Replaces says that a container replaces one that the app has lost: reservations give way to it.
+	// Replaces is true if the container replaces one that the app has lost. Reservations of others end in its favour.
 	Replaces bool
 	// Master marks the container of an application master.
 	Master bool
@@ -230,15 +229,15 @@ type Decisions struct {
 	Stops   []Stop
 	// Cancelled are the containers whose preemption is cancelled.
 	Cancelled []id.Container
-	// Next is when to call Schedule again though nothing new was applied; zero is never. It may be the present:
-	// then there is more to decide than a pass is allowed to take.
+	// Next is when to call Schedule again even if nothing new is applied; zero is never. If it is the present time, the pass has
+	// reached its bound and there is more to decide.
 	Next time.Time
 }
 
 // More reports whether the pass at now was cut short, so that the next has more to decide at once.
 func (d Decisions) More(now time.Time) bool { return !d.Next.IsZero() && !d.Next.After(now) }
 
-// Grant gives a container to an app. It is counted as held from now on.
+// Grant gives a container to an app. The container counts as held from now on.
 type Grant struct {
 	Container id.Container
 	Ask       string
@@ -250,46 +249,46 @@ type Grant struct {
 	Gang int64
 }
 
-// Notice tells a container that it is preempted: it is to end by the deadline.
+// Notice is a preemption notice: the container has to end by the deadline.
 type Notice struct {
 	Container id.Container
 	Deadline  time.Time
 	Reason    string
 }
 
-// Stop ends a container whose notice has run out.
+// Stop ends a container whose notice has expired.
 type Stop struct {
 	Container id.Container
 	Reason    string
 }
 
-// Explanation says what an app waits for.
+// Explanation is why the asks of an app wait.
 type Explanation struct {
 	Asks []AskExplanation
 }
 
-// AskExplanation says why an ask is not granted.
+// AskExplanation is why an ask is not granted.
 type AskExplanation struct {
 	Ask     string
 	Pending int
-	// Limit is the sentence about a queue, user or master limit that stands in the way; empty if none does.
+	// Limit is a sentence about the limit of a queue, user or master that the ask would exceed; empty if none.
 	Limit string
-	// Coming is the sentence about room that is nominated for it, or will be; empty if there is none.
+	// Coming is a sentence about room that is nominated for it, or will be; empty if there is none.
 	Coming string
-	// Guarantee is the sentence why no other queue's containers are stopped for it; empty if some are, or a limit stands in
-	// the way, or it fits.
+	// Guarantee is a sentence why no container of another queue is preempted for it. It is empty if some are preempted, if a limit
+	// is exceeded, or if the ask fits.
 	Guarantee string
-	// Never is the sentence why it could not run even on an empty zone; empty if it could.
+	// Never is a sentence why it could not run even on an empty zone; empty if it could.
 	Never string
 	// Tests counts the nodes by the first test that each failed, most nodes first.
 	Tests []FailedTest
 	// Fits is on how many nodes one container would fit right now.
 	Fits int
-	// Help is the sentence what people could change so that it is granted; empty if nothing is known.
+	// Help is a sentence about what a person can change so that it is granted; empty if nothing is known.
 	Help string
 }
 
-// FailedTest is one reason for which nodes were passed over.
+// FailedTest is one reason why nodes do not fit, and how many.
 type FailedTest struct {
 	// Test, for example "not enough memory".
 	Test  string
@@ -304,11 +303,11 @@ type Plan struct {
 	Nodes []id.Node
 	// Explanation says why the rest would wait.
 	Explanation AskExplanation
-	// Never is the sentence why it could not run even on an empty zone, beside its own master; empty if it could.
+	// Never is a sentence why it could not run, with its master, even on an empty zone; empty if it could.
 	Never string
 }
 
-// QueueUsage is a queue and what it holds.
+// QueueUsage is a queue and its usage.
 type QueueUsage struct {
 	Spec       QueueSpec
 	Used       resource.Vector
@@ -319,34 +318,34 @@ type QueueUsage struct {
 	Containers int
 }
 
-// Config is what a Core is made with.
+// Config is the configuration of a Core.
 type Config struct {
-	// Epoch goes into the ids of the containers that it grants.
+	// Epoch is part of the ids of the containers that it grants.
 	Epoch int64
 	// Schema names the extended resources, for sentences.
 	Schema resource.Schema
-	// Notice is how long before it is stopped for another queue's guarantee a container gets notice; zero is 10s.
+	// Notice is the time between a preemption notice and the stop, unless the queue has another; zero is 10s.
 	Notice time.Duration
-	// Master is what every application master is given: Plan looks whether an app fits beside its own.
+	// Master is the resources of an application master. Plan checks that an app fits together with its own.
 	Master resource.Vector
-	// Patience is how long an ask is blocked, while others are granted, before room is reserved for it; zero is 10s.
-	Patience time.Duration
+	// ReserveAfter is how long an ask is blocked, while others are granted, before room is reserved for it; zero is 10s.
+	ReserveAfter time.Duration
 }
 
-// Interface is the whole face of a Core towards its owner, which calls it from one goroutine only.
+// Interface is what the owner of a Core uses. It is called from one goroutine only.
 type Interface interface {
-	// Apply takes a fact. An error is one sentence for a person (errdefs.ErrInvalidArgument, ErrNotFound,
-	// ErrFailedPrecondition) and means that nothing changed.
+	// Apply applies a fact. An error is one sentence for a person (errdefs.ErrInvalidArgument, ErrNotFound, ErrFailedPrecondition);
+	// nothing has changed then.
 	Apply(Input) error
 	// Schedule decides all that can be decided at now.
 	Schedule(now time.Time) Decisions
-	// Explain says what an app waits for.
+	// Explain returns why the asks of an app wait.
 	Explain(app id.App, now time.Time) Explanation
-	// Plan says what would become of an ask of an app of this name, queue and user, without doing it.
+	// Plan returns where Schedule would grant an ask of a new app with this name, queue and user. It changes nothing.
 	Plan(app AddApp, ask Ask, now time.Time) (Plan, error)
-	// Queues gives the tree, parents before children.
+	// Queues returns the tree, parents before children.
 	Queues() []QueueUsage
-	// QueuesAfter gives the tree as it would be after SetQueues, or why that is refused.
+	// QueuesAfter returns the tree as it would be after SetQueues, or the error of SetQueues.
 	QueuesAfter(SetQueues) ([]QueueUsage, error)
 	// Used is what containers hold on a node.
 	Used(node id.Node) resource.Vector

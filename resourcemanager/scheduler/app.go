@@ -8,16 +8,17 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// apps is the apps that ask, and their names.
+// apps has the apps that ask, and their names.
 //
-// A name is tracked when some ask has an affinity or anti-affinity to it: then the nodes are known that hold its containers.
+// A name is tracked if an ask has an affinity or anti-affinity to it. Only for tracked names is it known which nodes hold
+// containers of the name.
 type apps struct {
 	fleet *fleet
 	// byID are the apps that were added, and those that were removed and still hold containers.
 	byID map[id.App]*app
-	// arrivals is how many apps were new so far.
+	// arrivals is how many apps were added so far.
 	arrivals int64
-	// lastSeq is the number of the last container of apps that are gone, should they come back.
+	// lastSeq is the number of the last container of each app that is gone, in case the app is added again.
 	lastSeq map[id.App]int64
 	// names are those of apps, and those that asks have affinities to.
 	names map[string]*appName
@@ -40,9 +41,9 @@ type app struct {
 	weight float64
 	// removed is set when the app was removed and still holds containers.
 	removed bool
-	// leaf is where the app asks; nil is that the app was never added, and only has containers.
+	// leaf is the app's queue; nil if the app was never added and only holds containers.
 	leaf *queue
-	// owner is what the app's user holds in the leaf.
+	// owner is the usage of the app's user in the leaf.
 	owner *user
 
 	// asks are the app's asks by id, nextAsk is the order of the last.
@@ -51,7 +52,7 @@ type app struct {
 	// buckets are those that have only asks of the app.
 	buckets []*bucket
 
-	// containers begins the list of the containers that the app holds, groups are what they are counted by.
+	// containers is the first of the list of the app's containers. groups count them.
 	containers *container
 	groups     []*group
 	// used is what they hold, share what that is of the zone, divided by the weight.
@@ -59,19 +60,18 @@ type app struct {
 	share float64
 	// lastSeq is the number of the last container.
 	lastSeq int64
-	// credits are what containers that were preempted had done, for those that take their place.
+	// credits are the work of preempted containers, for the containers that replace them.
 	credits []credit
 
-	// failedReservations is how many of the app's last reservations came to nothing, reserveAfter is when it may have the
-	// next.
+	// failedReservations is how many of the app's last reservations failed in a row; noReserveBefore is when it may have the next.
 	failedReservations int
-	reserveAfter       time.Time
+	noReserveBefore    time.Time
 }
 
 // find is the app of an id; nil is none.
 func (as *apps) find(name id.App) *app { return as.byID[name] }
 
-// remove drops the record of an app. Should it come back, its containers are numbered on from there.
+// remove drops the record of an app. If the app is added again, the numbers of its containers continue.
 func (as *apps) remove(a *app) {
 	delete(as.byID, a.id)
 	if a.lastSeq > 0 {
@@ -79,10 +79,10 @@ func (as *apps) remove(a *app) {
 	}
 }
 
-// uncount forgets that the last app was new: it was only planned.
+// uncount undoes the count of the last app, which was only planned.
 func (as *apps) uncount() { as.arrivals-- }
 
-// rank brings the shares of all apps up to date after the zone changed.
+// rank updates the shares of all apps after the capacity of the zone has changed.
 func (as *apps) rank(zone *resource.Vector) {
 	for _, a := range as.byID {
 		a.setShare(zone)
@@ -123,10 +123,10 @@ func (as *apps) unhold(k *container) {
 	}
 }
 
-// setShare brings what an app holds of the zone, by its weight, up to date.
+// setShare updates the weighted share of an app in the zone.
 func (a *app) setShare(zone *resource.Vector) { a.share = shareOf(&a.used, zone) / a.weight }
 
-// title is what people know the app by.
+// title is the app's name for people.
 func (a *app) title() string {
 	if a.name.name != "" {
 		return a.name.name
@@ -179,7 +179,7 @@ func (a *app) sortedAsks() []*ask {
 	return asks
 }
 
-// named finds or makes a name.
+// named returns a name, and creates it if needed.
 func (as *apps) named(name string) *appName {
 	m := as.names[name]
 	if m == nil {
@@ -204,7 +204,8 @@ func (as *apps) track(name string) *appName {
 	return m
 }
 
-// leaveName takes an app that is forgotten off its name, and gives the names that the last app of that name has repelled.
+// leaveName removes a forgotten app from its name. If it was the last of the name, it returns the names to which the name had an
+// anti-affinity.
 func (as *apps) leaveName(m *appName) []*appName {
 	m.apps--
 	if m.apps > 0 {

@@ -5,35 +5,35 @@ import (
 	"time"
 )
 
-// ask is an Ask that waits. What serving it looks at comes first, and shares a cache line.
+// ask is an Ask that waits. The fields that are used when it is served come first, so that they share a cache line.
 type ask struct {
 	app *app
 	// order rises with each ask of the app.
 	order int64
 	// index is the ask's index in its bucket's heap.
 	index int32
-	// outlasting is set while the ask is in a bucket of those that would outlast the window of a contract.
+	// outlasting is set while the ask is in a bucket of asks that would outlast the window of a contract.
 	outlasting bool
-	// aging is set while the ask is among those of the backlog whose patience ends.
+	// aging is set while the ask is in the backlog's aging list.
 	aging bool
 	// bucket and shape are what the ask is in while it is in the backlog.
 	bucket *bucket
 	shape  *shape
-	// group is what spread and the limit a node count, tally counts that over a label; nil is none.
+	// group counts the containers for spread and for the limit per node; tally counts them by a label; nil if there is none.
 	group *group
 	tally *tally
 	spec  Ask
 
-	// blockedSince is when the ask was first found to fit nowhere, after its last grant; zero is not since then.
+	// blockedSince is when the ask was first found to fit nowhere since its last grant; zero if it was not.
 	blockedSince time.Time
-	// nominations are the room that only the ask may use, claims is how many of them are claims.
+	// nominations are the ask's nominations; claims is how many of them are claims.
 	nominations []*nomination
 	claims      int
 	// reservedAt is when its last reservation began; zero is that it had none since its last grant.
 	reservedAt time.Time
 }
 
-// queued is an ask in a heap, with what its turn depends on, so that comparing asks does not touch them.
+// queued is an ask in a heap, with a copy of the values that decide its order, so that a comparison does not read the ask.
 type queued struct {
 	appPriority, priority int32
 	appOrder, order       int64
@@ -75,7 +75,7 @@ func checkAsk(spec *Ask) error {
 	return nil
 }
 
-// sameBut reports whether two asks differ in no more than what is pending.
+// sameBut reports whether two asks are equal except for Pending.
 func (k *Ask) sameBut(l *Ask) bool {
 	return k.Resources == l.Resources && k.Priority == l.Priority && k.Policy == l.Policy && k.SpreadOver == l.SpreadOver &&
 		k.Service == l.Service && k.Replaces == l.Replaces && k.MaxPerNode == l.MaxPerNode && k.Group == l.Group && k.Gang == l.Gang && k.Duration == l.Duration && k.Master == l.Master &&

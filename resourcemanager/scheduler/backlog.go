@@ -9,7 +9,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
-// backlog is the asks that wait. Asks of one leaf, user and shape are a bucket, which is served in order.
+// backlog has the asks that wait. Asks of one leaf, user and shape form a bucket, which is served in order.
 //
 // A bucket is ready, blocked or limited. It is blocked, and waits for capacity, when its shape fits on no node; it is ready
 // again when a node to which capacity came back fits. It is limited when its first ask would break a limit; it is ready
@@ -18,9 +18,9 @@ type backlog struct {
 	pass  *pass
 	fleet *fleet
 	apps  *apps
-	// patience is how long an ask is blocked before room may be reserved for it.
-	patience time.Duration
-	// shapes are those of all asks, and some that no ask has any more.
+	// reserveAfter is how long an ask is blocked before room may be reserved for it.
+	reserveAfter time.Duration
+	// shapes are the shapes of all asks, and some that no ask has any more.
 	shapes []*shape
 	// byKey finds a shape.
 	byKey map[shapeKey]*shape
@@ -28,22 +28,23 @@ type backlog struct {
 	idle int
 	// watched are the shapes that are offered nodes to which capacity came back, by the cpu level of what they need.
 	watched [grid.Levels][]*shape
-	// aging are asks that were blocked, in the order in which their patience ends.
+	// aging are asks that were blocked, by the time from which room may be reserved for them.
 	aging []aging
 }
 
-// aging is an ask that was blocked, and when its patience ends.
+// aging is an ask that was blocked, and from when room may be reserved for it.
 type aging struct {
 	ask *ask
 	due time.Time
 }
 
-// shapeFor finds or makes the shape of an ask. An ask that is only planned has one for itself, so that nothing is learnt from it.
+// shapeFor returns the shape of an ask, and creates it if needed. An ask that is only planned has its own shape, so that others do
+// not use what is found for it.
 func (bl *backlog) shapeFor(k *ask) *shape {
 	key := bl.keyOf(k)
 	if k.app.id.IsZero() {
 		s := bl.newShape(k, key)
-		s.backlog.watched = true // It is not to be offered anything.
+		s.backlog.watched = true // so that it is offered nothing
 		return s
 	}
 	if s := bl.byKey[key]; s != nil {
@@ -70,7 +71,7 @@ func (bl *backlog) keyOf(k *ask) shapeKey {
 	}
 	self := k.app.name
 	for _, name := range spec.AntiAffinity {
-		// An ask that is only planned repels nobody.
+		// The anti-affinities of an ask that is only planned do not apply to others.
 		if !k.app.id.IsZero() {
 			bl.repel(name, self)
 		}
@@ -99,7 +100,7 @@ func (bl *backlog) newShape(k *ask, key shapeKey) *shape {
 	return s
 }
 
-// watch has a shape offered the nodes to which capacity comes back.
+// watch adds a shape to those that are offered nodes to which capacity came back.
 func (bl *backlog) watch(s *shape) {
 	if !s.backlog.watched {
 		s.backlog.watched = true
@@ -116,14 +117,14 @@ func (bl *backlog) find(k *ask) int32 {
 	return slot
 }
 
-// refit forgets what all shapes have learnt of a node.
+// refit clears what all shapes know of a node.
 func (bl *backlog) refit(slot int32) {
 	for _, s := range bl.shapes {
 		s.refit(slot)
 	}
 }
 
-// capacityReturned offers a node to the shapes that it may be large enough for.
+// capacityReturned offers a node to the shapes for which it may have enough.
 func (bl *backlog) capacityReturned(n *node) {
 	free := bl.fleet.left(n)
 	for cpu := int8(0); cpu <= n.at.CPU; cpu++ {
@@ -137,7 +138,7 @@ func (bl *backlog) capacityReturned(n *node) {
 			if s.backlog.watched = s.misfits > 0 || s.backlog.blockedBuckets > 0; s.backlog.watched {
 				still = append(still, s)
 			} else {
-				// From now on it is not offered what comes back.
+				// It is not offered nodes any more.
 				s.backlog.blocked = false
 			}
 		}
@@ -145,8 +146,8 @@ func (bl *backlog) capacityReturned(n *node) {
 	}
 }
 
-// offer offers a shape a node to which capacity came back, and which has enough. Unless the node breaks a condition, blocked
-// buckets are tried again.
+// offer offers a shape a node to which capacity came back and which has enough. If the node meets the shape's conditions, blocked
+// buckets become ready.
 func (bl *backlog) offer(s *shape, n *node, free *resource.Vector) {
 	s.refit(n.slot)
 	if !s.allows(n) {
@@ -167,8 +168,8 @@ func (bl *backlog) offer(s *shape, n *node, free *resource.Vector) {
 	}
 }
 
-// retry has blocked asks with an affinity to their own name tried again, after the last container of the name has ended: the
-// next may go anywhere.
+// retry makes blocked asks with an affinity to their own name ready again after the last container of the name has ended: the next
+// one may go anywhere.
 func (bl *backlog) retry(m *appName) {
 	bl.fleet.noteChange()
 	for _, s := range bl.shapes {
@@ -184,7 +185,7 @@ func (bl *backlog) retry(m *appName) {
 	}
 }
 
-// prepare gives an ask its shape, and has counted what placing it depends on.
+// prepare gives an ask its shape, group and tally.
 func (bl *backlog) prepare(k *ask) {
 	if k.spec.Policy == Spread || k.spec.MaxPerNode > 0 {
 		k.group.track(bl.fleet.words())
@@ -195,7 +196,7 @@ func (bl *backlog) prepare(k *ask) {
 	k.shape = bl.shapeFor(k)
 }
 
-// enter puts an ask into the backlog.
+// enter adds an ask to the backlog.
 func (bl *backlog) enter(k *ask) {
 	if k.app.leaf == nil || k.app.removed {
 		return
@@ -227,7 +228,7 @@ func (bl *backlog) enter(k *ask) {
 	}
 }
 
-// pending is what the asks below each queue of a tree wait for, in the order of the queues.
+// pending is the sum of the asks below each queue of a tree, in the order of the queues.
 func (bl *backlog) pending(queues *queueSet) []resource.Vector {
 	pending := make([]resource.Vector, len(queues.ordered))
 	for _, s := range bl.shapes {
@@ -243,7 +244,7 @@ func (bl *backlog) pending(queues *queueSet) []resource.Vector {
 	return pending
 }
 
-// leave takes an ask out of the backlog.
+// leave removes an ask from the backlog.
 func (bl *backlog) leave(k *ask) {
 	b := k.bucket
 	if b == nil {
@@ -273,14 +274,14 @@ func (bl *backlog) leave(k *ask) {
 	}
 }
 
-// setReady has a bucket served.
+// setReady makes a bucket ready.
 func (bl *backlog) setReady(b *bucket) {
 	bl.detach(b, ready)
 	b.leaf.backlog.ready.Push(b)
 	b.leaf.activate()
 }
 
-// detach takes a bucket from where its state has it, and gives it another state.
+// detach removes a bucket from the list of its state, and sets another state.
 func (bl *backlog) detach(b *bucket, state bucketState) {
 	switch b.state {
 	case ready:
@@ -297,7 +298,7 @@ func (bl *backlog) detach(b *bucket, state bucketState) {
 	b.state = state
 }
 
-// setBlocked has a bucket wait for capacity.
+// setBlocked makes a bucket blocked.
 func (bl *backlog) setBlocked(b *bucket) {
 	bl.detach(b, blocked)
 	b.leaf.backlog.blocked.Push(b)
@@ -310,13 +311,13 @@ func without(buckets []*bucket, b *bucket) []*bucket {
 	return slices.DeleteFunc(buckets, func(other *bucket) bool { return other == b })
 }
 
-// setLimited has a bucket wait for q to hold less.
+// setLimited makes a bucket limited by q.
 func (bl *backlog) setLimited(b *bucket, q *queue) {
 	bl.detach(b, limited)
 	q.backlog.limited = append(q.backlog.limited, b)
 }
 
-// liftLimit has what is limited by a queue tried again.
+// liftLimit makes the buckets that are limited by a queue ready.
 func (bl *backlog) liftLimit(q *queue) {
 	for len(q.backlog.limited) > 0 {
 		b := q.backlog.limited[len(q.backlog.limited)-1]
@@ -330,7 +331,7 @@ func (bl *backlog) liftLimit(q *queue) {
 	}
 }
 
-// dropIdle forgets the shapes that no ask has, once they are many.
+// dropIdle drops the shapes that no ask has, once there are many.
 func (bl *backlog) dropIdle() {
 	if bl.idle <= 64+len(bl.shapes)/2 {
 		return
@@ -358,7 +359,7 @@ func (bl *backlog) dropIdle() {
 	bl.idle = 0
 }
 
-// drop forgets all shapes; every ask must have left.
+// drop drops all shapes. Every ask must have left before.
 func (bl *backlog) drop() {
 	for _, s := range bl.shapes {
 		if s.filter != nil {
@@ -369,7 +370,7 @@ func (bl *backlog) drop() {
 	clear(bl.byKey)
 }
 
-// repel notes that apps of one name have an anti-affinity to another, and gives the asks of the latter their new shapes.
+// repel records that a name has an anti-affinity to another, and gives the asks of the other name their new shapes.
 func (bl *backlog) repel(name string, by *appName) {
 	m := bl.apps.track(name)
 	for _, known := range m.repelledBy {
@@ -397,7 +398,7 @@ func (bl *backlog) reshape(m *appName) {
 	}
 }
 
-// block has all ready buckets of a shape wait for capacity: no node fits.
+// block makes all ready buckets of a shape blocked: no node fits.
 func (bl *backlog) block(s *shape) {
 	s.backlog.blocked = true
 	for _, b := range s.backlog.buckets {
@@ -407,13 +408,13 @@ func (bl *backlog) block(s *shape) {
 	}
 }
 
-// blockGang has a gang wait for capacity: for so many of its containers no node fits.
+// blockGang makes a gang blocked: no node fits for missing of its containers.
 func (bl *backlog) blockGang(b *bucket, missing int) {
 	b.missing = int64(missing)
 	bl.setBlocked(b)
 }
 
-// resized brings an ask's bucket up to date after the number of its containers changed: a gang may fit now.
+// resized updates an ask's bucket after the number of its containers has changed: a gang may fit now.
 func (bl *backlog) resized(k *ask) {
 	if b := k.bucket; b.key.gang != nil && b.state != ready {
 		bl.leave(k)
@@ -421,14 +422,14 @@ func (bl *backlog) resized(k *ask) {
 	}
 }
 
-// liftLimits has what is limited by a leaf, or by a queue above it, tried again: they hold less.
+// liftLimits makes the buckets that are limited by a leaf, or by a queue above it, ready: they hold less.
 func (bl *backlog) liftLimits(leaf *queue) {
 	for q := leaf; q != nil; q = q.parent {
 		bl.liftLimit(q)
 	}
 }
 
-// reorder puts the buckets of an app in a fair leaf where they belong, after the app's share changed.
+// reorder moves the buckets of an app in a fair leaf after the app's share has changed.
 func (bl *backlog) reorder(a *app) {
 	for _, b := range a.buckets {
 		switch b.state {
@@ -440,7 +441,7 @@ func (bl *backlog) reorder(a *app) {
 	}
 }
 
-// rank puts the buckets of fair leaves in order, after the shares of all apps changed.
+// rank reorders the buckets of fair leaves after the shares of all apps have changed.
 func (bl *backlog) rank(queues []*queue) {
 	for _, q := range queues {
 		if q.spec.Fair {
@@ -450,14 +451,14 @@ func (bl *backlog) rank(queues []*queue) {
 	}
 }
 
-// retryLimited has what is limited by any queue tried again.
+// retryLimited makes all limited buckets ready.
 func (bl *backlog) retryLimited(queues []*queue) {
 	for _, q := range queues {
 		bl.liftLimit(q)
 	}
 }
 
-// age notes when the patience of a blocked bucket's first ask ends.
+// age adds the first ask of a blocked bucket to the aging list.
 func (bl *backlog) age(b *bucket) {
 	k := b.first()
 	if k.blockedSince.IsZero() {
@@ -465,13 +466,13 @@ func (bl *backlog) age(b *bucket) {
 	}
 	if !k.aging {
 		k.aging = true
-		bl.aging = append(bl.aging, aging{k, bl.pass.now.Add(bl.patience)})
+		bl.aging = append(bl.aging, aging{k, bl.pass.now.Add(bl.reserveAfter)})
 	}
 }
 
-// patienceEnds is when the patience of the next aging ask ends, or zero if it has left the backlog; false is that there is
-// none.
-func (bl *backlog) patienceEnds() (time.Time, bool) {
+// nextAgingAt is from when room may be reserved for the first aging ask, zero if the ask has left the backlog; false if no ask is
+// aging.
+func (bl *backlog) nextAgingAt() (time.Time, bool) {
 	if len(bl.aging) == 0 {
 		return time.Time{}, false
 	}
@@ -481,7 +482,8 @@ func (bl *backlog) patienceEnds() (time.Time, bool) {
 	return time.Time{}, true
 }
 
-// nextAged takes the next aging ask, which goes on aging if it is the first of a blocked bucket; otherwise it is nil.
+// nextAged removes the first aging ask. If it is the first of a blocked bucket, it is added again and returned; otherwise the
+// result is nil.
 func (bl *backlog) nextAged() *ask {
 	k := bl.aging[0].ask
 	bl.aging = bl.aging[1:]
@@ -490,6 +492,6 @@ func (bl *backlog) nextAged() *ask {
 		return nil
 	}
 	k.aging = true
-	bl.aging = append(bl.aging, aging{k, bl.pass.now.Add(bl.patience)})
+	bl.aging = append(bl.aging, aging{k, bl.pass.now.Add(bl.reserveAfter)})
 	return k
 }

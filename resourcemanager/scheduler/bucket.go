@@ -18,7 +18,8 @@ type bucket struct {
 	index int32
 	// asks are its asks in their order.
 	asks heap.Heap[queued]
-	// missing is for how many of its containers a gang found no room when it was last tried, less the room that came back.
+	// missing is how many containers of a gang found no room at the last try, minus how many would fit into the room that came back
+	// since.
 	missing int64
 	// claimAfter is when the bucket may make claims again, after no victims were found.
 	claimAfter time.Time
@@ -31,7 +32,8 @@ type bucketKey struct {
 	app    *app
 	gang   *ask
 	master bool
-	// outlasting asks would outlast the window of a contract; those of unknown duration are granted nothing while one closes.
+	// outlasting is true for asks that would outlast the window of a contract. While a window closes, asks of unknown duration are
+	// granted nothing.
 	outlasting, unknownDuration bool
 }
 
@@ -45,7 +47,7 @@ const (
 	ready
 	// blocked waits for capacity: its shape fits on no node.
 	blocked
-	// limited waits for the queue whose limit it is over to hold less.
+	// limited waits until the queue whose limit it would exceed holds less.
 	limited
 )
 
@@ -64,10 +66,10 @@ func (b *bucket) Before(other *bucket) bool {
 	return b.asks.Items()[0].Before(other.asks.Items()[0])
 }
 
-// first is the ask whose turn it is.
+// first is the ask that is served next.
 func (b *bucket) first() *ask { return b.asks.Items()[0].ask }
 
-// queueBacklog is what the backlog knows of a queue.
+// queueBacklog is the backlog's part of a queue.
 type queueBacklog struct {
 	// ready are a leaf's buckets that are to be served, in their order.
 	ready heap.Heap[*bucket]
@@ -79,15 +81,15 @@ type queueBacklog struct {
 
 func (q *queueBacklog) hasReady() bool { return len(q.ready.Items()) > 0 }
 
-// first is the ready bucket whose turn it is.
+// first is the ready bucket that is served next.
 func (q *queueBacklog) first() *bucket { return q.ready.Items()[0] }
 
 func (q *queueBacklog) hasLimited() bool { return len(q.limited) > 0 }
 
 func (q *queueBacklog) hasBlocked() bool { return len(q.blocked.Items()) > 0 }
 
-// appendBlocked adds the blocked buckets in their order. The order of the heap depends on how it came about; decisions
-// must not.
+// appendBlocked appends the blocked buckets in their order. It does not use the order of the heap, which depends on its history:
+// decisions must not.
 func (q *queueBacklog) appendBlocked(buckets []*bucket) []*bucket {
 	buckets = append(buckets, q.blocked.Items()...)
 	slices.SortFunc(buckets, func(x, y *bucket) int {
@@ -99,7 +101,7 @@ func (q *queueBacklog) appendBlocked(buckets []*bucket) []*bucket {
 	return buckets
 }
 
-// shapeBacklog is what the backlog knows of a shape.
+// shapeBacklog is the backlog's part of a shape.
 type shapeBacklog struct {
 	// blocked is set while no node fits.
 	blocked bool
@@ -107,7 +109,7 @@ type shapeBacklog struct {
 	watched bool
 	// blockedBuckets is how many of its buckets are blocked.
 	blockedBuckets int
-	// buckets are those of its asks, and some that are empty.
+	// buckets are the buckets of its asks, and some empty ones.
 	buckets []*bucket
 	// asks is how many asks have the shape.
 	asks int

@@ -211,7 +211,7 @@ func (v Value) String() string {
 	return v.Text
 }
 
-// quoted puts text in quotation marks that would otherwise read back as something else.
+// quoted quotes a text that ParseConstraint would otherwise read as something else.
 func (v Value) quoted() string {
 	text := v.String()
 	if v.Kind != TextValue {

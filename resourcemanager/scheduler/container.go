@@ -11,12 +11,12 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// container is a lease: so much of a node for an app.
+// container is a lease: a part of a node for an app.
 type container struct {
 	id   id.Container
 	app  *app
 	node *node
-	// ask is the id of the ask that it was granted to, group what it is counted in.
+	// ask is the id of the ask that it was granted to; group counts it.
 	ask   string
 	group *group
 	// need is what it holds of the node.
@@ -25,21 +25,21 @@ type container struct {
 	master bool
 	// service is set when it runs until somebody ends it.
 	service bool
-	// startedAt is when it was granted, duration how long its ask said that it would run; zero is unknown.
+	// startedAt is when it was granted; duration is the expected duration in its ask, zero if unknown.
 	startedAt time.Time
 	duration  time.Duration
-	// gang is what it was granted with; nil is none.
+	// gang is the gang that it was granted with; nil if none.
 	gang *gang
 	// checkpoint is until when its work is safe.
 	checkpoint time.Time
-	// credit is what containers before it had done for the same ask when they were preempted.
+	// credit is how long earlier containers of the same ask had worked when they were preempted.
 	credit time.Duration
 	// notice is set while it is preempted; nil is not.
 	notice *notice
 	// awaitedBy is the reservation that waits for its end; nil is none.
 	awaitedBy *nomination
 
-	// It is in a list of its app, in one of its node, and in one of its leaf while it has no notice.
+	// These link it in the lists of its app, of its node and, while it has no notice, of its leaf.
 	previousOfApp, nextOfApp   *container
 	previousOfNode, nextOfNode *container
 	previousOfLeaf, nextOfLeaf *container
@@ -61,12 +61,12 @@ func (cs *containers) add(k *container) { cs.byID[k.id] = k }
 
 func (cs *containers) remove(k *container) { delete(cs.byID, k.id) }
 
-// nextGang gives the gang to come a number, lastGang is that of the last.
+// nextGang counts a new gang; lastGang is its number.
 func (cs *containers) nextGang() { cs.gangs++ }
 
 func (cs *containers) lastGang() int64 { return cs.gangs }
 
-// rejoin puts a container that is held again in its gang.
+// rejoin adds a container that is applied again to its gang.
 func (cs *containers) rejoin(k *container, number int64) {
 	cs.gangs = max(cs.gangs, number)
 	for other := k.app.containers; other != nil; other = other.nextOfApp {
@@ -81,7 +81,7 @@ func (cs *containers) rejoin(k *container, number int64) {
 	k.gang.members = append(k.gang.members, k)
 }
 
-// take gives a record for a new container.
+// take returns an unused record for a container.
 func (cs *containers) take() *container {
 	if cs.free == nil {
 		slab := make([]container, 256)
@@ -95,13 +95,13 @@ func (cs *containers) take() *container {
 	return k
 }
 
-// recycle takes the record of a container that is gone.
+// recycle takes back the record of a container that is gone.
 func (cs *containers) recycle(k *container) {
 	*k = container{nextOfApp: cs.free}
 	cs.free = k
 }
 
-// gang is the containers that were granted together and are still there, in the order in which they were granted.
+// gang has the containers that were granted together and are still held, in the order of their grants.
 type gang struct {
 	number  int64
 	members []*container
@@ -144,7 +144,7 @@ func (c *Core) release(name id.Container) {
 	if k == nil {
 		return
 	}
-	// Capacity of a lost node was not returned by the borrower.
+	// The capacity of a lost node does not count as returned by the borrower.
 	if given := k.notice; given != nil && given.contract != nil && !given.stopped && k.node.known {
 		given.contract.ledger.countReturn()
 	}
@@ -220,7 +220,7 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 	}
 }
 
-// checkpoint notes until when the work of a container is safe.
+// checkpoint records until when the work of a container is saved.
 func (cs *containers) checkpoint(in Checkpoint) error {
 	k := cs.find(in.Container)
 	if k == nil {

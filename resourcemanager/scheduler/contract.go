@@ -13,37 +13,38 @@ type Contract struct {
 	Name      string
 	Lender    id.Queue
 	Borrowers []id.Queue
-	// LendPercent of the lender's guarantee is lent; FloorPercent of it stays free for the lender, used or not.
+	// LendPercent of the lender's guarantee is lent. FloorPercent of it stays reserved for the lender, used or not.
 	LendPercent, FloorPercent float64
-	// Notice is how long before it is stopped a borrower's container gets notice.
+	// Notice is the time between a preemption notice to a borrower's container and its stop.
 	Notice time.Duration
-	// Grace is how long a container may take to stop after that. The hand-back begins so early that both fit.
+	// Grace is how long a container may take to stop after that. The hand-back begins early enough for both.
 	Grace time.Duration
-	// Windows are the present and the next windows, in order, apart from each other. The owner of the core, which knows
-	// the calendar, sets the contract again before they run out.
+	// Windows are the present and the next windows, in order, apart from each other. The owner of the Core computes them from the
+	// calendar, and sets the contract again before they are used up.
 	Windows []Window
 }
 
 // Window is a time in which a contract lends.
 type Window struct{ Open, Close time.Time }
 
-// Ledger is what a contract came to so far.
+// Ledger is the account of a contract so far.
 type Ledger struct {
 	Contract string
-	// Open says that a window is open, Closing is when that window closes.
+	// Open is true if a window is open; Closing is when it closes.
 	Open    bool
 	Closing time.Time
-	// Lent is what is lent now, at most; Borrowed is how much of it is in use.
+	// Lent is how much can be borrowed at present; Borrowed is how much of that is in use.
 	Lent, Borrowed resource.Vector
-	// LentCoreSeconds were lent and UsedCoreSeconds of them used; LostCoreSeconds of work were lost by stopping Stopped
-	// containers. Returned is how many containers had notice and ended before their deadline.
+	// LentCoreSeconds is how much was lent and UsedCoreSeconds how much of that was used. LostCoreSeconds is the work that was lost
+	// by stopping containers, and Stopped their number. Returned is the number of containers that ended after a notice and before
+	// its deadline.
 	LentCoreSeconds, UsedCoreSeconds, LostCoreSeconds float64
 	Stopped, Returned                                 int
 	HandBacks                                         []HandBack
 }
 
-// HandBack is one return of what was lent: promised for the close of the window, complete from Done on; zero is
-// never.
+// HandBack is the return of lent capacity at one close of a window. Promised is the close; Done is when all was returned, zero if
+// it is not yet.
 type HandBack struct {
 	Promised, Done    time.Time
 	Stopped, Returned int
@@ -55,11 +56,11 @@ type contract struct {
 	lender    *queue
 	borrowers []*queue
 	phase     phase
-	// window is the one that is open, or the last one while the contract is guarded.
+	// window is the open window or, while the contract is guarded, the last one.
 	window Window
 	// lent is what the borrowers may use of the lender's guarantee.
 	lent resource.Vector
-	// reserved is what the contract reserves for its lender beyond what other contracts do: scratch space of reserveRoom.
+	// reserved is what the contract reserves for its lender in addition to other contracts. It is scratch space of reserveRoom.
 	reserved resource.Vector
 	ledger   ledger
 }
@@ -77,11 +78,11 @@ const (
 	phaseOpen
 	// phaseClosing: the window closes soon, and the capacity returns.
 	phaseClosing
-	// phaseGuarded: the window has closed; for the length of a notice, at least a minute, the lender's room stays free.
+	// phaseGuarded: the window has closed. For the length of a notice, at least a minute, the lender's guarantee stays reserved.
 	phaseGuarded
 )
 
-// ledger is what a contract came to so far.
+// ledger is the account of a contract so far.
 type ledger struct {
 	// lent, used and lost are core-seconds.
 	lent, used, lost  float64
@@ -106,7 +107,7 @@ func (l *ledger) stop(k *container, lost time.Duration) {
 	}
 }
 
-// countReturn counts a container that ended after it had got notice and before it was stopped.
+// countReturn counts a container that ended after a notice and before its deadline.
 func (l *ledger) countReturn() {
 	l.returned++
 	if l.pending != nil {
@@ -114,7 +115,7 @@ func (l *ledger) countReturn() {
 	}
 }
 
-// CheckContracts says in one sentence what is wrong with contracts, given the queues that they name.
+// CheckContracts returns what is wrong with contracts for a queue tree, one sentence.
 func CheckContracts(specs []Contract, queues []QueueSpec) error {
 	set, err := buildTree(queues, resource.Schema{})
 	if err != nil {

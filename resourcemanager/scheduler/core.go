@@ -12,8 +12,8 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
-// Core is the scheduler: it wires the parts, and does what touches several of them. It is not safe for use by several
-// goroutines.
+// Core is the scheduler. It wires the parts, and has the operations that involve several of them. It is not safe for concurrent
+// use.
 type Core struct {
 	config      Config
 	pass        pass
@@ -30,13 +30,13 @@ type Core struct {
 
 var _ Interface = (*Core)(nil)
 
-// New makes a core with DefaultQueues.
+// New returns a Core with DefaultQueues.
 func New(config Config) *Core {
 	if config.Notice == 0 {
 		config.Notice = 10 * time.Second
 	}
-	if config.Patience == 0 {
-		config.Patience = 10 * time.Second
+	if config.ReserveAfter == 0 {
+		config.ReserveAfter = 10 * time.Second
 	}
 	c := &Core{
 		config:     config,
@@ -46,9 +46,9 @@ func New(config Config) *Core {
 	c.fleet = newFleet(&c.pass)
 	c.apps = newApps(&c.fleet)
 	c.tree = tree{lending: &c.lending}
-	c.backlog = backlog{pass: &c.pass, fleet: &c.fleet, apps: &c.apps, patience: config.Patience, byKey: make(map[shapeKey]*shape)}
+	c.backlog = backlog{pass: &c.pass, fleet: &c.fleet, apps: &c.apps, reserveAfter: config.ReserveAfter, byKey: make(map[shapeKey]*shape)}
 	c.nominations = nominations{
-		pass: &c.pass, fleet: &c.fleet, tree: &c.tree, backlog: &c.backlog, preemption: &c.preemption, patience: config.Patience,
+		pass: &c.pass, fleet: &c.fleet, tree: &c.tree, backlog: &c.backlog, preemption: &c.preemption, reserveAfter: config.ReserveAfter,
 	}
 	c.preemption = preemption{
 		pass: &c.pass, fleet: &c.fleet, tree: &c.tree, containers: &c.containers, lending: &c.lending, nominations: &c.nominations,
@@ -130,7 +130,7 @@ func (c *Core) removeNode(name id.Node) error {
 	return nil
 }
 
-// nodeChanged brings all that is derived from a node's spec up to date.
+// nodeChanged updates everything that is derived from a node's spec.
 func (c *Core) nodeChanged(n *node) {
 	c.backlog.refit(n.slot)
 	c.fleet.changed(n)
@@ -144,7 +144,7 @@ func (c *Core) forgetNode(n *node) {
 	c.backlog.refit(n.slot)
 }
 
-// offerTouched offers the touched nodes to the asks that wait for capacity, while the pass has looks left.
+// offerTouched offers the touched nodes to blocked asks, within the budget of the pass.
 func (c *Core) offerTouched() {
 	for c.pass.looks > 0 {
 		n := c.fleet.nextTouched()
@@ -197,7 +197,7 @@ func (c *Core) addApp(in AddApp) error {
 	} else if !a.removed && a.leaf == leaf && a.name.name == in.Name && a.user == in.User && a.priority == in.Priority && a.weight == weight {
 		return nil
 	}
-	// Renaming gives asks new shapes, also the app's own, so that it comes before they leave the backlog.
+	// Rename first: it gives asks new shapes, and the app's own asks must be in the backlog for that.
 	if old := a.name; old.name != in.Name {
 		c.rename(a, in.Name)
 	}
@@ -270,7 +270,7 @@ func (c *Core) removeApp(name id.App) error {
 	return nil
 }
 
-// leaveName takes an app that is forgotten off its name.
+// leaveName removes a forgotten app from its name.
 func (c *Core) leaveName(m *appName) {
 	for _, other := range c.apps.leaveName(m) {
 		c.backlog.reshape(other)

@@ -12,13 +12,13 @@ import (
 
 // Explain implements Interface.
 func (c *Core) Explain(name id.App, now time.Time) Explanation {
-	defer c.pretend(now)()
+	defer c.explainAt(now)()
 	a := c.apps.find(name)
 	if a == nil {
 		return Explanation{}
 	}
 	var explanation Explanation
-	// Nodes break the same rules for asks of one kind, of which an app may have thousands.
+	// An app may have thousands of asks of one kind, for all of which the explanation is the same.
 	known := map[askKind]AskExplanation{}
 	for _, k := range a.sortedAsks() {
 		kind := askKind{shape: k.shape, group: k.group, master: k.spec.Master}
@@ -38,7 +38,7 @@ func (c *Core) Explain(name id.App, now time.Time) Explanation {
 	return explanation
 }
 
-// askKind is what asks of an app without nominations have in common that wait for the same reasons.
+// askKind is the key of asks of one app, without nominations, that wait for the same reasons.
 type askKind struct {
 	shape  *shape
 	group  *group
@@ -47,33 +47,33 @@ type askKind struct {
 	pending int
 }
 
-// pretend makes the core answer as at a time, until the function that it gives is called. No decision depends on it.
-func (c *Core) pretend(now time.Time) func() {
+// explainAt sets the time for explanations, until the returned function is called. It does not affect decisions.
+func (c *Core) explainAt(now time.Time) func() {
 	before := c.pass.now
 	c.pass.now = now
 	c.resolveQueues()
 	return func() { c.pass.now = before }
 }
 
-// explainer says in sentences why asks wait, and what would help. It only looks.
+// explainer explains in sentences why asks wait and what would help. It changes nothing.
 type explainer struct {
 	pass  *pass
 	fleet *fleet
 	tree  *tree
 	// schema names resources.
 	schema resource.Schema
-	// master is what every application master is given.
+	// master is the resources of an application master.
 	master resource.Vector
 }
 
-// miss is the nodes that break one rule in the same way; the closest of them is the example.
+// miss counts the nodes that break one rule in the same way. The closest miss is the example.
 type miss struct {
 	title   string
 	nodes   int
 	closest failure
 }
 
-// ask says why an ask waits.
+// ask explains why an ask waits.
 func (e *explainer) ask(k *ask) AskExplanation {
 	need := k.spec.Resources
 	if k.spec.Gang {
@@ -116,7 +116,8 @@ func (e *explainer) ask(k *ask) AskExplanation {
 	return explanation
 }
 
-// nominated says which containers are preempted for an ask and until when, and what is reserved for it.
+// nominated is a sentence about the containers that are preempted for an ask and their deadline, or about the room that is reserved
+// for it.
 func (e *explainer) nominated(k *ask) string {
 	var leaving, stopping []titled
 	var reserved []string

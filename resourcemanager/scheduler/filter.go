@@ -7,7 +7,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
-// filter is a set of constraints and nodes to avoid, shared by all asks that have the same.
+// filter is a set of constraints and avoided nodes. Asks with equal ones share it.
 type filter struct {
 	key         string
 	constraints []Constraint
@@ -47,7 +47,7 @@ type filters struct {
 	text []byte
 }
 
-// drop forgets the filters that no shape has.
+// drop drops the filters that no shape has.
 func (fs *filters) drop() {
 	fs.list = slices.DeleteFunc(fs.list, func(f *filter) bool {
 		if f.shapes == 0 {

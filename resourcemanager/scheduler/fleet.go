@@ -8,11 +8,11 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
-// fleet is the nodes, indexed by what they have left, and the search for a node.
+// fleet has the nodes, an index of them by their free resources, and the search for a node.
 //
-// A node's slot is its number in every bitmap. A node is open while containers may be placed on it. The grid has the open
-// nodes by their free cpu and memory. A touched node is one to which capacity came back, or that changed, since asks that
-// wait for capacity were last offered it.
+// A node's slot is its number in every bitmap. A node is open while containers may be placed on it. The grid has the open nodes by
+// their free cpu and memory. A node is touched if capacity came back to it, or it changed, since it was last offered to blocked
+// asks.
 type fleet struct {
 	pass *pass
 	// nodes has a record for each slot, an empty one for a slot that is not in use.
@@ -21,17 +21,17 @@ type fleet struct {
 	slots map[id.Node]int32
 	// freeSlots are the slots that are not in use.
 	freeSlots []int32
-	// avail is, by slot, what a node has left for any ask: its capacity less what is used and nominated.
+	// avail is what a node has left for any ask, by slot: its capacity minus what is used and nominated.
 	avail []resource.Vector
 	// grid has the open nodes by what they have left.
 	grid grid.Grid
 	// open are the slots of the open nodes.
 	open grid.Bitmap
-	// touched are slots in the order in which their nodes were touched; the first ones were offered since.
+	// touched are the slots of touched nodes in the order in which they were touched. The first offers of them have been offered.
 	touched []int32
-	// offers is how many those are.
+	// offers is how many of touched have been offered.
 	offers int
-	// changes rises whenever capacity came back on any node, or may have.
+	// changes rises whenever capacity has come back to a node, or may have.
 	changes int64
 	// totals are sums over all nodes.
 	totals totals
@@ -53,9 +53,9 @@ func newFleet(p *pass) fleet {
 type totals struct {
 	// capacity is that of the zone: the sum of what all nodes contribute.
 	capacity resource.Vector
-	// changed is set when capacity has changed since the shares of queues were worked out.
+	// changed is true if capacity has changed since the shares of queues were computed.
 	changed bool
-	// largest is, for each resource, the most that any node has; largestKnown is unset when it must be worked out again.
+	// largest is, for each resource, the most that any node has; largestKnown is false if largest has to be computed again.
 	largest      resource.Vector
 	largestKnown bool
 }
@@ -81,7 +81,7 @@ func (fl *fleet) set(n *node, spec NodeSpec) bool {
 	return true
 }
 
-// remove makes a node one that is not known. Its record stays until it holds nothing any more.
+// remove makes a node unknown. Its record stays until it holds nothing.
 func (fl *fleet) remove(n *node) { n.known = false }
 
 // known finds a node that SetNode named and RemoveNode has not; nil is none.
@@ -92,7 +92,7 @@ func (fl *fleet) known(name id.Node) *node {
 	return nil
 }
 
-// named finds a node's record, or makes one that is not known yet.
+// named returns a node's record, and creates an unknown one if needed.
 func (fl *fleet) named(name id.Node) *node {
 	if slot, ok := fl.slots[name]; ok {
 		return fl.nodes[slot]
@@ -135,7 +135,7 @@ func (fl *fleet) forget(n *node) bool {
 	return true
 }
 
-// changed brings all that is derived from a node's spec up to date.
+// changed updates everything that is derived from a node's spec.
 func (fl *fleet) changed(n *node) {
 	for _, f := range fl.filters.list {
 		f.update(n, fl.grid.Words())
@@ -149,7 +149,7 @@ func (fl *fleet) changed(n *node) {
 	fl.touch(n)
 }
 
-// countCapacity brings the sum of all nodes up to date with one of them.
+// countCapacity updates the sum of all nodes after a change of one.
 func (fl *fleet) countCapacity(n *node) {
 	counts := n.contribution()
 	if counts == n.counted {
@@ -184,7 +184,7 @@ func (fl *fleet) total() resource.Vector {
 // words is how many words a bitmap of all nodes has.
 func (fl *fleet) words() int { return fl.grid.Words() }
 
-// takeCapacityChange reports whether the sum of all nodes has changed since it was last called.
+// takeCapacityChange reports whether the sum of all nodes has changed since the last call.
 func (fl *fleet) takeCapacityChange() bool {
 	changed := fl.totals.changed
 	fl.totals.changed = false
@@ -239,7 +239,7 @@ func (fl *fleet) unhold(k *container) {
 	fl.reindex(n)
 }
 
-// reindex moves a node to where it belongs in the grid.
+// reindex moves a node to its cell in the grid.
 func (fl *fleet) reindex(n *node) {
 	free := &fl.avail[n.slot]
 	*free = n.spec.Capacity.Sub(n.used).Sub(n.nominated)
@@ -264,7 +264,7 @@ func (fl *fleet) reindex(n *node) {
 	n.at = at
 }
 
-// touch notes that capacity came back on a node, or that it changed in another way that lets it take an ask that waits.
+// touch records that capacity came back to a node, or that it changed so that it may fit a blocked ask.
 func (fl *fleet) touch(n *node) {
 	if !n.touched && !fl.pass.onTrial {
 		n.touched = true
@@ -272,7 +272,7 @@ func (fl *fleet) touch(n *node) {
 	}
 }
 
-// nextTouched is the node that was touched first of those that were not offered since; nil is none.
+// nextTouched is the first touched node that was not offered; nil if there is none.
 func (fl *fleet) nextTouched() *node {
 	if !fl.hasTouched() {
 		return nil
@@ -283,7 +283,7 @@ func (fl *fleet) nextTouched() *node {
 // hasTouched reports whether there are touched nodes.
 func (fl *fleet) hasTouched() bool { return fl.offers < len(fl.touched) }
 
-// offered takes the node that was touched first off the touched nodes: from now on it may be touched again.
+// offered removes the first node from the touched ones, so that it can be touched again.
 func (fl *fleet) offered(n *node) {
 	n.touched = false
 	fl.offers++
@@ -293,7 +293,7 @@ func (fl *fleet) offered(n *node) {
 	}
 }
 
-// noteChange notes that capacity came back, or may have, so that what searches have found may not hold any more.
+// noteChange records that capacity has come back, or may have, so that cached results of searches are out of date.
 func (fl *fleet) noteChange() { fl.changes++ }
 
 // used is what containers hold on a node.

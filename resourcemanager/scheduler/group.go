@@ -17,11 +17,11 @@ type tally struct {
 	label *label
 	// counts is by value.
 	counts []int32
-	// No value has fewer than least, and in the order of their texts those before from have more; that is so in the label's
-	// version.
+	// least is the smallest count of any value. In the order of their texts, all values before from have more. Both hold for the
+	// label at version.
 	least         int32
 	from, version int
-	// tried has the values that the search in progress is done with.
+	// tried has the values that the present search has tried.
 	tried grid.Bitmap
 }
 
@@ -138,8 +138,8 @@ func (t *tally) remove(value int32) {
 	}
 }
 
-// lowest is the value with the fewest containers, among equals the one whose text comes first: their numbers depend
-// on when the label was first asked for.
+// lowest is the value with the fewest containers. Among equals it is the one whose text comes first, since the numbers of values
+// depend on the order in which they were seen.
 func (t *tally) lowest() int32 {
 	t.grow()
 	t.label.sort()
@@ -163,7 +163,7 @@ func (t *tally) lowest() int32 {
 	return sorted[t.from]
 }
 
-// lowestUntried is the same among the values that were not tried, or -1.
+// lowestUntried is lowest among the values that were not tried, or -1.
 func (t *tally) lowestUntried() int32 {
 	best := int32(-1)
 	for _, value := range t.label.sorted {

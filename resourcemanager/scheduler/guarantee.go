@@ -2,7 +2,7 @@ package scheduler
 
 import "fmt"
 
-// guarantee says why no other queue's containers are stopped for an ask that fits nowhere.
+// guarantee is a sentence why no container of another queue is preempted for an ask that fits nowhere.
 func (e *explainer) guarantee(k *ask, explanation *AskExplanation) string {
 	if explanation.Fits > 0 || explanation.Limit != "" || explanation.Coming != "" || k.spec.Gang || e.tree.root().used == k.app.leaf.used {
 		return ""

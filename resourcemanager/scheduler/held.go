@@ -7,25 +7,24 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// queueReclaim is what reclaiming knows of a queue.
+// queueReclaim is the reclaiming part of a queue.
 type queueReclaim struct {
-	// claimed is the room of claims for asks of the queue.
+	// claimed is the sum of the claims for asks of the queue.
 	claimed resource.Vector
-	// leaving is what the queue's containers under notice hold.
+	// leaving is what the queue's containers with a notice hold.
 	leaving resource.Vector
-	// newest begins the list of a leaf's containers, newest first, without those under notice.
+	// newest is the first of the list of a leaf's containers without a notice, newest first.
 	newest *container
-	// disordered is set when the list has to be sorted before that is true.
+	// disordered is set if the list is not sorted.
 	disordered bool
-	// chosenFor is the turn of the removal plan in which the leaf's containers may be preempted.
+	// chosenFor is the number of the search for victims in which the leaf's containers may be preempted.
 	chosenFor int64
 }
 
-// newest begins the list of a leaf's containers that are not under notice.
+// newest is the first of the list of a leaf's containers without a notice.
 func (q *queue) newest() *container { return q.reclaim.newest }
 
-// link puts a container among a leaf's, by age, and reports whether that is where it belongs: it is not carried
-// further than past a few.
+// link inserts a container into a leaf's list by age. It passes only a few others, and reports whether the list is sorted then.
 func (q *queue) link(k *container) bool {
 	var before *container
 	after := q.reclaim.newest
@@ -47,14 +46,14 @@ func (q *queue) link(k *container) bool {
 	return after == nil || !after.startedAt.After(k.startedAt)
 }
 
-// addHeld puts a container among a leaf's, which are sorted later if it does not belong near the front.
+// addHeld inserts a container into a leaf's list. If it does not belong near the front, the list is sorted later.
 func (q *queue) addHeld(k *container) {
 	if !q.link(k) {
 		q.reclaim.disordered = true
 	}
 }
 
-// sortHeld puts a leaf's containers in order after many of them came at once: after a restart, or with their app.
+// sortHeld sorts a leaf's containers after many were added at once: after a restart, or with their app.
 func (q *queue) sortHeld() {
 	if !q.reclaim.disordered {
 		return
@@ -85,7 +84,7 @@ func (q *queue) unlink(k *container) {
 	k.previousOfLeaf, k.nextOfLeaf = nil, nil
 }
 
-// addLeaving counts what is under notice, along the path.
+// addLeaving adds to leaving of the queue and of those above it.
 func (q *queue) addLeaving(amount *resource.Vector, sign int64) {
 	for ; q != nil; q = q.parent {
 		for i := range amount {
@@ -94,7 +93,7 @@ func (q *queue) addLeaving(amount *resource.Vector, sign int64) {
 	}
 }
 
-// addClaimed counts the room of claims, along the path.
+// addClaimed adds to claimed of the queue and of those above it.
 func (q *queue) addClaimed(amount *resource.Vector, sign int64) {
 	for ; q != nil; q = q.parent {
 		for i := range amount {

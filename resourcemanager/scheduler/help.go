@@ -8,7 +8,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// help is the sentence what would let an ask be granted. A limit comes first, then the rule that most nodes break.
+// help is a sentence about a change after which an ask would be granted. A limit comes first, then the rule that most nodes break.
 func (e *explainer) help(k *ask, need *resource.Vector, why *AskExplanation, misses []miss) string {
 	if limit := e.tree.limit(k, need); limit.kind != noLimit {
 		return limit.help(e.schema, need)
@@ -25,13 +25,13 @@ func (e *explainer) help(k *ask, need *resource.Vector, why *AskExplanation, mis
 	return misses[0].closest.help()
 }
 
-// roomIsComing reports whether containers are preempted for an ask, or room that they have left is nominated for it. That is
-// not so of a reservation, which may come to nothing.
+// roomIsComing reports whether containers are preempted for an ask, or their room is nominated for it. A reservation does not
+// count, since it may fail.
 func (k *ask) roomIsComing() bool {
 	return slices.ContainsFunc(k.nominations, func(m *nomination) bool { return len(m.victims) > 0 || m.reservingLeaf == nil })
 }
 
-// nearest is the node that lacks the smallest share of what an ask needs, and breaks no other rule; nil is none.
+// nearest is the node that lacks the smallest share of what an ask needs and breaks no other rule; nil if there is none.
 func (e *explainer) nearest(k *ask) *node {
 	var best *node
 	var least float64
@@ -55,7 +55,7 @@ func (e *explainer) nearest(k *ask) *node {
 	return best
 }
 
-// helpOnNode says what a node lacks for an ask, and how much less would fit there.
+// helpOnNode is a sentence about what a node lacks for an ask, and how much would fit there.
 func (e *explainer) helpOnNode(k *ask, n *node) string {
 	schema := e.schema
 	var less, more []string

@@ -36,7 +36,7 @@ func TestAnExplanationSaysWhatWouldHelp(t *testing.T) {
 				{Name: "root"}, {Name: "default", Parent: "root", Maximum: Capacity{Absolute: resource.Vector{resource.CPU: 300, resource.Memory: 1 << 40}}},
 			}}},
 			ask:  Ask{Resources: resource.Vector{resource.CPU: 500}},
-			help: "a maximum of queue default of 0.5 cpu would do, or asking for 0.3 cpu",
+			help: "a maximum of queue default of 0.5 cpu would be enough, or asking for 0.3 cpu",
 		},
 		"no node is of the kind": {
 			facts: []Input{node("a", 4000, 1<<30)},

@@ -10,21 +10,22 @@ import (
 // label is a node attribute over whose values some ask spreads.
 type label struct {
 	name string
-	// values is the number of each value that was seen; 0 is that of nodes without the attribute. texts is the reverse.
+	// values has a number for each value that was seen. Number 0 stands for nodes without the attribute. texts is the reverse.
 	values map[string]int32
 	texts  []string
-	// of is each node's value by slot, nodes are the known nodes of each value.
+	// of is the number of each node's value, by slot; nodes are the known nodes of each value.
 	of    []int32
 	nodes []grid.Span
 	// members is how many nodes each value has; version rises when a value gets its first.
 	members []int32
 	version int
-	// sorted has the values that have nodes, by their texts, rank where each is in it, as of sortedAt.
+	// sorted has the values with nodes in the order of their texts, and rank the index of each in it. Both are as of version
+	// sortedAt.
 	sorted, rank []int32
 	sortedAt     int
 }
 
-// sort brings sorted and rank up to date. A value that has lost its last node stays.
+// sort updates sorted and rank. A value that has lost its last node stays.
 func (l *label) sort() {
 	if l.sortedAt == l.version {
 		return
@@ -55,7 +56,7 @@ func (fl *fleet) labelFor(name string) *label {
 	return l
 }
 
-// update notes a node's value, also with the groups that count containers by the label's values.
+// update sets a node's value, and updates the groups that count containers by the label.
 func (l *label) update(n *node) {
 	number := int32(0)
 	if value, ok := n.spec.Attributes[l.name]; ok && n.known {
@@ -81,7 +82,7 @@ func (l *label) update(n *node) {
 	}
 }
 
-// assign notes a slot's value, and gives the one before; only nodes that are known are among that value's.
+// assign sets a slot's value and returns the one before. Only known nodes are in the set of nodes of a value.
 func (l *label) assign(slot, number int32, known bool) int32 {
 	for int(slot) >= len(l.of) {
 		l.of = append(l.of, 0)

@@ -7,10 +7,11 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// lending is the contracts by which queues lend parts of their guarantees.
+// lending has the contracts by which queues lend parts of their guarantees.
 //
-// A contract is idle, open, closing or guarded. While it is open its borrowers are entitled to what is lent. While it is
-// closing the capacity returns: borrowers' containers get notice. Afterwards it is guarded: the lender's room stays free.
+// A contract is idle, open, closing or guarded. While it is open its borrowers are entitled to what is lent. While it is closing,
+// the capacity returns: borrowers' containers get a notice. After that it is guarded for a while: the lender's guarantee stays
+// reserved.
 type lending struct {
 	pass       *pass
 	tree       *tree
@@ -18,15 +19,15 @@ type lending struct {
 	preemption *preemption
 	// contracts are those that are in force, in the order in which they were set.
 	contracts []*contract
-	// turning is when the phase of some contract changes next; zero is never.
-	turning time.Time
-	// counted is up to when the ledgers have counted.
+	// nextChange is when the phase of a contract changes next; zero is never.
+	nextChange time.Time
+	// counted is until when the ledgers are up to date.
 	counted time.Time
-	// changed is set when contracts were set that were not looked at yet.
+	// changed is set after contracts were set, until the next advance.
 	changed bool
-	// lenderGrew is set when a lender was granted something, so that less is reserved for it and others may go on.
+	// lenderGrew is set when a lender was granted something: less is reserved for it then, and other asks may fit.
 	lenderGrew bool
-	// outlasting are asks that are kept apart, because they would outlast a window, until some contract changes its phase.
+	// outlasting are asks in buckets of their own because they would outlast a window, until a contract changes its phase.
 	outlasting []*ask
 }
 
@@ -40,7 +41,7 @@ func (l *lending) set(specs []Contract) error {
 	return nil
 }
 
-// replace puts contracts in force. One that was in force before under its name keeps its phase.
+// replace replaces the contracts. One of the same name as before keeps its phase.
 func (l *lending) replace(contracts []*contract) {
 	for _, k := range contracts {
 		for _, old := range l.contracts {
@@ -60,7 +61,7 @@ func (l *lending) replace(contracts []*contract) {
 	for _, given := range l.preemption.noticesUnder(func(c *contract) bool { return !slices.Contains(contracts, c) }) {
 		l.cancelReturn(given)
 	}
-	l.changed, l.turning = true, time.Time{}
+	l.changed, l.nextChange = true, time.Time{}
 	l.tree.invalidate()
 }
 
@@ -75,50 +76,50 @@ func (l *lending) specs() []Contract {
 	return specs
 }
 
-// rebind gives the contracts their queues in a new tree, which are those of the same contracts there.
+// rebind sets the contracts' queues to those of a new tree. same are the same contracts, built for that tree.
 func (l *lending) rebind(same []*contract) {
 	for i, k := range l.contracts {
 		k.lender, k.borrowers = same[i].lender, same[i].borrowers
 	}
 }
 
-// takeLenderGrew reports whether a lender was granted something since it was last called.
+// takeLenderGrew reports whether a lender was granted something since the last call.
 func (l *lending) takeLenderGrew() bool {
 	grew := l.lenderGrew
 	l.lenderGrew = false
 	return grew
 }
 
-// advance moves contracts to their present phases, and brings their ledgers up to date.
+// advance updates the phases and ledgers of all contracts.
 func (l *lending) advance() {
 	if len(l.contracts) == 0 {
 		return
 	}
 	l.account()
-	if l.changed || !l.turning.IsZero() && !l.turning.After(l.pass.now) {
-		turned := l.changed
-		l.changed, l.turning = false, time.Time{}
+	if l.changed || !l.nextChange.IsZero() && !l.nextChange.After(l.pass.now) {
+		changed := l.changed
+		l.changed, l.nextChange = false, time.Time{}
 		for _, k := range l.contracts {
-			if l.turn(k) {
-				turned = true
+			if l.updatePhase(k) {
+				changed = true
 			}
 		}
-		if turned {
+		if changed {
 			l.tree.invalidate()
 			l.reviewOutlasting()
 		}
 	}
-	if !l.turning.IsZero() {
-		l.pass.nextBy(l.turning)
+	if !l.nextChange.IsZero() {
+		l.pass.nextBy(l.nextChange)
 	}
 }
 
-// turn moves a contract to its present phase, notes when that ends, and reports whether phase or window changed.
-func (l *lending) turn(k *contract) bool {
+// updatePhase sets a contract's phase and nextChange, and reports whether the phase or window has changed.
+func (l *lending) updatePhase(k *contract) bool {
 	now, was, window := l.pass.now, k.phase, k.window
 	until := func(at time.Time) {
-		if l.turning.IsZero() || at.Before(l.turning) {
-			l.turning = at
+		if l.nextChange.IsZero() || at.Before(l.nextChange) {
+			l.nextChange = at
 		}
 	}
 	k.phase = phaseIdle
@@ -183,7 +184,7 @@ func (l *lending) beginOrEndReturn(k *contract, was phase) {
 	}
 }
 
-// cancelReturn cancels a preemption whose only purpose was to return capacity that does not have to return any more.
+// cancelReturn cancels a preemption that was only for the return of capacity which does not have to return any more.
 func (l *lending) cancelReturn(given *notice) {
 	switch {
 	case given.stopped:
@@ -199,7 +200,7 @@ func (k *contract) returnBegins() time.Time {
 	return k.window.Close.Add(-k.spec.Notice - k.spec.Grace)
 }
 
-// guardEnds is until when the lender's room stays free after the window.
+// guardEnds is until when the lender's guarantee stays reserved after the window.
 func (k *contract) guardEnds() time.Time {
 	return k.window.Close.Add(max(k.spec.Notice, time.Minute))
 }
@@ -234,8 +235,8 @@ func (k *contract) borrowed() resource.Vector {
 	return sum.Min(k.lent)
 }
 
-// resolve works out what open contracts entitle their borrowers to. Contracts with one lender share what its floors leave,
-// in their order.
+// resolve computes what open contracts entitle their borrowers to. Contracts of one lender share what its floors leave, in their
+// order.
 func (l *lending) resolve() {
 	for _, q := range l.tree.all() {
 		q.lent = q.lent[:0]
@@ -272,7 +273,7 @@ func (l *lending) resolve() {
 	}
 }
 
-// ledgers is what each contract came to.
+// ledgers returns the account of each contract.
 func (l *lending) ledgers() []Ledger {
 	ledgers := make([]Ledger, len(l.contracts))
 	for i, k := range l.contracts {

@@ -7,7 +7,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// lentUnder is the open contract under which a container's queue borrows from a claimant, nil if there is none.
+// lentUnder is the open contract by which a container's queue borrows from a claimant; nil if there is none.
 func (l *lending) lentUnder(k *container, claimant *queue) *contract {
 	for _, lent := range l.contracts {
 		if lent.isOpen() && claimant.isUnder(lent.lender) && slices.ContainsFunc(lent.borrowers, k.app.leaf.isUnder) {
@@ -17,10 +17,10 @@ func (l *lending) lentUnder(k *container, claimant *queue) *contract {
 	return nil
 }
 
-// reserves is a contract that reserves room which an ask would take; nil is none. Reserved is the lender's floor while the
-// window is open, and all of its guarantee while that returns; against an ask of known duration that would outlast the
-// window, all of it from the beginning. Nothing is reserved against asks of the lender, and those within the guarantees
-// of their own queues.
+// reserves returns a contract whose reserved room an ask would take; nil if there is none. A contract reserves the lender's floor
+// while its window is open, and all of the guarantee while the capacity returns. Against an ask of known duration that would
+// outlast the window it reserves all of the guarantee from the beginning. It reserves nothing against asks of the lender and asks
+// within the guarantees of their own queues.
 func (l *lending) reserves(k *ask, need *resource.Vector) *contract {
 	if len(l.contracts) == 0 {
 		return nil
@@ -49,8 +49,8 @@ func (l *lending) reserves(k *ask, need *resource.Vector) *contract {
 	return nil
 }
 
-// reserveRoom adds to sum what a contract reserves at a percentage of its lender's guarantee. What other contracts reserve
-// for the same lender, or for one above or below it, is part of that.
+// reserveRoom adds to sum what a contract reserves, as a percentage of its lender's guarantee. It subtracts what other contracts
+// have reserved for the same lender, or for a queue above or below it.
 func (l *lending) reserveRoom(sum *resource.Vector, k *contract, percent float64) {
 	room := k.roomAt(percent)
 	for _, other := range l.contracts {
@@ -62,8 +62,8 @@ func (l *lending) reserveRoom(sum *resource.Vector, k *contract, percent float64
 	*sum = sum.Add(room)
 }
 
-// returnPercent is how much of its guarantee the lender has again when a contract's window closes: all but what its other
-// contracts go on lending. For an ask of known duration only those count that it would not outlast as well.
+// returnPercent is how much of its guarantee the lender has again when a contract's window closes: all except what its other
+// contracts continue to lend. For an ask of known duration, only contracts that it does not outlast count.
 func (l *lending) returnPercent(lent *contract, k *ask) float64 {
 	goesOn, floor := 0.0, 0.0
 	for _, other := range l.contracts {
@@ -76,8 +76,8 @@ func (l *lending) returnPercent(lent *contract, k *ask) float64 {
 	return 100 - min(goesOn, 100-floor)
 }
 
-// owed is the room that has to be free when a contract's capacity has returned: that of its lender, of the lenders to whom
-// capacity returns before, and the floors of the others.
+// owed is the room that has to be free when a contract's capacity has returned: that of its lender, of lenders to whom capacity
+// returns earlier, and the floors of the others.
 func (l *lending) owed(k *contract) resource.Vector {
 	var sum resource.Vector
 	for _, other := range l.contracts {
@@ -97,8 +97,8 @@ func (l *lending) owed(k *contract) resource.Vector {
 	return sum
 }
 
-// returnsBefore reports whether the capacity of another contract returns before that of one: its window closes sooner, or at
-// the same time and it was set before.
+// returnsBefore reports whether the capacity of other returns before that of k: its window closes sooner, or at the same time and
+// it was set before.
 func (l *lending) returnsBefore(other, k *contract) bool {
 	if other == k || other.phase < phaseClosing {
 		return false
@@ -124,7 +124,7 @@ func (l *lending) setOutlasting(k *ask, outlasting bool) {
 	}
 }
 
-// noteGrant notes that an app was granted something. If it is a lender's, less is reserved, and other asks may be granted.
+// noteGrant records a grant to an app. If the app is a lender's, less is reserved, and other asks may be granted.
 func (l *lending) noteGrant(a *app) {
 	for _, lent := range l.contracts {
 		if a.leaf != nil && a.leaf.isUnder(lent.lender) {
@@ -133,7 +133,7 @@ func (l *lending) noteGrant(a *app) {
 	}
 }
 
-// reviewOutlasting puts asks back among others of their shape after a contract changed its phase.
+// reviewOutlasting moves outlasting asks back to the normal buckets after a contract has changed its phase.
 func (l *lending) reviewOutlasting() {
 	for _, k := range l.outlasting {
 		if k.outlasting && k.bucket != nil {
@@ -148,8 +148,8 @@ func (k *contract) roomAt(percent float64) resource.Vector {
 	return k.lender.guaranteed.Percent(percent).Sub(k.lender.used).Max(resource.Vector{})
 }
 
-// isGuaranteedBeside reports whether need more is within the guarantee of the highest queue that a leaf does not share with
-// the lender.
+// isGuaranteedBeside reports whether need fits into the guarantee of the highest queue above the leaf that is not also above the
+// lender.
 func (leaf *queue) isGuaranteedBeside(lender *queue, need *resource.Vector) bool {
 	q := leaf
 	for q.parent != nil && !lender.isUnder(q.parent) {

@@ -8,8 +8,8 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// returnLent gives notice, for every contract whose window closes, for what the lender could not use at once. The notices
-// run out so early that the containers have ended when the window closes.
+// returnLent gives notices for every contract whose window closes, until the lender could use all of its guarantee. The notices
+// expire early enough for the containers to have ended when the window closes.
 func (l *lending) returnLent() {
 	for _, k := range l.contracts {
 		if k.phase != phaseClosing && k.phase != phaseGuarded {
@@ -46,7 +46,7 @@ func (l *lending) returnLent() {
 	}
 }
 
-// helps reports whether a container's end would return something of what is lacking.
+// helps reports whether the end of a container would return a resource that is lacking.
 func helps(need, lacking *resource.Vector) bool {
 	for i := range need {
 		if need[i] > 0 && lacking[i] > 0 {
@@ -56,13 +56,13 @@ func helps(need, lacking *resource.Vector) bool {
 	return false
 }
 
-// reason is what the notices say by which capacity returns.
+// reason is the reason in the notices by which capacity returns.
 func (k *contract) reason() string {
 	return fmt.Sprintf("the window of contract %s closes at %s, and queue %s gets its capacity back", k.spec.Name, k.window.Close.UTC().Format(time.RFC3339), k.lender.spec.Name)
 }
 
-// returning is a contract whose window closes and under which a container's queue has borrowed; nil is none. The preemption
-// of such a container is not cancelled, since there might be no time for another notice.
+// returning is a contract whose window closes and by which a container's queue has borrowed; nil if there is none. The preemption
+// of such a container is not cancelled, since there may be no time for another notice.
 func (l *lending) returning(k *container) *contract {
 	for _, lent := range l.contracts {
 		for _, borrower := range lent.borrowers {
@@ -74,7 +74,7 @@ func (l *lending) returning(k *container) *contract {
 	return nil
 }
 
-// isReturned reports whether the lender could use all of its guarantee at once, as far as that depends on the borrowers.
+// isReturned reports whether no borrower keeps the lender from using all of its guarantee.
 func (l *lending) isReturned(k *contract) bool {
 	room, free := l.owed(k), l.tree.free()
 	for i := range room {
@@ -90,8 +90,8 @@ func (l *lending) isReturned(k *contract) bool {
 	return true
 }
 
-// lacking is what will be missing of the lender's guarantee after the containers have ended whose notices run out by the
-// deadline, and those that end by themselves until then.
+// lacking is what the lender's guarantee will still lack at the deadline, when containers whose notices expire by then, and those
+// that end by themselves, have ended.
 func (l *lending) lacking(k *contract, deadline time.Time) resource.Vector {
 	lacking := l.owed(k).Sub(l.tree.free()).Max(resource.Vector{})
 	if lacking.IsZero() {
@@ -112,7 +112,7 @@ func (l *lending) lacking(k *contract, deadline time.Time) resource.Vector {
 	return lacking.Max(resource.Vector{}).Min(k.reserved)
 }
 
-// isReturning reports whether a leaf borrowed under a contract, or under one whose capacity returns before.
+// isReturning reports whether a leaf has borrowed by a contract, or by one whose capacity returns earlier.
 func (l *lending) isReturning(leaf *queue, k *contract) bool {
 	for _, other := range l.contracts {
 		if (other == k || l.returnsBefore(other, k)) && slices.ContainsFunc(other.borrowers, leaf.isUnder) {
@@ -122,16 +122,16 @@ func (l *lending) isReturning(leaf *queue, k *contract) bool {
 	return false
 }
 
-// endsInTime reports whether a container said that it would end by itself before it must be stopped, and has not
-// overrun that.
+// endsInTime reports whether a container is expected to end by itself before it must be stopped, and has not exceeded its expected
+// duration.
 func (l *lending) endsInTime(held *container, k *contract) bool {
 	end := held.startedAt.Add(held.duration)
 	return held.duration > 0 && end.After(l.pass.now) && !end.After(k.window.Close.Add(-k.spec.Grace))
 }
 
-// selection says which containers get notice.
+// selection is which containers get a notice.
 type selection struct {
-	// dim is the resource of which they hold something.
+	// dim is a resource of which they must hold something.
 	dim int
 	// masters is set for application masters, and unset for all others.
 	masters bool
@@ -139,7 +139,7 @@ type selection struct {
 	deadline time.Time
 }
 
-// reclaimFrom gives notice to a borrower's newest containers, as far as they are borrowed and something is lacking.
+// reclaimFrom gives notices to a borrower's newest containers as long as it borrows and something is lacking.
 func (l *lending) reclaimFrom(k *contract, borrower *queue, lacking *resource.Vector, which selection) {
 	for _, leaf := range l.tree.leaves() {
 		if !leaf.isUnder(borrower) {

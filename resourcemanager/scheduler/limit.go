@@ -7,14 +7,14 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// limit is what keeps an ask back though nodes may have room. The zero limit is none.
+// limit is a limit that an ask would exceed, although nodes may have room. The zero limit is none.
 type limit struct {
 	kind limitKind
-	// queue is where the limit is, and what has to hold less.
+	// queue is the queue with the limit, which has to hold less.
 	queue *queue
-	// dim is the resource of which there would be too much.
+	// dim is the resource that would exceed the limit.
 	dim int
-	// contract is what reserves the room for its lender.
+	// contract is the contract that reserves the room for its lender.
 	contract *contract
 }
 
@@ -34,13 +34,13 @@ const (
 	lendingLimit
 )
 
-// limit is the first limit that need more would break for an ask.
+// limit is the first limit that an ask would exceed with need more.
 func (t *tree) limit(k *ask, need *resource.Vector) limit {
 	leaf := k.app.leaf
 	if dim := exceeds(&k.app.owner.used, need, &k.app.owner.limit); dim >= 0 {
 		return limit{kind: userLimit, queue: leaf, dim: dim}
 	}
-	// The first of a queue may always have its master: without one no app could ever start there.
+	// A queue may always have one master: without it no app could start there.
 	if k.spec.Master && !leaf.masters.IsZero() {
 		if dim := exceeds(&leaf.masters, need, &leaf.masterLimit); dim >= 0 {
 			return limit{kind: masterLimit, queue: leaf, dim: dim}
@@ -63,7 +63,7 @@ func (t *tree) limit(k *ask, need *resource.Vector) limit {
 	return limit{}
 }
 
-// sentence says how the limit stands in the way of need more for an ask; empty is that there is none.
+// sentence describes how an ask would exceed the limit with need more; empty if there is no limit.
 func (l *limit) sentence(schema resource.Schema, k *ask, need *resource.Vector, now time.Time) string {
 	q, dim := l.queue, l.dim
 	of := func(n int64) string { return amount(schema, dim, n) }
@@ -89,20 +89,20 @@ func (l *limit) sentence(schema resource.Schema, k *ask, need *resource.Vector, 
 	return ""
 }
 
-// help says what would let need more in.
+// help is a sentence about a change after which need would not exceed the limit.
 func (l *limit) help(schema resource.Schema, need *resource.Vector) string {
 	q, dim := l.queue, l.dim
 	switch l.kind {
 	case maximumLimit:
-		text := fmt.Sprintf("a maximum of queue %s of %s would do", q.spec.Name, amount(schema, dim, q.used[dim]+need[dim]))
+		text := fmt.Sprintf("a maximum of queue %s of %s would be enough", q.spec.Name, amount(schema, dim, q.used[dim]+need[dim]))
 		if left := q.maximum[dim] - q.used[dim]; left > 0 {
 			text += fmt.Sprintf(", or asking for %s", amount(schema, dim, left))
 		}
 		return text
 	case userLimit:
-		return fmt.Sprintf("a larger userLimitPercent of queue %s would do, or ending something of the same user", q.spec.Name)
+		return fmt.Sprintf("a larger userLimitPercent of queue %s would help, or ending something of the same user", q.spec.Name)
 	case masterLimit:
-		return fmt.Sprintf("a larger maxMasterPercent of queue %s would do, or ending another app there", q.spec.Name)
+		return fmt.Sprintf("a larger maxMasterPercent of queue %s would help, or ending another app there", q.spec.Name)
 	case stoppedLimit:
 		return fmt.Sprintf("queue %s has to be started, which \"mammoth queue set\" does", q.spec.Name)
 	}

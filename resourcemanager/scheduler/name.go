@@ -2,19 +2,19 @@ package scheduler
 
 import "github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 
-// appName is all apps of one name: what affinity and anti-affinity are about.
+// appName has all apps of one name. Affinities and anti-affinities refer to names.
 type appName struct {
 	name string
 	// apps is how many apps have the name, held how many containers they hold.
 	apps, held int
-	// tracked is set when nodes, which hold those containers, are known.
+	// tracked is set if nodes has the nodes with those containers.
 	tracked bool
 	nodes   grid.Bitmap
 	// repelledBy are the names whose asks have an anti-affinity to this one; it holds in both directions.
 	repelledBy []*appName
 }
 
-// vacate takes a node off a name's nodes unless another container of that name is still there.
+// vacate removes a node from a name's nodes unless it holds another container of the name.
 func (m *appName) vacate(n *node) {
 	for k := n.containers; k != nil; k = k.nextOfNode {
 		if k.app.name == m {

@@ -7,8 +7,8 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// never is the sentence why an ask could not be granted on an empty zone, or nothing. An app's containers are of no use
-// without its master, so that there has to be room for both.
+// never is a sentence why an ask could not be granted even on an empty zone; empty if it could. There has to be room for the app's
+// master too, since containers are of no use without it.
 func (e *explainer) never(k *ask) string {
 	var eligible, missed []*node
 	for _, n := range e.fleet.records() {
@@ -38,7 +38,7 @@ func (e *explainer) never(k *ask) string {
 	return e.neverInQueue(k, &master)
 }
 
-// neverOn is the sentence why none of some nodes is large enough.
+// neverOn is a sentence why none of these nodes is large enough.
 func (e *explainer) neverOn(nodes []*node, need *resource.Vector, what string) string {
 	schema := e.schema
 	for _, n := range nodes {
@@ -61,7 +61,7 @@ func (e *explainer) neverOn(nodes []*node, need *resource.Vector, what string) s
 	return fmt.Sprintf("no node is that large: none has all at once of %s%s", describe(schema, *need), what)
 }
 
-// neverBeside is the sentence why there is no node for an app's master beside a container of an ask on one of some nodes.
+// neverBeside is a sentence why no node has room for an app's master and a container of the ask together.
 func (e *explainer) neverBeside(k *ask, eligible []*node, master *resource.Vector) string {
 	if master.IsZero() {
 		return ""
@@ -98,8 +98,8 @@ func (e *explainer) neverBeside(k *ask, eligible []*node, master *resource.Vecto
 		amount(schema, dim, need[dim]), schema.Format(dim, has), large.spec.Name, schema.Format(dim, master[dim]), schema.Format(dim, has-master[dim]))
 }
 
-// neverInQueue is the sentence why an ask and its master are beyond what a queue may ever hold, or nothing. Of a user's limit
-// only that counts which lets no master start: an ask that is beyond it otherwise waits.
+// neverInQueue is a sentence why an ask with its master exceeds what a queue may ever hold; empty if it does not. A user's limit
+// counts only if it is too small for a master: an ask that exceeds it otherwise waits.
 func (e *explainer) neverInQueue(k *ask, master *resource.Vector) string {
 	if e.tree.zoneCapacity().IsZero() {
 		return ""
@@ -124,13 +124,13 @@ func (e *explainer) neverInQueue(k *ask, master *resource.Vector) string {
 	return e.neverWithin(&resource.Vector{}, master, "", ceiling{leaf.userLimit(), fmt.Sprintf("one user may hold in queue %s", leaf.spec.Name)})
 }
 
-// ceiling is the most that somebody may ever hold, as the holder says: "queue batch may hold".
+// ceiling is an upper limit, with its holder as the beginning of a sentence: "queue batch may hold".
 type ceiling struct {
 	amount resource.Vector
 	holder string
 }
 
-// neverWithin is the sentence why an ask and its master are beyond a ceiling.
+// neverWithin is a sentence why an ask with its master exceeds a ceiling; empty if it does not.
 func (e *explainer) neverWithin(whole, master *resource.Vector, each string, most ceiling) string {
 	schema, limit, holder := e.schema, &most.amount, most.holder
 	if dim := exceeds(&resource.Vector{}, master, limit); dim >= 0 {

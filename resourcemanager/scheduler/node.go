@@ -12,20 +12,20 @@ type node struct {
 	slot int32
 	// known is set after SetNode and until RemoveNode. The record outlives that while containers are held.
 	known bool
-	// at is the cell of the grid that has it; nowhere while it is not open.
+	// at is its cell in the grid; nowhere while it is not open.
 	at grid.Cell
 	// touched is set while it is among the touched nodes of the fleet.
 	touched bool
 	// used is what its containers hold.
 	used resource.Vector
-	// ending is what those of its containers hold that end by themselves, which are all that are no services.
+	// ending is what its containers hold that end by themselves: all that are not services.
 	ending resource.Vector
-	// counted is what the capacity of the fleet counts of it.
+	// counted is its part in the capacity of the fleet.
 	counted resource.Vector
-	// nominated is what its nominations take from others.
+	// nominated is the sum of its nominations.
 	nominated   resource.Vector
 	nominations []*nomination
-	// containers begins the list of its containers.
+	// containers is the first of the list of its containers.
 	containers *container
 }
 

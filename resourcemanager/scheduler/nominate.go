@@ -7,8 +7,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// nomination is room on a node for one container of an ask. Capacity that returns there is the ask's before it is anybody
-// else's.
+// nomination is room on a node for one container of an ask. Only the ask may use capacity that returns there, up to that room.
 type nomination struct {
 	ask  *ask
 	node *node
@@ -18,11 +17,11 @@ type nomination struct {
 	isClaim bool
 	// victims are the notices of those containers.
 	victims []*notice
-	// reservingLeaf is the leaf that counts it as a reservation; nil is that it is none.
+	// reservingLeaf is the leaf that counts it as a reservation; nil if it is none.
 	reservingLeaf *queue
-	// awaited is what the containers hold for whose end a reservation waits. Until then others may use as much.
+	// awaited is what the containers hold whose end a reservation waits for. Until they end, others may use as much.
 	awaited *resource.Vector
-	// queued is set while it is among the ready nominations and still to be looked at.
+	// queued is set while it is in the queue of ready nominations.
 	queued bool
 }
 
@@ -34,19 +33,19 @@ func (m *nomination) nominated() resource.Vector {
 	return m.room.Sub(*m.awaited).Max(resource.Vector{})
 }
 
-// nominations is the room on nodes that only one ask may use.
+// nominations has the room on nodes that only one ask may use.
 //
-// A claim is a nomination for which containers are preempted. A reservation is one for an ask that others have overtaken for
-// too long; it waits for containers that end by themselves. A nomination is ready when its room is free.
+// A claim is a nomination for which containers are preempted. A reservation is a nomination for an ask that was blocked for too
+// long while others were granted; it waits for containers to end by themselves. A nomination is ready when its room is free.
 type nominations struct {
 	pass       *pass
 	fleet      *fleet
 	tree       *tree
 	backlog    *backlog
 	preemption *preemption
-	// patience is how long an ask is blocked before room may be reserved for it.
-	patience time.Duration
-	// ready are nominations whose room has come free, and some that are none any more.
+	// reserveAfter is how long an ask is blocked before room may be reserved for it.
+	reserveAfter time.Duration
+	// ready is the queue of nominations whose room has become free. Some may have been withdrawn.
 	ready []*nomination
 	// reserving are the asks with reservations, and some that have none any more.
 	reserving []*ask
@@ -54,7 +53,7 @@ type nominations struct {
 	gangReserving *ask
 	// total is what is reserved for all asks together.
 	total resource.Vector
-	// near and awaited are scratch space of looking for nodes to reserve.
+	// near and awaited are scratch space for choosing nodes to reserve.
 	near    shortfalls
 	awaited []*container
 }
@@ -64,7 +63,7 @@ func (ns *nominations) nominate(k *ask, n *node) *nomination {
 	return ns.add(&nomination{ask: k, node: n, room: k.spec.Resources})
 }
 
-// add puts a nomination in force.
+// add adds a nomination.
 func (ns *nominations) add(m *nomination) *nomination {
 	k, n := m.ask, m.node
 	k.nominations = append(k.nominations, m)
@@ -90,7 +89,7 @@ func (ns *nominations) withdraw(m *nomination) {
 	ns.fleet.touch(m.node)
 }
 
-// drop takes something out of a list in which it mostly stands near the front.
+// drop removes an item from a list. It searches from the front.
 func drop[T comparable](all []T, gone T) []T {
 	i := slices.Index(all, gone)
 	if i < 0 {
@@ -106,7 +105,7 @@ func (ns *nominations) withdrawAll(k *ask) {
 	}
 }
 
-// cancel withdraws a nomination that cannot be met, of a gang all: the others are of no use then.
+// cancel withdraws a nomination that cannot be met. For a gang it withdraws all, since the others are of no use then.
 func (ns *nominations) cancel(m *nomination) {
 	if m.ask.spec.Gang {
 		ns.withdrawAll(m.ask)
@@ -115,9 +114,9 @@ func (ns *nominations) cancel(m *nomination) {
 	ns.withdraw(m)
 }
 
-// cancelUnmet cancels the claims on a node, the newest first, whose room will be missing even when all containers under
-// notice there have ended, or whose asks the node does not take any more: a preemption was cancelled, or the node has
-// changed. They are made anew.
+// cancelUnmet cancels claims on a node, the newest first, that cannot be met even when all containers with a notice there have
+// ended, or whose asks do not fit the node any more: a preemption was cancelled, or the node has changed. New claims are made
+// later.
 func (ns *nominations) cancelUnmet(n *node) {
 	if len(n.nominations) == 0 {
 		return
@@ -133,11 +132,11 @@ func (ns *nominations) cancelUnmet(n *node) {
 	}
 }
 
-// queueReady queues the nominations of a node whose room has come free.
+// queueReady queues the nominations of a node whose room has become free.
 func (ns *nominations) queueReady(n *node) {
 	for _, m := range n.nominations {
 		if m.reservingLeaf != nil && m.ask.spec.Gang {
-			// A gang with reservations is tried with all the room that there is, on whichever nodes.
+			// A gang with reservations is tried on all nodes, not only on the reserved ones.
 			if b := m.ask.bucket; b.state == blocked {
 				ns.backlog.setReady(b)
 			}
@@ -161,7 +160,7 @@ func (ns *nominations) hasAllRoom(k *ask) bool {
 	return ns.areReady(k) && len(k.nominations) == k.spec.Pending
 }
 
-// suspend withdraws the reservations of a gang, so that it is tried with all the room that there is, and gives their nodes.
+// suspend withdraws the reservations of a gang, so that it can be tried on all nodes, and returns their nodes.
 func (ns *nominations) suspend(k *ask) []*node {
 	if !k.isReserving() {
 		return nil
@@ -174,8 +173,8 @@ func (ns *nominations) suspend(k *ask) []*node {
 	return nodes
 }
 
-// nextReady takes the next nomination that may be granted into. It is nil if that is not ready any more; false is that
-// there was none.
+// nextReady removes the next nomination from the queue. It returns nil if that is not ready any more, and false if the queue is
+// empty.
 func (ns *nominations) nextReady() (*nomination, bool) {
 	if len(ns.ready) == 0 {
 		return nil, false

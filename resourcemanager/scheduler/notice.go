@@ -8,29 +8,29 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// notice tells a container that it is preempted: it is to end by the deadline.
+// notice is a preemption notice: the container has to end by the deadline.
 type notice struct {
 	container *container
 	deadline  time.Time
 	reason    string
 	// claim is the nomination that waits for the container to end; nil is none.
 	claim *nomination
-	// contract is the one whose capacity returns by it; nil is none.
+	// contract is the contract whose capacity returns by it; nil if there is none.
 	contract *contract
-	// adopted is set when the notice was given before the claim was made.
+	// adopted is set if the notice was given before the claim was made.
 	adopted bool
-	// stopped is set once the notice has run out and the container is stopped.
+	// stopped is set once the notice has expired and the container is stopped.
 	stopped bool
 }
 
-// credit is how long a container of an ask had worked when it was preempted. A container that takes its place has the
-// credit, so that the same work is not lost again and again.
+// credit is how long a preempted container of an ask had worked. The container that replaces it gets the credit, which makes its
+// preemption more expensive: so the same work is not lost repeatedly.
 type credit struct {
 	ask  string
 	work time.Duration
 }
 
-// noticeLength is how long a container's notice is when it is preempted for another queue, under a contract or nil.
+// noticeLength is the length of a container's notice if it is preempted for another queue, by a contract or nil.
 func (pr *preemption) noticeLength(k *container, lent *contract) time.Duration {
 	if lent != nil {
 		return lent.spec.Notice
@@ -43,16 +43,16 @@ func (pr *preemption) noticeLength(k *container, lent *contract) time.Duration {
 	return pr.notice
 }
 
-// cancelled is a preemption that was cancelled in this pass, and what its deadline was.
+// cancelled is a preemption that was cancelled in this pass, with its deadline.
 type cancelled struct {
 	container id.Container
 	deadline  time.Time
 }
 
-// give puts a notice in force.
+// give gives a notice.
 func (pr *preemption) give(given *notice) {
 	k := given.container
-	// A preemption that was cancelled in this pass and is made again keeps its deadline.
+	// If a preemption of the container was cancelled in this pass, its deadline is kept.
 	for _, r := range pr.cancelled {
 		if r.container == k.id && r.deadline.Before(given.deadline) {
 			given.deadline = r.deadline
@@ -75,7 +75,7 @@ func (pr *preemption) give(given *notice) {
 	pr.pass.nextBy(given.deadline)
 }
 
-// stopDue stops the containers whose notices have run out.
+// stopDue stops the containers whose notices have expired.
 func (pr *preemption) stopDue() {
 	switch {
 	case pr.firstDeadline.IsZero():
@@ -96,7 +96,7 @@ func (pr *preemption) stopDue() {
 			pr.pass.nextBy(given.deadline)
 			continue
 		case !k.app.leaf.borrows():
-			// Its queue is within its guarantee now. Other victims are looked for.
+			// Its queue is within its guarantee now. Other victims will be chosen.
 			needless = append(needless, given)
 			continue
 		}
@@ -119,7 +119,7 @@ func (pr *preemption) stopDue() {
 			pr.nominations.cancel(given.claim)
 			pr.pass.nextBy(pr.pass.now)
 			if given.container.notice == given {
-				// It had been given for a hand-back as well.
+				// The notice was also given for a hand-back.
 				pr.cancel(given.container)
 			}
 		default:
@@ -128,7 +128,7 @@ func (pr *preemption) stopDue() {
 	}
 }
 
-// compactUnclaimed drops what is no unclaimed notice any more.
+// compactUnclaimed removes notices that are not unclaimed any more.
 func (pr *preemption) compactUnclaimed() {
 	if len(pr.unclaimed) > 64+2*len(pr.notices) {
 		pr.unclaimed = slices.DeleteFunc(pr.unclaimed, func(given *notice) bool { return given.container.notice != given || given.claim != nil })
@@ -144,7 +144,7 @@ func (pr *preemption) reportCancelled() {
 	pr.cancelled = pr.cancelled[:0]
 }
 
-// awaitDeadline makes stopDue look at the notices again by then.
+// awaitDeadline makes sure that stopDue examines the notices again by a time.
 func (pr *preemption) awaitDeadline(at time.Time) {
 	if pr.firstDeadline.IsZero() || at.Before(pr.firstDeadline) {
 		pr.firstDeadline = at
@@ -164,7 +164,7 @@ func (q *queue) borrows() bool {
 	return false
 }
 
-// endClaim makes a claim a mere nomination, and cancels the preemption of its victims that are not stopped yet.
+// endClaim turns a claim into a plain nomination, and cancels the preemption of victims that are not stopped yet.
 func (pr *preemption) endClaim(m *nomination) {
 	if !m.isClaim {
 		return
@@ -199,7 +199,7 @@ func (pr *preemption) cancel(k *container) {
 	pr.cancelled = append(pr.cancelled, cancelled{k.id, deadline})
 }
 
-// drop forgets a container's notice.
+// drop removes a container's notice.
 func (pr *preemption) drop(k *container) {
 	given := k.notice
 	if given == nil {
@@ -214,7 +214,7 @@ func (pr *preemption) drop(k *container) {
 	}
 }
 
-// addCredit notes how long a container of an ask had worked.
+// addCredit adds a credit for an ask.
 func (a *app) addCredit(ask string, work time.Duration) {
 	a.credits = append(a.credits, credit{ask, work})
 }
@@ -235,7 +235,7 @@ func (a *app) takeCredit(ask string) time.Duration {
 	return work
 }
 
-// bringForward shortens the notices of borrowers' containers that were given for claims and would run out too late.
+// bringForward shortens notices of borrowers' containers that were given for claims and would expire too late.
 func (pr *preemption) bringForward(k *contract, deadline time.Time, lacking *resource.Vector) {
 	for _, given := range pr.notices {
 		held := given.container
@@ -249,7 +249,7 @@ func (pr *preemption) bringForward(k *contract, deadline time.Time, lacking *res
 	}
 }
 
-// leavingBy is what containers hold whose notices run out by a time.
+// leavingBy is what containers hold whose notices expire by a time.
 func (pr *preemption) leavingBy(deadline time.Time) resource.Vector {
 	var sum resource.Vector
 	for _, given := range pr.notices {
@@ -260,7 +260,7 @@ func (pr *preemption) leavingBy(deadline time.Time) resource.Vector {
 	return sum
 }
 
-// noticesUnder are the notices by which capacity returns under some contracts.
+// noticesUnder are the notices by which the capacity of matching contracts returns.
 func (pr *preemption) noticesUnder(match func(*contract) bool) []*notice {
 	var found []*notice
 	for _, given := range pr.notices {

@@ -2,18 +2,18 @@ package scheduler
 
 import "time"
 
-// A pass is bounded, so that the core's owner can listen in between: after so many grants or looks it leaves the rest to the
-// next. Only a gang goes beyond that.
+// A pass is bounded, so that the core's owner can apply inputs in between. After this number of grants or looks it leaves the rest
+// to the next pass. Only a gang may exceed the bound.
 const (
 	grantsPerPass = 100
-	// A look is whether a node to which capacity came back fits one shape: some ten nanoseconds.
+	// A look is one comparison of a node with a shape, some ten nanoseconds.
 	looksPerPass = 20_000
-	// looksPerNode is what such a node costs besides, looksPerMiss what a search costs that finds no node.
+	// looksPerNode is the cost of an offered node in addition, and looksPerMiss that of a search without a result.
 	looksPerNode = 4
 	looksPerMiss = 200
 )
 
-// pass is what one call of Schedule works with, and what it has decided.
+// pass is the state of one call of Schedule, with its decisions.
 type pass struct {
 	// now is the time of the pass.
 	now time.Time

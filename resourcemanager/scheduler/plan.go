@@ -15,8 +15,8 @@ func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 	if err := checkAsk(&spec); err != nil {
 		return Plan{}, err
 	}
-	defer c.pretend(now)()
-	// The app that is planned has the zero id, which no other has.
+	defer c.explainAt(now)()
+	// The planned app has the zero id, which no other app has.
 	planned := c.apps.add(id.App{})
 	c.rename(planned, app.Name)
 	planned.leaf, planned.user, planned.owner = leaf, app.User, leaf.user(app.User)
@@ -41,7 +41,7 @@ func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 	return plan, nil
 }
 
-// tryPlan grants on trial what Schedule would grant, and explains what is left.
+// tryPlan grants in a trial what Schedule would grant, and explains the rest.
 func (c *Core) tryPlan(k *ask, plan *Plan) {
 	wanted := k.spec.Pending
 	trial := newTrial(c, k)

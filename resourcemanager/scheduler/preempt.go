@@ -8,25 +8,25 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// Claims and victims are chosen a few at a time, so that a pass stays short; Next asks for the rest.
+// A pass makes only a few claims, so that it stays short. Decisions.Next requests another pass for the rest.
 const (
 	claimsPerPass = 16
-	// windowNodes is how many nodes, those with the newest borrowed containers, are compared for one claim; mostNodes if
-	// none of them will do.
+	// windowNodes is how many nodes are compared for one claim: those with the newest borrowed containers. If no victims are found
+	// there, mostNodes are compared.
 	windowNodes = 16
 	mostNodes   = 256
-	// claimPause is how long asks wait for whom no victims were found.
+	// claimPause is how long a bucket makes no claim after no victims were found.
 	claimPause = time.Second
 	// restartCost is what stopping a container costs besides its work.
 	restartCost = 10 * time.Second
-	// masterCost makes application masters the last to be preempted.
+	// masterCost makes application masters the last choice as victims.
 	masterCost = 10_000 * time.Hour
 )
 
-// preemption is the notices that containers have, and the choice of those that get one.
+// preemption has the notices of containers, and chooses the containers that get one.
 //
-// A claim is a nomination for which containers have notice: its victims. A notice is unclaimed when no claim waits for
-// its container to end. A preemption is cancelled when its notice is taken back before it has run out.
+// A claim is a nomination for which containers have a notice: its victims. A notice is unclaimed if no claim waits for the end of
+// its container. A preemption is cancelled if its notice is withdrawn before it has expired.
 type preemption struct {
 	pass        *pass
 	fleet       *fleet
@@ -34,24 +34,24 @@ type preemption struct {
 	containers  *containers
 	lending     *lending
 	nominations *nominations
-	// notice is the length of a notice if the queue does not say.
+	// notice is the default length of a notice.
 	notice time.Duration
 	// notices are those of all containers that have one, in the order in which they were given.
 	notices []*notice
-	// firstDeadline is no later than any deadline that has not run out; zero is that all have.
+	// firstDeadline is not later than any deadline that has not passed; zero if all have passed.
 	firstDeadline time.Time
-	// unclaimed are notices that no claim waits for, and some that are none any more.
+	// unclaimed are the unclaimed notices, and some that are claimed or cancelled by now.
 	unclaimed []*notice
 	// cancelled are the preemptions that were cancelled in this pass.
 	cancelled []cancelled
-	// reviewDue is set when a leaf with claims was granted something, so that a limit may be in the way of those now.
+	// reviewDue is set when a leaf with claims was granted something: the claims may exceed a limit now.
 	reviewDue bool
 	// plan is the scratch space of choosing victims.
 	plan removalPlan
 }
 
-// claim preempts containers of queues that hold more than they are entitled to, for blocked asks that are within what
-// their queues are entitled to.
+// claim preempts containers of queues that hold more than they are entitled to, for blocked asks whose queues hold less than they
+// are entitled to.
 func (pr *preemption) claim() {
 	pr.reviewClaims()
 	first := len(pr.notices)
@@ -59,8 +59,8 @@ func (pr *preemption) claim() {
 	pr.cancelNeedless(first)
 }
 
-// reviewClaims cancels claims that would break a limit by now, because others of their queues were granted something: no
-// container is stopped for an ask that would not be granted.
+// reviewClaims cancels claims that would exceed a limit after grants to other asks of their queues: no container is stopped for an
+// ask that would not be granted.
 func (pr *preemption) reviewClaims() {
 	if !pr.reviewDue {
 		return
@@ -78,14 +78,14 @@ func (pr *preemption) reviewClaims() {
 	}
 }
 
-// noteGrant notes that a leaf was granted something, which may bring limits in the way of its claims.
+// noteGrant records a grant to a leaf, after which its claims may exceed limits.
 func (pr *preemption) noteGrant(leaf *queue) {
 	if len(pr.notices) > 0 && !pr.reviewDue {
 		pr.reviewDue = pr.mayLimitClaims(leaf)
 	}
 }
 
-// mayLimitClaims reports whether a leaf has claims and anything that could be in their way once it holds more.
+// mayLimitClaims reports whether a leaf has claims, and limits that they could exceed once it holds more.
 func (pr *preemption) mayLimitClaims(leaf *queue) bool {
 	if leaf.reclaim.claimed.IsZero() {
 		return false
@@ -112,7 +112,7 @@ func (pr *preemption) chooseVictims() {
 	}
 	slices.SortStableFunc(claimants, fairOrder)
 	pr.plan.claimants = claimants
-	// Those within their own guarantees come before those that only some queue above them has room for.
+	// Leaves within their own entitlement come before those that are only within the entitlement of a queue above.
 	for _, pr.plan.own = range []bool{true, false} {
 		for _, leaf := range claimants {
 			pr.plan.buckets = leaf.backlog.appendBlocked(pr.plan.buckets[:0])
@@ -130,7 +130,7 @@ func (pr *preemption) chooseVictims() {
 	}
 }
 
-// anyBorrows reports whether any queue holds more than its guarantee, without what is under notice.
+// anyBorrows reports whether any queue holds more than its guarantee, not counting containers with a notice.
 func (pr *preemption) anyBorrows() bool {
 	for _, q := range pr.tree.all()[1:] {
 		nothing := q.guaranteed.IsZero()
@@ -159,8 +159,8 @@ func fairOrder(x, y *queue) int {
 	return 0
 }
 
-// claimFor makes claims for the asks of a bucket, in their order, until one fails, for then its equals would too, or no
-// more are left to this pass.
+// claimFor makes claims for the asks of a bucket, in order, until the pass may make no more, or one fails: then its equals would
+// fail too.
 func (pr *preemption) claimFor(b *bucket, left int) int {
 	if b.key.gang != nil {
 		if k := b.first(); k.claims == 0 && pr.claimGang(k) {
@@ -181,8 +181,8 @@ func (pr *preemption) claimFor(b *bucket, left int) int {
 	return left
 }
 
-// cancelNeedless cancels the preemptions of this pass, whose notices begin at an index, without which every claim would have
-// its room all the same: a gang, which is preempted as a whole, may free more than was needed.
+// cancelNeedless cancels preemptions of this pass that no claim needs: a gang, which is preempted as a whole, may free more than
+// was needed. first is the index of the first notice of the pass.
 func (pr *preemption) cancelNeedless(first int) {
 	if !slices.ContainsFunc(pr.notices[first:], func(n *notice) bool { return n.container.gang != nil }) {
 		return
@@ -207,7 +207,7 @@ func (pr *preemption) cancelNeedless(first int) {
 	}
 }
 
-// claimGang makes room for all of a gang, or for none of it.
+// claimGang makes claims for all containers of a gang, or for none.
 func (pr *preemption) claimGang(k *ask) bool {
 	whole := k.spec.Resources.Scale(int64(k.spec.Pending))
 	entitled := false
@@ -225,7 +225,7 @@ func (pr *preemption) claimGang(k *ask) bool {
 		if !pr.claimOne(k) {
 			pr.nominations.withdrawAll(k)
 			pr.pauseClaims(k.bucket)
-			// None of this was reported yet. A notice by which capacity returns all the same stays.
+			// Nothing of this was reported yet. A notice that is also for a return of capacity stays.
 			pr.cancelled = pr.cancelled[:cancelled]
 			stay := slices.DeleteFunc(pr.pass.decisions.Notices[notices:], func(n Notice) bool { return pr.containers.find(n.Container).notice == nil })
 			pr.pass.decisions.Notices = pr.pass.decisions.Notices[:notices+len(stay)]
@@ -254,7 +254,7 @@ func (pr *preemption) claimOne(k *ask) bool {
 			pr.nominations.withdraw(m)
 		}
 	}
-	// What was reserved for the ask is not needed any more.
+	// The ask's reservations are not needed any more.
 	for i := len(k.nominations) - 1; i >= 0 && k.app.leaf.hasReservation(); i-- {
 		if m := k.nominations[i]; m.reservingLeaf != nil {
 			pr.nominations.withdraw(m)
@@ -279,8 +279,7 @@ func (pr *preemption) claimOne(k *ask) bool {
 	return true
 }
 
-// claimsReach reports whether need more would be beyond the maximum of the queue, or of one above it, once all claims there
-// are granted.
+// claimsReach reports whether need would exceed the maximum of the queue, or of one above it, once all claims there are granted.
 func (q *queue) claimsReach(need *resource.Vector) bool {
 	for ; q != nil; q = q.parent {
 		if !q.capped || q.reclaim.claimed.IsZero() {
@@ -293,25 +292,25 @@ func (q *queue) claimsReach(need *resource.Vector) bool {
 	return false
 }
 
-// pauseClaims lets a bucket make no claims for a while.
+// pauseClaims prevents claims of a bucket for a while.
 func (pr *preemption) pauseClaims(b *bucket) {
 	b.claimAfter = pr.pass.now.Add(claimPause)
 	pr.pass.nextBy(b.claimAfter)
 }
 
-// yields reports whether a nomination is a reservation that gives way to claims: one beyond what its leaf is entitled to.
+// yields reports whether a nomination is a reservation that ends in favour of claims: one beyond the entitlement of its leaf.
 func (pr *preemption) yields(m *nomination) bool {
 	return m.reservingLeaf != nil && (m.ask == pr.plan.ask || !m.reservingLeaf.isEntitled(&m.room))
 }
 
-// isEntitled reports whether need more, with all claims, is within what a queue is entitled to.
+// isEntitled reports whether need and all claims are within what a queue is entitled to.
 func (q *queue) isEntitled(need *resource.Vector) bool {
 	holds := q.used.Sub(q.reclaim.leaving).Add(q.reclaim.claimed)
 	return within(&holds, need, &q.entitled)
 }
 
-// mayClaim reports whether any queue on the ask's path is entitled to more than it has, and notes the leaves whose
-// containers may be preempted for it.
+// mayClaim reports whether a queue on the ask's path holds less than it is entitled to, and collects the leaves whose containers
+// may be preempted for it.
 func (pr *preemption) mayClaim(k *ask) bool {
 	p := &pr.plan
 	p.leaves = p.leaves[:0]

@@ -5,51 +5,52 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/heap"
 )
 
-// queue is a node of the tree. What a leaf holds is counted along its whole path. What a grant changes lies together.
+// queue is a node of the tree. Every queue counts what the leaves below it hold. The fields that a grant changes are adjacent in
+// memory.
 type queue struct {
 	spec     QueueSpec
 	children []*queue
 	parent   *queue
 	// order is the queue's index in the tree, parents before children.
 	order int
-	// apps is how many apps a leaf has that were not removed, containers how many are held.
+	// apps is how many apps of a leaf were not removed; containers is how many containers are held.
 	apps, containers int
 	// used is what the queue's containers hold.
 	used resource.Vector
-	// entitled is what is guaranteed and lent together.
+	// entitled is the guarantee plus what is lent to the queue.
 	entitled resource.Vector
-	// turn is what the queue's turn among its siblings depends on.
+	// turn decides when the queue is served among its siblings.
 	turn queueTurn
-	// backlog is what the backlog knows of the queue.
+	// backlog is the backlog's part.
 	backlog queueBacklog
-	// capped is set when the maximum is less than the zone; otherwise the nodes are limit enough.
+	// capped is set if the maximum is less than the zone. Otherwise the maximum need not be checked.
 	capped bool
-	// guaranteed and maximum are what the queue can always have and may have at most, as its spec and its parent say.
+	// guaranteed and maximum are what the queue can always have and may have at most, computed from its spec and its parent.
 	maximum, guaranteed resource.Vector
 	// lent are the shares of others' guarantees that open contracts entitle the queue to.
 	lent []loan
-	// masters is what application masters hold in a leaf, masterLimit the most that they may.
+	// masters is what application masters hold in a leaf; masterLimit is how much they may hold.
 	masters, masterLimit resource.Vector
-	// users are those who hold something in a leaf, by name.
+	// users has the usage of each user of a leaf, by name.
 	users map[string]*user
-	// reclaim and reservations are what those parts know of the queue.
+	// reclaim and reservations are the parts of preemption and nominations.
 	reclaim      queueReclaim
 	reservations queueReservations
 }
 
-// queueTurn is what a queue's turn among its siblings depends on.
+// queueTurn decides when a queue is served among its siblings.
 type queueTurn struct {
-	// share is used/entitled, or used/capacity of the zone if last.
+	// share is used/entitled; if last is set, used/capacity of the zone.
 	share float64
 	// last is set when the queue is entitled to nothing: such queues come after all others.
 	last bool
-	// active are the children below which something is ready.
+	// active are the children with a ready bucket in them or below.
 	active heap.Heap[*queue]
 	// index is the queue's index in its parent's heap of active children, -1 outside.
 	index int32
 }
 
-// user is what one person holds in a leaf.
+// user is the usage of one user in a leaf.
 type user struct {
 	name  string
 	used  resource.Vector
@@ -58,7 +59,7 @@ type user struct {
 
 func (q *queue) HeapIndex() *int32 { return &q.turn.index }
 
-// before puts the queue first that has the least of what it is entitled to.
+// Before orders queues by their share of what they are entitled to, the smallest first.
 func (q *queue) Before(other *queue) bool {
 	if q.turn.last != other.turn.last {
 		return other.turn.last
@@ -81,7 +82,7 @@ func (q *queue) isUnder(ancestor *queue) bool {
 
 func (q *queue) isLeaf() bool { return len(q.children) == 0 }
 
-// setShare brings the queue's share up to date.
+// setShare updates the queue's share.
 func (q *queue) setShare(zone *resource.Vector) {
 	q.turn.last = q.entitled.IsZero()
 	if q.turn.last {
@@ -117,7 +118,7 @@ func within(used, need, guaranteed *resource.Vector) bool {
 	return named
 }
 
-// exceeds is the first resource of which used + need goes beyond the limit, or -1.
+// exceeds is the first resource of which used + need exceeds the limit, or -1.
 func exceeds(used, need, limit *resource.Vector) int {
 	for i := range need {
 		if need[i] > 0 && used[i] > limit[i]-need[i] {
@@ -127,7 +128,7 @@ func exceeds(used, need, limit *resource.Vector) int {
 	return -1
 }
 
-// resolve works out what the queue's capacities come to, given its parent's.
+// resolve computes the queue's capacities from its parent's.
 func (q *queue) resolve(guaranteed, maximum, zone resource.Vector) {
 	q.maximum = q.spec.Maximum.limit(maximum)
 	q.guaranteed = q.spec.Guaranteed.of(guaranteed).Min(q.maximum)
@@ -186,14 +187,14 @@ func (q *queue) user(name string) *user {
 	return u
 }
 
-// activate puts a leaf with ready buckets, and its ancestors, among the active queues.
+// activate adds a leaf with ready buckets, and its ancestors, to the active queues.
 func (q *queue) activate() {
 	for ; q.parent != nil && q.turn.index < 0; q = q.parent {
 		q.parent.turn.active.Push(q)
 	}
 }
 
-// deactivate takes a leaf without ready buckets, and the ancestors that have none below them any more, out again.
+// deactivate removes a leaf without ready buckets, and ancestors that have none below them, from the active queues.
 func (q *queue) deactivate() {
 	for ; q.parent != nil && q.turn.index >= 0; q = q.parent {
 		if q.backlog.hasReady() || len(q.turn.active.Items()) > 0 {

@@ -46,7 +46,7 @@ func (c *Core) setQueues(in SetQueues) error {
 	return nil
 }
 
-// draft is a queue tree that is not in force yet.
+// draft is a checked queue tree that does not apply yet.
 type draft struct {
 	queueSet
 	contracts []*contract
@@ -84,8 +84,7 @@ func (c *Core) Queues() []QueueUsage {
 	return usages(&c.tree.queueSet, &c.backlog)
 }
 
-// QueuesAfter gives the queues as they would be after SetQueues, or its error; nothing changes. What is lent at that
-// moment is not taken into account.
+// QueuesAfter implements Interface. It does not take into account what is lent at the moment.
 func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
 	c.resolveQueues()
 	next, err := c.nextTree(in)
@@ -105,7 +104,7 @@ func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
 	return usages(&next.queueSet, &c.backlog), nil
 }
 
-// resolveQueues works out guarantees, maxima and loans again after the zone, its queues or its contracts changed.
+// resolveQueues computes guarantees, maxima and loans again after the zone, its queues or its contracts have changed.
 func (c *Core) resolveQueues() {
 	if c.fleet.takeCapacityChange() {
 		c.tree.invalidate()
@@ -120,13 +119,13 @@ func (c *Core) resolveQueues() {
 	c.backlog.rank(c.tree.all())
 }
 
-// Ledgers gives what each contract came to.
+// Ledgers returns the account of each contract.
 func (c *Core) Ledgers() []Ledger {
 	c.resolveQueues()
 	return c.lending.ledgers()
 }
 
-// usages is what the queues of a tree are given, hold and wait for.
+// usages lists the queues of a tree with their guarantee, usage and pending asks.
 func usages(queues *queueSet, backlog *backlog) []QueueUsage {
 	pending := backlog.pending(queues)
 	usages := make([]QueueUsage, len(queues.ordered))

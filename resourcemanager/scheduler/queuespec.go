@@ -8,7 +8,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// DefaultQueues is the tree of a zone that nobody has configured: one leaf, default, that may use everything.
+// DefaultQueues is the initial tree of a zone: one leaf, default, that may use everything.
 func DefaultQueues() []QueueSpec {
 	all := Capacity{Percent: 100, IsPercent: true}
 	return []QueueSpec{
@@ -17,8 +17,8 @@ func DefaultQueues() []QueueSpec {
 	}
 }
 
-// CheckQueues says in one sentence what is wrong with a tree: names, parents, guarantees beyond the parent's,
-// maxima under guarantees.
+// CheckQueues returns what is wrong with a tree, one sentence: names, parents, guarantees above the parent's, maxima below
+// guarantees.
 func CheckQueues(specs []QueueSpec) error {
 	_, err := buildTree(specs, resource.Schema{})
 	return err
@@ -26,7 +26,7 @@ func CheckQueues(specs []QueueSpec) error {
 
 // queueSet is the queues of a tree.
 type queueSet struct {
-	// ordered are all queues, parents before children; ends are those without children, in the same order.
+	// ordered are all queues, parents before children; ends are the leaves, in the same order.
 	ordered, ends []*queue
 	// byName finds a queue.
 	byName map[id.Queue]*queue
@@ -43,7 +43,7 @@ func (s *queueSet) root() *queue { return s.ordered[0] }
 // named is the queue of a name; nil is none.
 func (s *queueSet) named(name id.Queue) *queue { return s.byName[name] }
 
-// buildTree checks a tree as a whole and gives its queues.
+// buildTree checks a tree and returns its queues.
 func buildTree(specs []QueueSpec, schema resource.Schema) (queueSet, error) {
 	if len(specs) > mostQueues {
 		return queueSet{}, invalid("the tree has %d queues, and a zone has %d at most", len(specs), mostQueues)
@@ -109,7 +109,7 @@ func buildTree(specs []QueueSpec, schema resource.Schema) (queueSet, error) {
 	return set, nil
 }
 
-// Bounds on a tree: every decision may walk a path of it, and every look at the zone lists it.
+// These are the limits of a tree. Every decision may walk a path of it, and every list of queues has all of it.
 const (
 	mostQueues       = 1000
 	longestQueueName = 100
@@ -119,7 +119,7 @@ const (
 func checkQueue(spec *QueueSpec) error {
 	switch {
 	case len(spec.Name) > longestQueueName:
-		return invalid("queue %.20q… has a name of %d characters, and the most is %d", spec.Name, len(spec.Name), longestQueueName)
+		return invalid("queue %.20q… has a name of %d characters, but the limit is %d", spec.Name, len(spec.Name), longestQueueName)
 	case strings.IndexFunc(string(spec.Name), func(r rune) bool { return !unicode.IsPrint(r) }) >= 0:
 		return invalid("queue %q has a character in its name that cannot be printed", spec.Name)
 	case max(len(spec.Submit), len(spec.Admin)) > mostOnList:
@@ -154,7 +154,7 @@ func checkQueue(spec *QueueSpec) error {
 	return nil
 }
 
-// cycle names the queues that the root does not reach: their parents lead in a circle.
+// cycle is the error about queues that are not below the root: their parents form a cycle.
 func cycle(specs []QueueSpec, reached []*queue) error {
 	seen := make(map[id.Queue]bool, len(reached))
 	for _, q := range reached {

@@ -12,15 +12,15 @@ import (
 
 // A reservation is bounded: an ask that cannot be met must not take the zone from all others.
 const (
-	// longestReservation is how long one may last, and how far ahead containers may end for which it waits.
+	// longestReservation is how long a reservation may last. It waits only for containers that end within this time.
 	longestReservation = 5 * time.Minute
-	// reservedPercent is how much of the zone all of them may come to, in each resource.
+	// reservedPercent is how much of the zone all reservations together may take, for each resource.
 	reservedPercent = 50
-	// longestPause is the longest back-off of an app whose reservations came to nothing.
+	// longestPause is the longest back-off of an app whose reservations have failed.
 	longestPause = time.Hour
 )
 
-// queueReservations is what is reserved for asks of a leaf.
+// queueReservations counts the reservations for asks of a leaf.
 type queueReservations struct {
 	// count is how many nominations are reservations.
 	count int
@@ -32,8 +32,8 @@ type queueReservations struct {
 func (q *queue) hasReservation() bool { return q.reservations.count > 0 }
 
 const (
-	// searchesPerPass is for how many asks a pass looks for nodes to reserve. Each search looks at all nodes; where there are
-	// manyNodes, a pass makes only one.
+	// searchesPerPass is for how many asks a pass searches nodes to reserve. Each search examines all nodes, so that with manyNodes
+	// a pass makes only one.
 	searchesPerPass = 4
 	manyNodes       = 20_000
 )
@@ -45,7 +45,7 @@ func (ns *nominations) reserve() {
 		searches = 1
 	}
 	for {
-		due, ok := ns.backlog.patienceEnds()
+		due, ok := ns.backlog.nextAgingAt()
 		if !ok {
 			return
 		}
@@ -61,15 +61,15 @@ func (ns *nominations) reserve() {
 		if k == nil {
 			continue
 		}
-		if k.blockedSince.IsZero() || k.blockedSince.Add(ns.patience).After(ns.pass.now) || len(k.nominations) > 0 {
+		if k.blockedSince.IsZero() || k.blockedSince.Add(ns.reserveAfter).After(ns.pass.now) || len(k.nominations) > 0 {
 			continue
 		}
-		if k.app.leaf.hasReservation() || k.app.leaf.reservations.notBefore.After(ns.pass.now) || k.app.reserveAfter.After(ns.pass.now) {
+		if k.app.leaf.hasReservation() || k.app.leaf.reservations.notBefore.After(ns.pass.now) || k.app.noReserveBefore.After(ns.pass.now) {
 			continue
 		}
 		count := 1
 		if k.spec.Gang {
-			// One gang at a time, so that no two ever hold what the other needs.
+			// Only one gang has reservations at a time. Two gangs could each hold what the other needs.
 			if ns.gangReserving != nil && ns.gangReserving.bucket != nil && len(ns.gangReserving.nominations) > 0 {
 				continue
 			}
@@ -93,7 +93,7 @@ func (ns *nominations) reserve() {
 	}
 }
 
-// mayReserve reports whether so much more is within the bound on all reservations together.
+// mayReserve reports whether more is within the limit of all reservations together.
 func (ns *nominations) mayReserve(more *resource.Vector) bool {
 	limit := ns.tree.zoneCapacity().Percent(reservedPercent)
 	return exceeds(&ns.total, more, &limit) < 0
@@ -121,15 +121,15 @@ func (k *ask) isReserving() bool {
 	return len(k.nominations) > 0 && k.nominations[0].reservingLeaf != nil
 }
 
-// backOff lets an ask's app have no reservation for a while, after one that came to nothing or could not be made.
+// backOff prevents reservations of an ask's app for a while, after one has failed or could not be made.
 func (ns *nominations) backOff(k *ask) {
-	pause := min(ns.patience<<min(k.app.failedReservations, 16), longestPause)
+	pause := min(ns.reserveAfter<<min(k.app.failedReservations, 16), longestPause)
 	k.app.failedReservations++
-	k.app.reserveAfter = ns.pass.now.Add(pause)
+	k.app.noReserveBefore = ns.pass.now.Add(pause)
 }
 
-// reserveFor reserves room for so many containers of an ask, or for none, on the nodes that lack the least for them, and on
-// which what is lacking will be free. It looks at all nodes once, however many it takes.
+// reserveFor reserves room for count containers of an ask, or for none. It chooses the nodes that lack the least and on which that
+// will become free. It examines all nodes once.
 func (ns *nominations) reserveFor(k *ask, count int) bool {
 	near := &ns.near
 	*near = slices.Grow((*near)[:0], len(ns.fleet.records()))
@@ -166,8 +166,8 @@ func (ns *nominations) reserveFor(k *ask, count int) bool {
 	return true
 }
 
-// reserveOn reserves room for one container of an ask on a node, if there is enough, or will be when the containers there
-// have ended that end soon. Until each of these has ended others may use what the reservation does not need yet.
+// reserveOn reserves room for one container of an ask on a node, if there is enough, or will be once containers that end soon have
+// ended. Until they have ended, others may use as much as they hold.
 func (ns *nominations) reserveOn(k *ask, n *node) bool {
 	need := &k.spec.Resources
 	ns.awaited = ns.awaited[:0]
@@ -201,8 +201,8 @@ func (ns *nominations) reserveOn(k *ask, n *node) bool {
 	return true
 }
 
-// mayAwait reports whether a reservation for an ask may wait for a container to end. One that was granted after the
-// reservation began does not count, or others could replace it for ever.
+// mayAwait reports whether a reservation for an ask may wait for the end of a container. The container must have been granted
+// before the reservation began: otherwise the reservation could wait for one new container after another.
 func (ns *nominations) mayAwait(held *container, k *ask) bool {
 	if held.service || held.awaitedBy != nil || held.startedAt.After(k.reservedAt) {
 		return false
@@ -214,7 +214,7 @@ func (ns *nominations) mayAwait(held *container, k *ask) bool {
 	return held.duration == 0 || end.After(ns.pass.now) && !end.After(k.reservedAt.Add(longestReservation))
 }
 
-// latestEnd orders containers by when they end; those of unknown duration come last.
+// latestEnd is when a container is expected to end, as a sort key; one of unknown duration comes last.
 func (k *container) latestEnd() int64 {
 	if k.duration == 0 {
 		return math.MaxInt64
@@ -222,7 +222,7 @@ func (k *container) latestEnd() int64 {
 	return k.startedAt.Add(k.duration).UnixNano()
 }
 
-// arrived gives a reservation the room of a container that has ended and for which it has waited.
+// arrived gives a reservation the room of a container whose end it has waited for.
 func (m *nomination) arrived(k *container) {
 	n := m.node
 	n.nominated = n.nominated.Sub(m.nominated())
@@ -231,7 +231,7 @@ func (m *nomination) arrived(k *container) {
 	k.awaitedBy = nil
 }
 
-// endReservation counts out a reservation that was withdrawn.
+// endReservation updates the counts after a reservation was withdrawn.
 func (ns *nominations) endReservation(m *nomination) {
 	m.reservingLeaf.reservations.count--
 	ns.total = ns.total.Sub(m.room)
@@ -242,8 +242,8 @@ func (ns *nominations) endReservation(m *nomination) {
 	}
 }
 
-// yieldTo ends a reservation in favour of an ask that replaces a container that its app has lost, and gives the slot of the
-// node where there is room then; -1 if that does not help.
+// yieldTo ends a reservation in favour of an ask that replaces a lost container, and returns the slot of the node that has room
+// then; -1 if none helps.
 func (ns *nominations) yieldTo(k *ask) int32 {
 	for _, other := range ns.reserving {
 		for _, m := range other.nominations {
@@ -260,15 +260,15 @@ func (ns *nominations) yieldTo(k *ask) int32 {
 	return -1
 }
 
-// cancelReservation withdraws the reservations for an ask that would break a limit now.
+// cancelReservation withdraws the reservations of an ask that would exceed a limit now.
 func (ns *nominations) cancelReservation(k *ask) {
 	if k.isReserving() {
 		ns.withdrawAll(k)
 	}
 }
 
-// lack is how much a node lacks for one container of an ask, as the sum of its shares of what that needs. It is false of a
-// node that is too small, on which room is nominated for others, or where services hold what is lacking.
+// lack is how much a node lacks for one container of an ask: the sum of the lacking shares of each needed resource. It is false for
+// a node that is too small, has nominations for others, or on which services hold what is lacking.
 func (ns *nominations) lack(k *ask, n *node) (float64, bool) {
 	if !n.isOpen() || len(n.nominations) > 0 && n.nominations[0].ask != k || !k.shape.allows(n) {
 		return 0, false
@@ -297,7 +297,7 @@ type shortfall struct {
 	lack float64
 }
 
-// shortfalls are a heap of them, the least first.
+// shortfalls is a heap of shortfalls, the smallest first.
 type shortfalls []shortfall
 
 func (s shortfalls) Len() int { return len(s) }

@@ -21,22 +21,23 @@ const (
 	closedRule
 	// filterRule: the node breaks a constraint, or is to be avoided.
 	filterRule
-	// affinityRule: the node holds no container of an app that the ask keeps near to.
+	// affinityRule: the node holds no container of an app that the ask has an affinity to.
 	affinityRule
-	// antiAffinityRule: the node holds a container of an app that the ask keeps apart from.
+	// antiAffinityRule: the node holds a container of an app that the ask has an anti-affinity to, or that has one to the ask's
+	// app.
 	antiAffinityRule
 	// maxPerNodeRule: the node holds as many containers of the group as it may.
 	maxPerNodeRule
-	// roomRule: what the node does not use is not enough.
+	// roomRule: the node's free resources are not enough.
 	roomRule
 	// nominatedRule: there would be room, but it is nominated for others.
 	nominatedRule
 )
 
-// condition is a rule as the set of the nodes that pass it, or of those that break it.
+// condition is a rule as a set of nodes: those that pass it, or those that break it.
 type condition struct {
 	rule rule
-	// name is whose containers the rule is about, if it is about affinity.
+	// name is the app name of an affinity or anti-affinity.
 	name  *appName
 	nodes grid.Bitmap
 	// passes is set when nodes are those that pass.
@@ -50,7 +51,7 @@ func (s *shape) conditions(list []condition) []condition {
 	}
 	if s.self != nil {
 		for _, m := range s.affinity {
-			// The first container of an app that keeps near to itself may go anywhere.
+			// The first container of an app with an affinity to itself may go anywhere.
 			if m != s.self || m.held > 0 {
 				list = append(list, condition{rule: affinityRule, name: m, nodes: m.nodes, passes: true})
 			}
@@ -68,7 +69,7 @@ func (s *shape) conditions(list []condition) []condition {
 	return list
 }
 
-// hasConditions reports whether a shape may have any.
+// hasConditions reports whether a shape may have conditions.
 func (s *shape) hasConditions() bool { return s.filter != nil || s.group != nil || s.self != nil }
 
 // broken is the first condition of a shape that a node breaks.
@@ -87,8 +88,7 @@ func (s *shape) allows(n *node) bool {
 	return !s.hasConditions() || s.broken(n.slot).rule == noRule
 }
 
-// lacks is the first resource of which less is free than is needed, or -1. Being over-committed in what is not needed does
-// not matter.
+// lacks is the first resource of which less is free than needed, or -1. A resource that is not needed may be overcommitted.
 func lacks(need, free *resource.Vector) int {
 	for i := range need {
 		if need[i] > free[i] && need[i] > 0 {
@@ -103,7 +103,7 @@ type failure struct {
 	rule rule
 	ask  *ask
 	node *node
-	// name is whose containers an affinity is about.
+	// name is the app name of an affinity or anti-affinity.
 	name *appName
 	// lacks is the resource of which there is too little, free how much of it there is.
 	lacks int
@@ -133,7 +133,7 @@ func (fl *fleet) failureOn(n *node, k *ask) failure {
 	return f
 }
 
-// title names the rule, with what of it is broken: nodes are counted by that.
+// title describes the failure without the node: nodes are counted by it.
 func (f *failure) title(schema resource.Schema) string {
 	switch f.rule {
 	case closedRule:
@@ -157,10 +157,10 @@ func (f *failure) title(schema resource.Schema) string {
 	return ""
 }
 
-// closeness compares failures of one title: the node with the most left is the example.
+// closeness orders failures of one title: the node with the most free is the example.
 func (f *failure) closeness() int64 { return f.free }
 
-// example is the sentence what of the node breaks the rule.
+// example is a sentence about how the node breaks the rule.
 func (f *failure) example(schema resource.Schema) string {
 	name := f.node.spec.Name
 	switch f.rule {
@@ -185,7 +185,7 @@ func (f *failure) example(schema resource.Schema) string {
 	return ""
 }
 
-// help is the sentence what would let the node in; empty if nothing is known.
+// help is a sentence about a change after which the node would fit; empty if nothing is known.
 func (f *failure) help() string {
 	switch f.rule {
 	case closedRule:

@@ -6,8 +6,8 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// Schedule implements Interface. A pass serves ready nominations first, then always the queue that has the least of what it
-// is entitled to and there the ask whose turn it is, until nothing more can be decided.
+// Schedule implements Interface. A pass serves ready nominations first. Then it repeatedly takes the queue with the smallest share
+// of what it is entitled to, and the first ask there, until nothing more can be decided.
 func (c *Core) Schedule(now time.Time) Decisions {
 	c.pass.begin(now)
 	d := &c.pass.decisions
@@ -16,7 +16,7 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	c.preemption.compactUnclaimed()
 	c.nominations.endReservations()
 	if c.grantReady() {
-		// Nothing is preempted or reserved for an ask that may yet find room.
+		// Preempt and reserve only for asks that found no room.
 		c.preemption.claim()
 		c.nominations.reserve()
 	} else {
@@ -31,8 +31,8 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	return *d
 }
 
-// grantReady serves what is ready, and reports whether that is all of it: a pass may be cut short. Nothing is granted before
-// all touched nodes were offered, for it would be placed worse.
+// grantReady serves what is ready, and reports whether it has served all of it within the bounds of the pass. It grants nothing
+// before all touched nodes were offered, since placements would be worse.
 func (c *Core) grantReady() bool {
 	for c.pass.looks > 0 && len(c.pass.decisions.Grants) < c.pass.grantsPerPass {
 		c.resolveQueues()
@@ -58,7 +58,7 @@ func (c *Core) grantReady() bool {
 	return false
 }
 
-// serveNomination grants into the room of a nomination that is ready. It reports whether there was one to look at.
+// serveNomination grants an ask the room of a ready nomination. It reports whether there was one in the queue.
 func (c *Core) serveNomination() bool {
 	m, ok := c.nominations.nextReady()
 	if m == nil {
@@ -108,7 +108,7 @@ func (c *Core) serveNominatedGang(k *ask) {
 	trial.keep()
 }
 
-// serve decides about the first ask of a bucket.
+// serve grants the first ask of a bucket, or blocks or limits the bucket.
 func (c *Core) serve(b *bucket) {
 	k := b.first()
 	if k.spec.Gang {
@@ -161,7 +161,7 @@ func (c *Core) serveGang(k *ask) {
 	trial.undo()
 	c.backlog.blockGang(b, count-fitted)
 	if hasRoom {
-		// With all the room that it needs it still does not fit, because its containers are in each other's way.
+		// It does not fit although it has enough room, because its containers exclude each other by placement rules.
 		c.nominations.backOff(k)
 	} else if len(reserved) > 0 {
 		c.pass.onTrial = true
@@ -196,7 +196,7 @@ func (c *Core) grant(k *ask, n *node) {
 	})
 }
 
-// granted counts an ask down.
+// granted subtracts grants from the pending containers of an ask.
 func (c *Core) granted(k *ask, count int) {
 	c.lending.noteGrant(k.app)
 	if !k.reservedAt.IsZero() {

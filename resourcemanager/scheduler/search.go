@@ -10,10 +10,10 @@ import (
 // candidates is how many nodes that fit are compared before the best of them is taken.
 const candidates = 16
 
-// scanBudget is how many words of the grid a search from the emptiest nodes looks at.
+// scanBudget is how many words of the grid a search from the emptiest nodes examines.
 const scanBudget = 32
 
-// fewWords is how many words of nodes are looked at one by one, rather than where they stand in the grid.
+// fewWords is up to how many words of nodes are examined one by one instead of by the grid.
 const fewWords = 4 * scanBudget
 
 // search is the scratch space of a search for a node.
@@ -22,13 +22,13 @@ type search struct {
 	conditions []condition
 	// allow and deny are bitmaps of nodes: those in all of the former and in none of the latter may be taken.
 	allow, deny []grid.Bitmap
-	// within are the nodes that the search is restricted to; nil is all.
+	// within are the nodes to which the search is restricted; nil is all.
 	within *grid.Span
-	// budget is how many words the search may still look at.
+	// budget is how many words the search may still examine.
 	budget int
 }
 
-// begin takes up what the conditions of a shape demand, and what is known of room.
+// begin collects the masks of a shape: its conditions, and nodes that are known to have no room.
 func (s *search) begin(of *shape) {
 	s.allow, s.deny = s.allow[:0], s.deny[:0]
 	if of.hasConditions() {
@@ -46,7 +46,7 @@ func (s *search) begin(of *shape) {
 	}
 }
 
-// hasFewWords reports whether the nodes that the search is restricted to are looked at one by one.
+// hasFewWords reports whether the search is restricted to few enough nodes to examine them one by one.
 func (s *search) hasFewWords() bool {
 	from, to := s.within.Range()
 	return to-from <= fewWords
@@ -72,8 +72,8 @@ func (fl *fleet) find(k *ask) int32 {
 	return slot
 }
 
-// findSpread takes a node with as few containers of the group as can be, and among those one with much left. The level is
-// how many the group has there.
+// findSpread returns a node with as few containers of the group as possible, and among those one with much free. found is how many
+// the group has there.
 func (fl *fleet) findSpread(s *shape, g *group, level int) (slot int32, found int) {
 	deny := len(fl.search.deny)
 	for ; ; level++ {
@@ -106,7 +106,7 @@ func (fl *fleet) anyPasses() bool {
 	return false
 }
 
-// searched is which words of nodes a search has to look at.
+// searched is the range of words of nodes that a search has to examine.
 func (fl *fleet) searched() (from, to int) {
 	if fl.search.within == nil {
 		return 0, len(fl.open)
@@ -115,7 +115,7 @@ func (fl *fleet) searched() (from, to int) {
 	return from, min(to, len(fl.open))
 }
 
-// passing is what passes the masks of a word of nodes.
+// passing returns the nodes of a word that pass the masks.
 func (fl *fleet) passing(i int, word uint64) uint64 {
 	if fl.search.within != nil {
 		word &= fl.search.within.Word(i)
@@ -129,7 +129,7 @@ func (fl *fleet) passing(i int, word uint64) uint64 {
 	return word
 }
 
-// findSpreadOver takes a node of the label's value that has the fewest containers of the group.
+// findSpreadOver returns a node of the label's value with the fewest containers of the group.
 func (fl *fleet) findSpreadOver(k *ask) int32 {
 	t := k.tally
 	clear(t.tried)
@@ -145,8 +145,8 @@ func (fl *fleet) findSpreadOver(k *ask) int32 {
 	return -1
 }
 
-// scanUp searches from the fullest nodes that may fit. Where only few nodes pass the masks it takes the fullest of them
-// instead, for the same reason as scanDown.
+// scanUp searches from the fullest nodes that may fit. If only few nodes pass the masks, it chooses the fullest of them instead,
+// for the same reason as scanDown.
 func (fl *fleet) scanUp(s *shape) int32 {
 	fl.search.budget = max(fewWords, len(fl.open)/4)
 	for diagonal := int(s.floor.CPU) + int(s.floor.Memory); diagonal < grid.Diagonals; diagonal++ {
@@ -163,8 +163,8 @@ func (fl *fleet) scanUp(s *shape) int32 {
 	return -1
 }
 
-// scanDown searches from the emptiest nodes. turn makes different apps begin with different ones. Where only few
-// nodes pass the masks it would look at most of the grid; then it takes one from all of them instead.
+// scanDown searches from the emptiest nodes. turn makes different apps begin with different nodes. If only few nodes pass the
+// masks, it would examine most of the grid; then it chooses among all of them instead.
 func (fl *fleet) scanDown(s *shape, turn int) int32 {
 	fl.search.budget = scanBudget
 	for diagonal := grid.Diagonals - 1; diagonal >= int(s.floor.CPU)+int(s.floor.Memory); diagonal-- {
@@ -181,15 +181,15 @@ func (fl *fleet) scanDown(s *shape, turn int) int32 {
 	return -1
 }
 
-// choice is the best node so far of those that a search has looked at, and how many those are.
+// choice is the best node that a search has found so far, and how many it has compared.
 type choice struct {
 	slot  int32
 	score float64
 	seen  int
 }
 
-// scanCell takes from a cell the node that has the least left (sign -1) or the most (sign 1), of the first
-// candidates that pass the masks and have room for everything.
+// scanCell returns the node of a cell with the least free (sign -1) or the most (sign 1), of the first candidates that pass the
+// masks and have room.
 func (fl *fleet) scanCell(s *shape, set *grid.Set, turn int, sign float64) int32 {
 	best := choice{slot: -1}
 	first := 0
@@ -211,7 +211,7 @@ func (fl *fleet) scanCell(s *shape, set *grid.Set, turn int, sign float64) int32
 	return best.slot
 }
 
-// scanAll takes of the first candidates among all nodes the one that has the most left (sign 1) or the least (sign -1).
+// scanAll returns the node with the most free (sign 1) or the least (sign -1) of the first candidates among all nodes.
 func (fl *fleet) scanAll(s *shape, turn int, sign float64) int32 {
 	best := choice{slot: -1}
 	from, to := fl.searched()
@@ -228,7 +228,7 @@ func (fl *fleet) scanAll(s *shape, turn int, sign float64) int32 {
 	return best.slot
 }
 
-// consider looks at the nodes of a word that pass the masks.
+// consider compares the nodes of a word that pass the masks.
 func (fl *fleet) consider(s *shape, i int, word uint64, sign float64, best *choice) {
 	for word = fl.passing(i, word); word != 0; word &= word - 1 {
 		slot := int32(i<<6 + bits.TrailingZeros64(word))

@@ -7,8 +7,8 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
-// shape is what decides on which nodes an ask fits. Equal asks share it, also those of different apps, and with it what was
-// learnt of nodes.
+// shape is everything that decides on which nodes an ask fits. Equal asks, also of different apps, share it and its cached results
+// about nodes.
 type shape struct {
 	key  shapeKey
 	need resource.Vector
@@ -16,33 +16,32 @@ type shape struct {
 	floor grid.Cell
 	// filter has the constraints and the nodes to avoid; nil is none.
 	filter *filter
-	// group may have maxPerNode containers on a node; nil is that there is no such limit.
+	// group may have maxPerNode containers on a node; nil if there is no such limit.
 	group      *group
 	maxPerNode int
-	// self is the name of the apps if they have affinities, or others have an anti-affinity to them; nil is neither.
+	// self is the name of the app if it has affinities, or others have an anti-affinity to it; nil otherwise.
 	self                   *appName
 	affinity, antiAffinity []*appName
 
-	// misfit are nodes that were found to have too little left, and to which no capacity came back since; misfits is how
-	// many were found.
+	// misfit are nodes that were found to have too little free, and to which no capacity has come back since; misfits counts them.
 	misfit  grid.Bitmap
 	misfits int
 
-	// backlog is what the backlog knows of the shape.
+	// backlog is the backlog's part.
 	backlog shapeBacklog
-	// lastSpreads are what the last searches to spread a few groups have found.
+	// lastSpreads caches the results of the last searches by spread.
 	lastSpreads [4]spreadResult
 }
 
-// spreadResult says that no node with fewer than level containers of a group was fit for a shape when the fleet had counted
-// so many changes.
+// spreadResult records that no node with fewer than level containers of a group fits a shape, as long as the fleet's count of
+// changes is the same.
 type spreadResult struct {
 	group   *group
 	level   int
 	changes int64
 }
 
-// shapeKey is what equal shapes have in common.
+// shapeKey is the key by which equal asks find their shape.
 type shapeKey struct {
 	need                   resource.Vector
 	filter                 *filter
@@ -52,18 +51,18 @@ type shapeKey struct {
 	affinity, antiAffinity string
 }
 
-// repels reports whether asks of a shape keep apart from containers of a name.
+// repels reports whether asks of a shape have an anti-affinity to a name.
 func (s *shape) repels(other *appName) bool {
 	return slices.Contains(s.antiAffinity, other) || s.self != nil && slices.Contains(s.self.repelledBy, other)
 }
 
-// exclude notes that a node has too little left.
+// exclude records that a node has too little free.
 func (s *shape) exclude(slot int32, words int) {
 	s.misfit.Set(slot, words)
 	s.misfits++
 }
 
-// refit notes that a node may have enough left again.
+// refit records that a node may have enough again.
 func (s *shape) refit(slot int32) {
 	if s.misfit.Has(slot) {
 		s.misfit.Clear(slot)
@@ -71,7 +70,7 @@ func (s *shape) refit(slot int32) {
 	}
 }
 
-// timesIn is how often need goes into free.
+// timesIn is how many times need fits into free.
 func timesIn(need, free *resource.Vector) int64 {
 	times := int64(1 << 30)
 	for i := range need {

@@ -12,35 +12,35 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// tree is the queues that are in force: whose turn it is, what each may hold, and who may use it.
+// tree has the queues. It decides which queue is served next, what each may hold, and who may use it.
 //
 // The capacity of the zone is what guarantees are shares of: all that open nodes have, and what is still in use on others.
 type tree struct {
 	queueSet
 	lending *lending
-	// capacity is that of the zone when guarantees and maxima were last worked out.
+	// capacity is the capacity of the zone for which guarantees and maxima were computed.
 	capacity resource.Vector
-	// stale is set when they must be worked out again.
+	// stale is set if guarantees and maxima have to be computed again.
 	stale bool
-	// limitsMoved is set when they were, until limited asks have been tried again.
+	// limitsMoved is set after they were computed, until limited buckets are made ready.
 	limitsMoved bool
 }
 
-// replace puts new queues in force.
+// replace replaces the queues.
 func (t *tree) replace(queues queueSet) { t.queueSet, t.stale = queues, true }
 
-// invalidate has guarantees, maxima and loans worked out again.
+// invalidate requests that guarantees, maxima and loans are computed again.
 func (t *tree) invalidate() { t.stale = true }
 
 func (t *tree) isStale() bool { return t.stale }
 
-// resolve works out guarantees and maxima in a zone.
+// resolve computes guarantees and maxima for a capacity of the zone.
 func (t *tree) resolve(zone resource.Vector) {
 	t.stale, t.limitsMoved, t.capacity = false, true, zone
 	t.root().resolve(zone, zone, zone)
 }
 
-// rank puts the queues in order by their shares, after what they are entitled to changed.
+// rank reorders the queues by their shares after their entitlements have changed.
 func (t *tree) rank() {
 	for _, q := range t.ordered {
 		q.setShare(&t.capacity)
@@ -53,18 +53,18 @@ func (t *tree) rank() {
 // zoneCapacity is the capacity of the zone.
 func (t *tree) zoneCapacity() *resource.Vector { return &t.capacity }
 
-// free is what no container uses of the zone.
+// free is the capacity of the zone that no container uses.
 func (t *tree) free() resource.Vector { return t.capacity.Sub(t.root().used) }
 
-// takeLimitsMoved reports whether maxima were worked out since it was last called.
+// takeLimitsMoved reports whether maxima were computed since the last call.
 func (t *tree) takeLimitsMoved() bool {
 	moved := t.limitsMoved
 	t.limitsMoved = false
 	return moved
 }
 
-// charge counts a container for its user, its leaf and the queues above that; sign is 1 or -1. It reports whether something
-// is limited by one of them.
+// charge counts a container for its user, its leaf and the queues above that; sign is 1 or -1. It reports whether a bucket is
+// limited by one of them.
 func (t *tree) charge(k *container, sign int64) (limits bool) {
 	leaf, owner, need := k.app.leaf, k.app.owner, &k.need
 	for i := range need {
@@ -89,7 +89,7 @@ func (t *tree) charge(k *container, sign int64) (limits bool) {
 	return limits
 }
 
-// next is the leaf whose turn it is, or nil.
+// next is the leaf to serve next, or nil.
 func (t *tree) next() *queue {
 	q := t.root()
 	for len(q.turn.active.Items()) > 0 {
@@ -101,7 +101,7 @@ func (t *tree) next() *queue {
 	return q
 }
 
-// admits says why a leaf does not take a new app, if so.
+// admits returns why a leaf does not admit a new app; nil if it does.
 func (t *tree) admits(leaf *queue, in AddApp) error {
 	for q := leaf; q != nil; q = q.parent {
 		switch q.spec.State {
@@ -120,8 +120,8 @@ func (t *tree) admits(leaf *queue, in AddApp) error {
 	return nil
 }
 
-// maySubmit reports whether a user may submit to a queue: named by the submit or admin list of the queue or of
-// any queue above it, or nobody is named there at all.
+// maySubmit reports whether a user may submit to a queue: the user is on a submit or admin list of the queue or of a queue above
+// it, or these lists are all empty.
 func (t *tree) maySubmit(name id.Queue, who string) bool {
 	named := false
 	for q := t.named(name); q != nil; q = q.parent {
@@ -133,8 +133,7 @@ func (t *tree) maySubmit(name id.Queue, who string) bool {
 	return !named
 }
 
-// mayAdminister reports whether a user is named by the admin list of a queue or of any queue above it, or no
-// administrator is named there at all.
+// mayAdminister reports whether a user is on the admin list of a queue or of a queue above it, or these lists are all empty.
 func (t *tree) mayAdminister(name id.Queue, who string) bool {
 	named := false
 	for q := t.named(name); q != nil; q = q.parent {
@@ -146,7 +145,7 @@ func (t *tree) mayAdminister(name id.Queue, who string) bool {
 	return !named
 }
 
-// leafFor finds the leaf that an app names, or says why it may not.
+// leafFor returns the leaf of an app, or why the app cannot have it.
 func (t *tree) leafFor(name id.Queue) (*queue, error) {
 	q := t.named(name)
 	switch {

@@ -1,6 +1,6 @@
 package scheduler
 
-// trial is grants to one ask that are kept together or undone. While it lasts, no blocked or limited ask is tried again.
+// trial has grants to one ask that are kept or undone together. During a trial, no blocked or limited bucket becomes ready.
 type trial struct {
 	core *Core
 	ask  *ask
@@ -8,7 +8,7 @@ type trial struct {
 	first int
 }
 
-// newTrial begins a trial, newGangTrial one for a gang, which is given a number.
+// newTrial begins a trial. newGangTrial begins one for a gang, which gets a number.
 func newTrial(c *Core, k *ask) trial {
 	c.pass.onTrial = true
 	return trial{c, k, len(c.pass.decisions.Grants)}
@@ -33,12 +33,12 @@ func (t trial) grantAll() bool {
 	return true
 }
 
-// keep ends the trial of a gang that is whole.
+// keep ends the trial of a complete gang.
 func (t trial) keep() {
 	c, grants := t.core, t.grants()
 	c.pass.onTrial = false
 	whole := &gang{number: c.containers.lastGang(), members: make([]*container, len(grants))}
-	held := t.ask.app.containers // which has the newest first
+	held := t.ask.app.containers // the newest first
 	for i := len(grants) - 1; i >= 0; i, held = i-1, held.nextOfApp {
 		held.gang, whole.members[i], grants[i].Gang = whole, held, whole.number
 	}
@@ -50,7 +50,7 @@ func (t trial) keep() {
 	c.granted(t.ask, len(grants))
 }
 
-// undo ends the trial as if nothing had been tried.
+// undo ends the trial and undoes its grants.
 func (t trial) undo() {
 	c, k, grants := t.core, t.ask, t.grants()
 	for i := len(grants) - 1; i >= 0; i-- {

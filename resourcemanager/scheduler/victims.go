@@ -12,22 +12,22 @@ import (
 type removalPlan struct {
 	// claimants are the leaves with blocked asks.
 	claimants []*queue
-	// own is set while claims are made only within what the leaves themselves are entitled to.
+	// own is set while claims are made only within the entitlement of the leaves themselves.
 	own bool
-	// buckets are the blocked ones of a leaf, frontier is scratch space of going through the asks of one.
+	// buckets are the blocked buckets of a leaf; frontier is scratch space for the order of the asks of one.
 	buckets  []*bucket
 	frontier []int32
-	// ask is the one that victims are looked for.
+	// ask is the ask for which victims are chosen.
 	ask *ask
-	// leaves are those whose containers may be preempted for it; each has the number of this turn.
+	// leaves are the leaves whose containers may be preempted for it. chosenFor of each is the number of this search.
 	leaves []*queue
 	turn   int64
-	// nodes are those that are compared, seen has their slots.
+	// nodes are the nodes that are compared; seen has their slots.
 	nodes []*node
 	seen  grid.Bitmap
 	// candidates are the containers that may be preempted on a node.
 	candidates []candidate
-	// best is the cheapest removal so far, current the one that is looked at.
+	// best is the cheapest removal so far; current is the one that is being computed.
 	best, current removal
 }
 
@@ -37,14 +37,14 @@ type candidate struct {
 	cost float64
 }
 
-// removal is victims on one node whose ends make enough room there, and what preempting them costs.
+// removal has victims on one node whose ends make enough room there, and the cost of preempting them.
 type removal struct {
 	node    *node
 	victims []*container
 	cost    float64
 }
 
-// gather collects the leaves below q that hold anything and, at every level, more than they are entitled to.
+// gather collects the leaves below q that hold anything and whose queues, at every level, hold more than they are entitled to.
 func (p *removalPlan) gather(q *queue, k *ask) {
 	if q.isLeaf() {
 		if q.reclaim.newest != nil {
@@ -60,8 +60,8 @@ func (p *removalPlan) gather(q *queue, k *ask) {
 	}
 }
 
-// exceedsEntitlement reports whether a queue holds more than it is entitled to, towards a claimant, of something that is
-// needed, after all containers under notice have ended.
+// exceedsEntitlement reports whether a queue holds more of a needed resource than it is entitled to against a claimant, not
+// counting containers with a notice.
 func exceedsEntitlement(q, claimant *queue, need *resource.Vector) bool {
 	entitled := q.entitlementAgainst(claimant)
 	nothing := entitled.IsZero()
@@ -76,7 +76,8 @@ func exceedsEntitlement(q, claimant *queue, need *resource.Vector) bool {
 	return false
 }
 
-// entitlementAgainst is what a queue is entitled to towards a claimant: its guarantee, and what others than that lend to it.
+// entitlementAgainst is a queue's entitlement against a claimant: its guarantee, and what other queues than the claimant lend to
+// it.
 func (q *queue) entitlementAgainst(claimant *queue) resource.Vector {
 	entitled := q.guaranteed
 	for _, l := range q.lent {
@@ -118,7 +119,7 @@ func (pr *preemption) planWithLeaving(k *ask) bool {
 	return p.best.node != nil
 }
 
-// takesAnother reports whether a node takes a container of an ask, whatever room there is, beside those for which room is
+// takesAnother reports whether placement rules, without regard to room, permit a container of an ask on a node in addition to those
 // nominated there.
 func (pr *preemption) takesAnother(n *node, k *ask) bool {
 	if !k.shape.allows(n) {
@@ -137,8 +138,8 @@ func (pr *preemption) takesAnother(n *node, k *ask) bool {
 	return k.spec.MaxPerNode == 0 || k.group.count(n.slot)+nominated < k.spec.MaxPerNode
 }
 
-// roomAfterNotices is what a node has left for any ask after all containers under notice have ended, but those for which a
-// reservation waits.
+// roomAfterNotices is what a node has left for any ask after all containers with a notice have ended, except those that a
+// reservation waits for.
 func (n *node) roomAfterNotices(avail *resource.Vector) resource.Vector {
 	room := *avail
 	for held := n.containers; held != nil; held = held.nextOfNode {
@@ -149,7 +150,7 @@ func (n *node) roomAfterNotices(avail *resource.Vector) resource.Vector {
 	return room
 }
 
-// claimableRoom is the same for a claim, to which some reservations give way.
+// claimableRoom is roomAfterNotices for a claim, in favour of which some reservations end.
 func (pr *preemption) claimableRoom(n *node) resource.Vector {
 	room := n.roomAfterNotices(pr.fleet.left(n))
 	for _, m := range n.nominations {
@@ -247,7 +248,7 @@ func (pr *preemption) planOn(k *ask, n *node) bool {
 	if !fits(need, &room) {
 		return false
 	}
-	// Needless ones are looked for among the most expensive first.
+	// Drop victims that are not needed, the most expensive first.
 	victims := p.current.victims
 	for i := len(victims) - 1; i >= 0; i-- {
 		if less := room.Sub(victims[i].need); fits(need, &less) {
@@ -262,7 +263,7 @@ func (pr *preemption) planOn(k *ask, n *node) bool {
 	return true
 }
 
-// stillExceeds reports whether a victim's queues, below those that it shares with the claimant, hold more than they are
+// stillExceeds reports whether a victim's queues, below the first one that is also above the claimant, hold more than they are
 // entitled to after the victims chosen so far have ended.
 func stillExceeds(q, claimant *queue, need *resource.Vector) bool {
 	for ; !claimant.isUnder(q); q = q.parent {
@@ -290,7 +291,7 @@ func (pr *preemption) cost(k *container) float64 {
 	return seconds
 }
 
-// withGang is a container and, if it was granted with a gang, all that are left of that, the newest first.
+// withGang returns a container and, if it was granted with a gang, all of the gang that are still held, the newest first.
 func withGang(k *container) []*container {
 	if k.gang == nil {
 		return []*container{k}

@@ -23,7 +23,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Limits on what callers may send and have open, beside those of package credentials. docs/design/limits.md lists these figures.
+// These limit what callers may send and have open, in addition to package credentials. docs/design/limits.md lists them.
 const (
 	// largestTrusted is the size of a message from a trusted caller: the registration of a node with about ten thousand containers fits.
 	largestTrusted = 16 << 20
@@ -31,12 +31,12 @@ const (
 	bodyWithin = 30 * time.Second
 )
 
-var mostConnections = admission.Limits{InAll: 65536, Others: 4096, PerCaller: 1024}
+var mostConnections = admission.Limits{Total: 65536, Others: 4096, PerCaller: 1024}
 
 // bounds counts what callers have open.
 type bounds struct {
-	// watches counts streams, and look-ups that wait; calls counts other gRPC calls; requests counts those over REST, and bodies
-	// those of them that have a body.
+	// watches counts streams and look-ups that wait; calls counts other gRPC calls; requests counts requests over REST, and bodies
+	// those with a body.
 	watches, calls, requests, bodies *admission.Quota
 	trusted                          func(peer.User) bool
 	// waits has the full names of the methods that count as watches.
@@ -139,7 +139,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, err
 }
 
-// callerOf names who sent a request over HTTP.
+// callerOf is the caller of an HTTP request, as for admission.Quota.
 func callerOf(r *http.Request) string {
 	return admission.Caller(peer.From(r.Context()), remoteAddress(r.RemoteAddr))
 }
@@ -153,7 +153,7 @@ func (remoteAddress) Network() string { return "tcp" }
 // String implements net.Addr.
 func (a remoteAddress) String() string { return string(a) }
 
-// refuse answers as the services do.
+// refuse answers with an error in the form of the services.
 func refuse(w http.ResponseWriter, httpStatus int, code codes.Code, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(httpStatus)

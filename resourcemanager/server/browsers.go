@@ -10,9 +10,9 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// fromOwnPages refuses what a page of another site has a browser ask for, unless it changes nothing: the browser belongs to
-// somebody who may change more than the page's author. A page that comes from here names this machine by an address, or is
-// from another site whose name was given this machine's address meanwhile; a zone that is open to others may have a name.
+// fromOwnPages refuses changes that a web page of another site sends through a person's browser, since the person may change more
+// than the author of the page. A page whose host is a name and not an address may be from another site by DNS rebinding, so it is
+// refused too, unless open: then the zone may have a host name.
 func fromOwnPages(open bool, next http.Handler) http.Handler {
 	crossing := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -27,7 +27,7 @@ func fromOwnPages(open bool, next http.Handler) http.Handler {
 	})
 }
 
-// ofThisMachine reports whether a Host header's name is one that nobody else can give to this machine.
+// ofThisMachine reports whether the host of a Host header is an address or localhost, for which there is no DNS rebinding.
 func ofThisMachine(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name

@@ -11,10 +11,10 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
 
-// handler is everything that is served over HTTP/1.
+// handler serves everything over HTTP/1.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/", s.bounds.smallBodies(http.HandlerFunc(s.serveSeat)))
+	mux.Handle("/", s.bounds.smallBodies(http.HandlerFunc(s.serveTerm)))
 	mux.Handle("GET /metrics", s.config.Metrics)
 	mux.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -29,14 +29,14 @@ func (s *Server) handler() http.Handler {
 	return s.bounds.admitRequests(fromOwnPages(s.config.AllowInsecure, service.KnownParameters(mux)))
 }
 
-// serveSeat hands a request to the term that is served.
-func (s *Server) serveSeat(w http.ResponseWriter, r *http.Request) {
-	s.present().rest.ServeHTTP(w, r)
+// serveTerm passes a request to the present term.
+func (s *Server) serveTerm(w http.ResponseWriter, r *http.Request) {
+	s.current().rest.ServeHTTP(w, r)
 }
 
-// serveReady says whether the term that is served can be used.
+// serveReady answers whether the present term can be used.
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
-	if err := s.present().ready(r.Context()); err != nil {
+	if err := s.current().ready(r.Context()); err != nil {
 		http.Error(w, wire.Sentence(err), http.StatusServiceUnavailable)
 		return
 	}

@@ -1,9 +1,9 @@
-// Package server is what a ResourceManager serves with for as long as its process lives: the listener, the bounds on what callers may
-// send and have open, the image store's uploads, and HTTP. It owns no state of the zone. That belongs to a term (package term), which
-// may end, and be followed by another one in the same process.
+// Package server is the part of a ResourceManager that lives as long as its process: the listener, the limits on callers, uploads
+// of images, and HTTP. It has no state of the zone. That belongs to a term (package term), which may end and be followed by another
+// one in the same process.
 //
-// Lead serves a term. While there is none, whoever calls is told to try again. A connection over gRPC belongs to the term in which it
-// was made, and ends with it; its caller connects again.
+// Lead serves a term. Between two terms callers get the answer to try again. A gRPC connection ends with the term in which it was
+// made, and its caller connects again.
 package server
 
 import (
@@ -27,13 +27,14 @@ import (
 // stopWithin is how long calls in flight may take when a term or the process ends.
 const stopWithin = 3 * time.Second
 
-// Config is what a server is made with. All of it is required.
+// Config is the configuration of a Server. All fields are required.
 type Config struct {
-	// Version is the program's.
+	// Version is the version of the program.
 	Version string
-	// AllowInsecure trusts whoever cannot be identified, and takes changes from pages that have this zone's address by a name.
+	// AllowInsecure trusts callers that cannot be identified, and accepts changes from web pages that reach the zone by a host
+	// name.
 	AllowInsecure bool
-	// Uploads serves uploads of images under /v1/uploads and the OCI distribution API under /v2/. It bounds what it takes itself.
+	// Uploads serves uploads of images under /v1/uploads and the OCI distribution API under /v2/. It has limits of its own.
 	Uploads http.Handler
 	// Metrics serves /metrics.
 	Metrics http.Handler
@@ -51,26 +52,26 @@ type Server struct {
 	web      *http.Server
 
 	mu sync.Mutex
-	// seat is what callers meet: a term, or a vacancy. over says that the server has ended.
-	seat *seat
-	over bool
+	// backend answers callers. over is true once the server has ended.
+	backend *backend
+	over    bool
 }
 
-// New makes a server that owns the listener. Run has to be called.
+// New returns a server that owns the listener. Run must be called.
 func New(config Config, listener net.Listener) *Server {
 	s := &Server{config: config, bounds: newBounds(config.trusts)}
-	described := credentials.NewServer(credentials.LargestRequest) // which serves nothing
+	described := credentials.NewServer(credentials.LargestRequest) // only to list the methods; it serves nothing
 	service.Register(described, service.Config{})
 	s.bounds.learn(described)
 	s.listener = admission.Listen(listener, admission.Config{
 		Limits: admission.LimitsFor(mostConnections), Trusted: config.trusts, Logger: config.Logger,
 	})
-	s.seat = s.vacancy()
+	s.backend = s.unavailable()
 	s.web = credentials.NewHTTPServer(s.handler())
 	return s
 }
 
-// Address is where it listens, as HOST:PORT.
+// Address is the address of the listener.
 func (s *Server) Address() net.Addr { return s.listener.Addr() }
 
 // Refused is how many connections were closed because there were too many.
@@ -99,10 +100,10 @@ func (s *Server) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// Close lets go of the listener of a server that is not run.
+// Close closes the listener of a server for which Run is not called.
 func (s *Server) Close() error { return s.listener.Close() }
 
-// ended is a server's end, which is no error once it was asked for.
+// ended returns the error with which a server has ended; nil once ctx has ended.
 func ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, http.ErrServerClosed) {
 		return nil
@@ -110,7 +111,7 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// split hands each connection to what it speaks, until the listener is closed, which is no error once ctx has ended.
+// split passes each connection to the server of its protocol until the listener is closed. That is no error once ctx has ended.
 func (s *Server) split(ctx context.Context, web *handedListener) error {
 	var readers sync.WaitGroup
 	defer readers.Wait()
@@ -126,7 +127,7 @@ func (s *Server) split(ctx context.Context, web *handedListener) error {
 			switch {
 			case begun == nil:
 			case http2:
-				s.present().listener(s.config.trusts(peer.Of(begun).User())).hand(begun)
+				s.current().listener(s.config.trusts(peer.Of(begun).User())).hand(begun)
 			default:
 				web.hand(begun)
 			}

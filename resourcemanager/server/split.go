@@ -13,11 +13,11 @@ import (
 	"github.com/mammoth-os/mammoth/internal/peer"
 )
 
-// http2Preface is what an HTTP/2 client says first, and no HTTP/1 request begins with.
+// http2Preface is the start of every HTTP/2 connection, and of no HTTP/1 request.
 var http2Preface = []byte("PRI * HTTP/2")
 
-// identify reads as little of a connection as it needs to tell whether it speaks HTTP/2. It gives nil for one that has said nothing in
-// time, which is closed.
+// identify reads the start of a connection to find out whether it is HTTP/2. It closes a connection on which nothing arrives in
+// time, and returns nil.
 func identify(connection net.Conn) (begun net.Conn, http2 bool) {
 	_ = connection.SetReadDeadline(time.Now().Add(credentials.BeginWithin))
 	read := make([]byte, 0, len(http2Preface))
@@ -36,7 +36,7 @@ func identify(connection net.Conn) (begun net.Conn, http2 bool) {
 	return &begunConn{Conn: connection, read: read}, bytes.Equal(read, http2Preface)
 }
 
-// begunConn is a connection of which a part was read already.
+// begunConn is a connection whose first bytes were read already.
 type begunConn struct {
 	net.Conn
 	read []byte
@@ -51,7 +51,7 @@ func (c *begunConn) Read(into []byte) (int, error) {
 	return c.Conn.Read(into)
 }
 
-// SyscallConn implements syscall.Conn, by which the owner of the other end is told.
+// SyscallConn implements syscall.Conn, which package peer needs to find the user at the other end.
 func (c *begunConn) SyscallConn() (syscall.RawConn, error) {
 	inner, ok := c.Conn.(syscall.Conn)
 	if !ok {
@@ -60,12 +60,12 @@ func (c *begunConn) SyscallConn() (syscall.RawConn, error) {
 	return inner.SyscallConn()
 }
 
-// WriteTo keeps io.Copy from going around Read.
+// WriteTo prevents io.Copy from bypassing Read.
 func (c *begunConn) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, struct{ io.Reader }{c})
 }
 
-// handedListener accepts connections that somebody hands it.
+// handedListener is a net.Listener for connections that were accepted elsewhere.
 type handedListener struct {
 	address net.Addr
 	handed  chan net.Conn

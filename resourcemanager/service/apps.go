@@ -23,7 +23,7 @@ type apps struct {
 	images      Images
 	hostNetwork bool
 	dial        func(address string) (*grpc.ClientConn, error)
-	// reading limits how many manifests are parsed at the same time.
+	// reading limits how many manifests are parsed at a time.
 	reading chan struct{}
 }
 
@@ -114,7 +114,7 @@ func (s *apps) CommandApp(ctx context.Context, request *apiv1.CommandAppRequest)
 	case request.GetCommand() == nil:
 		return nil, wire.Status(invalid("the request has no command; it is a message of the application master's, such as mammoth.dynamicdeploy.v1.Pause"))
 	case size > maxCommand:
-		return nil, wire.Status(invalid("the command has %d bytes, and the most is %d", size, maxCommand))
+		return nil, wire.Status(invalid("the command has %d bytes, but the limit is %d", size, maxCommand))
 	}
 	response, err := s.loop.Command(ctx, request)
 	return response, wire.Status(err)

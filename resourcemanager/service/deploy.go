@@ -41,7 +41,8 @@ func (s *apps) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1
 	return response, wire.Status(err)
 }
 
-// preview adds to a dry run what DynamicDeploy says that it would do, if it is at work. Masters of other frameworks need not know the command.
+// preview adds the preview of the app's master to a dry run, if DynamicDeploy is its master and runs. Masters of other frameworks
+// need not know the command.
 func (s *apps) preview(ctx context.Context, response *apiv1.DeployResponse) error {
 	app := response.GetApp()
 	if app.GetState() != apiv1.App_RUNNING || response.GetUnchanged() || app.GetSpec().GetFramework() != "" {
@@ -68,7 +69,7 @@ func (s *apps) preview(ctx context.Context, response *apiv1.DeployResponse) erro
 	return nil
 }
 
-// wanted is the spec of a deployment, complete, and the manifest that it is of, nil if it is of none. Its error has a status.
+// wanted returns the complete spec of a deployment, and its manifest, nil if it has none. The error has a status.
 func (s *apps) wanted(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.AppSpec, *manifest.App, error) {
 	switch {
 	case len(request.GetManifest()) > 0 && request.GetSpec() != nil:
@@ -104,7 +105,7 @@ type finding struct {
 	err error
 }
 
-// lookUp finds the images of a spec that is complete but for what it leaves to them, and what of it this zone does not have or allow.
+// lookUp resolves the images of a spec and fills in what it leaves to them. It returns what this zone does not have or allow.
 func (s *apps) lookUp(ctx context.Context, app *apiv1.AppSpec) []finding {
 	found := s.checkFramework(ctx, app)
 	for _, role := range app.GetRoles() {
@@ -143,7 +144,7 @@ func (s *apps) lookUp(ctx context.Context, app *apiv1.AppSpec) []finding {
 	return found
 }
 
-// checkFramework finds what of an app's options its framework does not take. That there is no such framework is for the loop to say.
+// checkFramework checks an app's options with the schema of its framework. The loop reports a framework that does not exist.
 func (s *apps) checkFramework(ctx context.Context, app *apiv1.AppSpec) []finding {
 	if app.GetFramework() == "" {
 		return nil
@@ -174,7 +175,7 @@ func hasCommand(role *apiv1.RoleSpec, image images.Config) bool {
 	return image.HasCommand()
 }
 
-// validate has the zone check a deployment as it would be made, whatever generation the app has.
+// validate makes the zone check a deployment without making it, whatever generation the app has.
 func (s *apps) validate(ctx context.Context, deployment *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
 	deployment.DryRun = true
 	if deployment.GetIfGeneration() == 0 {
@@ -187,7 +188,7 @@ func (s *apps) validate(ctx context.Context, deployment *apiv1.DeployRequest) (*
 	return &apiv1.DeployResponse{App: response.GetApp()}, nil
 }
 
-// diff is a dry run with what would change. Both are of one generation of the app.
+// diff is a dry run with the changes to the app. Both refer to the same generation of the app.
 func (s *apps) diff(ctx context.Context, deployment *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
 	deployment.DryRun = true
 	asked := deployment.GetIfGeneration()
@@ -210,7 +211,7 @@ func (s *apps) diff(ctx context.Context, deployment *apiv1.DeployRequest) (*apiv
 		case asked > 0 || !errdefs.IsAborted(err) && !errdefs.IsAlreadyExists(err):
 			return nil, err
 		}
-		// Somebody changed it in between.
+		// The app has changed in between.
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}

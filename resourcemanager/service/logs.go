@@ -81,8 +81,8 @@ type merger struct {
 	finished bool
 }
 
-// currentTargets returns of each instance the container that runs or, until its next one has been started, the last one that it had;
-// for an app without instances the last ones of those that it had.
+// currentTargets returns the running container of each instance or, until its next one is started, the last one. For an app without
+// instances it returns the last container of each former instance.
 func currentTargets(targets []zone.Target, previous bool) []zone.Target {
 	if previous {
 		return targets

@@ -14,11 +14,11 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// readAtOnce is how many manifests one server parses at the same time. One of 1 MiB that somebody made for it takes seconds, which
-// the rest of the ResourceManager is not to be without a core for.
+// readAtOnce is how many manifests are parsed at a time. A malicious one of 1 MiB takes seconds of a core, and the rest of the
+// ResourceManager must not be without one.
 const readAtOnce = 2
 
-// parse reads a manifest in its turn. Its error is of type manifest.Errors, or why nothing was read.
+// parse parses a manifest once fewer than readAtOnce are being parsed. The error is of type manifest.Errors, or the cause of ctx.
 func (s *apps) parse(ctx context.Context, text []byte) (*manifest.App, error) {
 	select {
 	case s.reading <- struct{}{}:
@@ -29,7 +29,7 @@ func (s *apps) parse(ctx context.Context, text []byte) (*manifest.App, error) {
 	return manifest.ParseApp(text)
 }
 
-// read reads the manifest of a request, and completes its spec. Its error is a status with everything that is wrong with the manifest.
+// read parses the manifest of a request and completes its spec. The error is a status with all mistakes of the manifest.
 func (s *apps) read(ctx context.Context, request *apiv1.DeployRequest) (*manifest.App, error) {
 	file, err := s.parse(ctx, request.GetManifest())
 	var mistakes manifest.Errors
@@ -57,7 +57,7 @@ func (s *apps) read(ctx context.Context, request *apiv1.DeployRequest) (*manifes
 	if err := file.Err(); err != nil {
 		return nil, refuseManifest(err, class)
 	}
-	// What was left to the images is known now.
+	// Now everything that the spec leaves to its images is filled in.
 	spec.Complete(app)
 	var faults spec.Faults
 	if errors.As(spec.Check(app), &faults) {
@@ -75,7 +75,7 @@ func faultsOf(found []finding) spec.Faults {
 	return faults
 }
 
-// refuseManifest is the refusal of a manifest for its mistakes, of the class of an error.
+// refuseManifest converts mistakes of a manifest to an error of a class.
 func refuseManifest(err, class error) error {
 	var mistakes manifest.Errors
 	errors.As(err, &mistakes)

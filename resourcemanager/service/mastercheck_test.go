@@ -16,7 +16,7 @@ func TestAStatusThatPeopleCouldNotBeShownIsRefused(t *testing.T) {
 		"":                             {Detail: &anypb.Any{TypeUrl: "type.googleapis.com/somebody.else.Ring", Value: []byte{8, 1}}},
 		"cannot be written as JSON":    {Detail: &anypb.Any{TypeUrl: "type.googleapis.com/somebody.else.Ring", Value: []byte{255}}},
 		"which people are shown":       {Detail: &anypb.Any{TypeUrl: "type.googleapis.com/mammoth.api.v1.MasterStatus", Value: []byte{26, 1, 255}}},
-		"and the most is":              {Text: strings.Repeat("x", 1<<20)},
+		"but the limit is":             {Text: strings.Repeat("x", 1<<20)},
 		"cannot be written as JSON, w": {Detail: &anypb.Any{Value: []byte{8, 1}}},
 	} {
 		err := checkAllocate(&masterv1.AllocateRequest{Status: status})

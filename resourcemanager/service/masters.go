@@ -77,7 +77,7 @@ func (s *masters) Plan(ctx context.Context, request *masterv1.PlanRequest) (*mas
 		return nil, wire.Status(err)
 	}
 	if len(request.GetAsks()) > mostPlanned {
-		return nil, wire.Status(invalid("a request has %d asks to plan, and the most is %d", len(request.GetAsks()), mostPlanned))
+		return nil, wire.Status(invalid("a request has %d asks to plan, but the limit is %d", len(request.GetAsks()), mostPlanned))
 	}
 	count := 0
 	for _, ask := range request.GetAsks() {
@@ -87,7 +87,7 @@ func (s *masters) Plan(ctx context.Context, request *masterv1.PlanRequest) (*mas
 		count += int(ask.GetCount())
 	}
 	if count > spec.MaxInstances {
-		return nil, wire.Status(invalid("a request has asks for %d containers to plan, and the most is %d together", count, spec.MaxInstances))
+		return nil, wire.Status(invalid("a request has asks for %d containers to plan, but the limit is %d together", count, spec.MaxInstances))
 	}
 	response, err := s.loop.PlanAsks(ctx, bearer, request)
 	return response, wire.Status(err)
@@ -99,7 +99,7 @@ func (s *masters) Leave(ctx context.Context, request *masterv1.LeaveRequest) (*m
 		return nil, wire.Status(err)
 	}
 	if length := len(request.GetReason()); length > maxReason {
-		return nil, wire.Status(invalid("the reason has %d bytes, and the most is %d", length, maxReason))
+		return nil, wire.Status(invalid("the reason has %d bytes, but the limit is %d", length, maxReason))
 	}
 	return &masterv1.LeaveResponse{}, wire.Status(s.loop.LeaveMaster(ctx, bearer, request.GetReason()))
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
-// These are the metadata keys of Exec: the app and instance, and towards the node the token.
+// These are the metadata keys of Exec: the app and instance in the client's call, and the token in the call to the node.
 const (
 	appKey      = "mammoth-app"
 	instanceKey = "mammoth-instance"
@@ -146,8 +146,8 @@ func reach(target zone.Target) int {
 	return 0
 }
 
-// nodeError is an error of a node for a person. That a node does not answer must not be taken for the zone's silence: it is an
-// errdefs.ErrFailedPrecondition.
+// nodeError converts an error of a node for a person. A node that does not answer is an errdefs.ErrFailedPrecondition, so that
+// clients do not conclude that the ResourceManager does not answer.
 func nodeError(target zone.Target, doing string, err error) error {
 	said := wire.Error(err)
 	switch {

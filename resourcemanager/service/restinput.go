@@ -24,7 +24,7 @@ import (
 )
 
 // apiHint is the end of a message about a request that was not understood.
-const apiHint = "/v1/openapi.json describes what is taken"
+const apiHint = "/v1/openapi.json describes the API"
 
 // NewDecoder implements runtime.Marshaler. The body is one JSON object, a manifest or nothing, and was limited and read before.
 func (m *marshaler) NewDecoder(body io.Reader) runtime.Decoder {
@@ -34,11 +34,11 @@ func (m *marshaler) NewDecoder(body io.Reader) runtime.Decoder {
 			return err
 		}
 		if manifest, ok := into.(*[]byte); ok {
-			*manifest = text // which the service reads
+			*manifest = text // the service parses it
 			return nil
 		}
 		if len(bytes.TrimSpace(text)) == 0 {
-			return io.EOF // which means no body to the gateway
+			return io.EOF // to the gateway this means that there is no body
 		}
 		var raw json.RawMessage
 		if err := json.Unmarshal(text, &raw); err != nil {
@@ -75,10 +75,10 @@ func parseError(err error) error {
 	return fmt.Errorf("the body is not understood at line %s, column %s: %s; %s", parts[2], parts[3], parts[4], apiHint)
 }
 
-// manifestTypes are the media types that a manifest comes with. The last is what curl says when nobody says anything.
+// manifestTypes are the media types of manifests. The last one is curl's default.
 var manifestTypes = []string{"", "application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain", "application/x-www-form-urlencoded"}
 
-// manifests refuses a manifest of a media type that none can be of. One that says that it is JSON has to be JSON, and not only YAML.
+// manifests refuses manifests of other media types. A manifest with a media type of JSON must be JSON.
 func manifests(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost || r.URL.Path != "/v1/apps" {
@@ -91,7 +91,7 @@ func manifests(next http.Handler) http.Handler {
 			refuseWith(w, http.StatusUnsupportedMediaType, status.Newf(codes.InvalidArgument, "a manifest is application/yaml or application/json, not %q; %s", r.Header.Get("Content-Type"), apiHint))
 			return
 		case given == "application/json":
-			text, err := io.ReadAll(r.Body) // which was bounded and read before
+			text, err := io.ReadAll(r.Body) // it was limited and read before
 			var raw json.RawMessage
 			if err == nil {
 				if err = json.Unmarshal(text, &raw); err != nil {
@@ -159,7 +159,7 @@ func operationsWithQueries() map[string]protoreflect.MessageDescriptor {
 			for j := range methods.Len() {
 				rule, _ := proto.GetExtension(methods.Get(j).Options(), annotations.E_Http).(*annotations.HttpRule)
 				for verb, path := range map[string]string{http.MethodGet: rule.GetGet(), http.MethodDelete: rule.GetDelete(), http.MethodPost: rule.GetPost()} {
-					// A body that is the whole request leaves nothing to a query, which the gateway does not read then.
+					// If the body is the whole request, the gateway does not read the query.
 					if path != "" && rule.GetBody() != "*" {
 						operations[verb+" "+strings.ReplaceAll(path, "=**}", "...}")] = methods.Get(j).Input()
 					}
@@ -179,7 +179,7 @@ func parameters(of protoreflect.MessageDescriptor, pattern string) []string {
 	for i := range of.Fields().Len() {
 		field := of.Fields().Get(i)
 		if field.IsMap() || field.Kind() == protoreflect.BytesKind || field.Kind() == protoreflect.MessageKind && field.Message().ParentFile().Package() == apiPackage {
-			continue // no query says it
+			continue // it cannot be in a query
 		}
 		if name := string(field.Name()); !strings.Contains(pattern, "{"+name+"}") && !strings.Contains(pattern, "{"+name+"...}") {
 			names = append(names, name, field.JSONName())

@@ -16,17 +16,17 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// schemaURL is the address that a schema has while it is compiled. Nothing is there.
+// schemaURL is the base URL of a schema while it is compiled. It is not loaded.
 const schemaURL = "framework:///options"
 
-// schema says which options the apps of a framework have; compiled is nil if they have none.
+// schema is the schema of the options of a framework's apps; compiled is nil if they have no options.
 type schema struct {
 	framework string
 	compiled  *jsonschema.Schema
 }
 
-// schemaOf reads the JSON Schema of a framework's options, of the draft 2020-12 unless it names another. What is wrong with it is an error
-// of type spec.Faults, with the place in the package.
+// schemaOf compiles the JSON Schema of a framework's options, of the draft 2020-12 unless it names another. An error is of type
+// spec.Faults, with the place in the package.
 func schemaOf(p *apiv1.FrameworkPackage) (schema, error) {
 	read := schema{framework: p.GetName()}
 	if p.GetOptions() == nil {
@@ -45,7 +45,7 @@ func schemaOf(p *apiv1.FrameworkPackage) (schema, error) {
 	return read, nil
 }
 
-// nowhere loads nothing: a schema that somebody brings does not have the ResourceManager read files or call other machines.
+// nowhere loads nothing: a schema must not make the ResourceManager read files or connect to other machines.
 type nowhere struct{}
 
 // Load implements jsonschema.URLLoader.
@@ -71,13 +71,13 @@ func badSchema(err error) error {
 	return spec.Faults{fault}
 }
 
-// check says what of an app's options its framework does not take.
+// check checks an app's options.
 func (s schema) check(options *structpb.Struct) spec.Faults {
 	switch {
 	case s.compiled == nil && options == nil:
 		return nil
 	case s.compiled == nil:
-		return spec.Faults{{Key: []string{"options"}, Sentence: fmt.Sprintf("the framework %s reads no options; take them out", s.framework)}}
+		return spec.Faults{{Key: []string{"options"}, Sentence: fmt.Sprintf("the framework %s reads no options; remove them", s.framework)}}
 	}
 	given := options.AsMap()
 	if given == nil {
@@ -93,7 +93,7 @@ func (s schema) check(options *structpb.Struct) spec.Faults {
 		strings.Join(key, "."), s.framework, reading(first), s.framework)}}
 }
 
-// leaf is the first of the mistakes of a validation that no other explains, by its place.
+// leaf is the first root cause of a validation error, by its place in the options.
 func leaf(from *jsonschema.ValidationError) *jsonschema.ValidationError {
 	for len(from.Causes) > 0 {
 		from = slices.MinFunc(from.Causes, func(a, b *jsonschema.ValidationError) int {

@@ -51,7 +51,7 @@ func TestOptionsAreWhatTheSchemaHas(t *testing.T) {
 		{`{}`, ``, "", ""},
 		{`{}`, `{"any": {"thing": [null, true]}}`, "", ""},
 		{``, ``, "", ""},
-		{``, `{"workers": 1}`, "options", "the framework ring reads no options; take them out"},
+		{``, `{"workers": 1}`, "options", "the framework ring reads no options; remove them"},
 	} {
 		faults := read(t, c.schema).check(structure(t, c.options))
 		key, sentence := "", ""

@@ -22,7 +22,7 @@ import (
 // Apps is the part of the loop for apps. Every method returns after its change is stored. Errors are sentences of the
 // errdefs classes. The caller owns what is returned.
 type Apps interface {
-	// Deploy needs a complete spec: see Complete. What it does not find is the spec's queue.
+	// Deploy needs a complete spec; see Complete. It fails with errdefs.ErrNotFound if the queue does not exist.
 	Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error)
 	// ListApps, App and WatchApp show apps as the last commit left them, and do not wait.
 	ListApps(request *apiv1.ListAppsRequest) (AppPage, error)
@@ -42,7 +42,7 @@ type Apps interface {
 	Explain(ctx context.Context, name string) (*apiv1.Explanation, error)
 	// MayExec returns an error if the caller may not run commands in an app.
 	MayExec(ctx context.Context, name string) error
-	// Targets returns the started containers that are looked for. Those of one instance are adjacent, the oldest first.
+	// Targets returns the started containers that match. Those of one instance are adjacent, the oldest first.
 	Targets(ctx context.Context, which zone.Containers) ([]zone.Target, error)
 }
 

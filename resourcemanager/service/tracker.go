@@ -40,7 +40,7 @@ func (s *tracker) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, 
 	defer session.Close()
 	for report := first; ; {
 		if isBeat(report) {
-			err = session.Beat() // which keeps no reference, so that the message can be reused
+			err = session.Beat() // it keeps no reference, so that the message can be reused
 		} else {
 			err = session.Report(stream.Context(), report)
 			report = &trackerv1.NodeReport{}
@@ -54,7 +54,7 @@ func (s *tracker) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, 
 	}
 }
 
-// isBeat reports whether a report is only a sign of life.
+// isBeat reports whether a report only shows that the node is alive.
 func isBeat(report *trackerv1.NodeReport) bool {
 	return len(report.GetContainers()) == 0 && len(report.GetAttributes()) == 0 && report.GetHealth() == nil
 }

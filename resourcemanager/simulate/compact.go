@@ -7,29 +7,29 @@ import (
 	"time"
 )
 
-// pendingAllowed is the share of the cpu asked for that may stay pending.
+// pendingAllowed is the share of the requested cpu that may stay pending.
 const pendingAllowed = 0.002
 
-// CompactionReport is how few machines would do.
+// CompactionReport is the smallest number of machines that suffice.
 type CompactionReport struct {
 	Shared Cell   `json:"shared"`
 	Parts  []Cell `json:"parts"`
-	// SplitP90 is the machines of all parts together; Saved is how much less the shared cell needs.
+	// SplitP90 is the sum of the machines of all parts; Saved is the share of it that the shared cell does not need.
 	SplitP90     int     `json:"splitP90"`
 	SplitMeanCPU float64 `json:"splitMeanCpuUtilisation"`
 	Saved        float64 `json:"saved"`
 }
 
-// Cell is some queues on machines of their own.
+// Cell is a set of queues with machines of their own.
 type Cell struct {
 	Queues []string `json:"queues"`
-	// Nodes has what each seed needed, P90 the 90th percentile of that.
+	// Nodes is how many machines each seed needed; P90 is the 90th percentile.
 	Nodes   []int   `json:"nodes"`
 	P90     int     `json:"p90"`
 	MeanCPU float64 `json:"meanCpuUtilisation"`
 }
 
-// compact finds the machines needed together and apart.
+// compact computes the machines that the queues need together and apart.
 func compact(ctx context.Context, s *Scenario, progress func(done, total time.Duration)) (*CompactionReport, error) {
 	if s.Compaction.Seeds == 0 {
 		s.Compaction.Seeds = 11
@@ -81,7 +81,7 @@ func compact(ctx context.Context, s *Scenario, progress func(done, total time.Du
 	return report, nil
 }
 
-// keepOnly leaves some queues and their workloads on the zone, without contracts.
+// keepOnly removes all other queues, their workloads, and the contracts.
 func (s *Scenario) keepOnly(queues []string) {
 	keeps := func(name string) bool { return slices.Contains(queues, name) }
 	var kept []Queue
@@ -103,7 +103,7 @@ func (s *Scenario) keepOnly(queues []string) {
 	s.Workloads = slices.DeleteFunc(slices.Clone(s.Workloads), func(w Workload) bool { return !keeps(w.Queue) })
 }
 
-// fewest is the least number of machines with which no more than pendingAllowed stays pending.
+// fewest is the smallest number of machines with which at most pendingAllowed stays pending.
 func fewest(ctx context.Context, s *Scenario) (nodes int, meanCPU float64, err error) {
 	most := 0
 	for _, group := range s.Nodes {
@@ -128,7 +128,7 @@ func fewest(ctx context.Context, s *Scenario) (nodes int, meanCPU float64, err e
 	return nodes, means[nodes], err
 }
 
-// shrink scales groups of nodes to a number in all.
+// shrink scales groups of nodes to a total of count nodes.
 func shrink(groups []Nodes, count, most int) []Nodes {
 	var scaled []Nodes
 	before, taken := 0, 0

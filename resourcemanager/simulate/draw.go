@@ -13,11 +13,10 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// quantiles draws from a distribution of which some quantiles are known, straight on a logarithmic scale between
-// them.
+// quantiles is a distribution of which some quantiles are known. Between them it is linear on a logarithmic scale.
 type quantiles []struct{ at, value float64 }
 
-// The shapes of batch work as published for large mixed clusters.
+// These are distributions of batch work as published for large mixed clusters.
 var (
 	taskSeconds      = quantiles{{0, 5}, {0.5, 28}, {0.75, 155}, {0.9, 428}, {0.99, 2_566}, {1, 6_000}}
 	instancesPerTask = quantiles{{0, 1}, {0.5, 2}, {0.75, 56}, {0.9, 375}, {0.99, 1_660}, {1, 3_000}}
@@ -43,7 +42,7 @@ const (
 	lognormalWide = 1.74
 )
 
-// untilNext draws the time to the next arrival of so many an hour.
+// untilNext draws the time to the next of perHour arrivals an hour.
 func untilNext(random *rand.Rand, perHour float64, bursts bool) time.Duration {
 	mean := 3600 / perHour
 	draw := random.ExpFloat64()
@@ -61,7 +60,7 @@ func seconds(s float64) time.Duration {
 	return time.Duration(min(s, 1e9) * float64(time.Second)).Round(time.Millisecond)
 }
 
-// job is containers that come together and are done after a while.
+// job has containers that are submitted together and end after a while.
 type job struct {
 	at    time.Duration
 	tasks []task
@@ -73,7 +72,7 @@ type task struct {
 	need      resource.Vector
 }
 
-// draw gives the tasks of a batch job or of one arrival.
+// draw returns the tasks of a batch job or of one arrival.
 func (w *Workload) draw(random *rand.Rand) []task {
 	need := resource.Vector{resource.CPU: int64(w.CPU), resource.Memory: int64(w.Memory)}
 	if w.Kind == "arrivals" {

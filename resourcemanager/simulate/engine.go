@@ -14,7 +14,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// tick is how far apart passes are at least: what happens within one is decided together.
+// tick is the shortest time between two passes. What happens within a tick is decided together.
 const tick = time.Second
 
 // engine is one run.
@@ -43,11 +43,11 @@ type app struct {
 	id       id.App
 	workload *Workload
 	asks     []*ask
-	// left is how many containers of a batch job are still to end.
+	// left is how many containers of a batch job have not ended.
 	left int
 }
 
-// ask is a wish of an app; waiting has, oldest first, since when how many wait.
+// ask is an ask of an app. waiting has the containers that wait, in groups of equal age, oldest first.
 type ask struct {
 	app     *app
 	spec    scheduler.Ask
@@ -103,7 +103,7 @@ func (e *engine) plan(at time.Duration, do func()) {
 	heap.Push(&e.events, event{at: at, order: e.order, do: do})
 }
 
-// simulate runs a scenario once. progress, if there is one, hears how far it is.
+// simulate runs a scenario once. It calls progress, if not nil, with the simulated time.
 func simulate(ctx context.Context, s *Scenario, progress func(done, total time.Duration)) (*meter, error) {
 	e := &engine{
 		scenario: s, start: s.Start, end: time.Duration(s.Duration),
@@ -147,7 +147,7 @@ func (e *engine) apply(in scheduler.Input) {
 	}
 }
 
-// setUp plans all that does not depend on what the scheduler decides.
+// setUp schedules all events that do not depend on the scheduler's decisions.
 func (e *engine) setUp() error {
 	s := e.scenario
 	if err := e.core.Apply(scheduler.SetQueues{Queues: s.queueSpecs()}); err != nil {
@@ -166,7 +166,7 @@ func (e *engine) setUp() error {
 	}
 	for i := range s.Workloads {
 		w := &s.Workloads[i]
-		// Each workload has a source of its own, so that changing one leaves the others as they were.
+		// Each workload has its own random source, so that a change of one does not affect the others.
 		random := rand.New(rand.NewPCG(s.Seed, uint64(i)+2))
 		switch w.Kind {
 		case "service":
@@ -246,7 +246,7 @@ func (e *engine) planFailure(f *Failure) {
 	}
 }
 
-// loseNode takes a node and its containers away, and brings it back empty.
+// loseNode removes a node with its containers, and adds it again, empty, after a time.
 func (e *engine) loseNode(spec scheduler.NodeSpec, long time.Duration) {
 	if e.down[spec.Name] {
 		return
@@ -305,7 +305,7 @@ func (e *engine) planJob(w *Workload, j job) error {
 	return nil
 }
 
-// want adds containers to what an ask waits for.
+// want adds to the pending containers of an ask.
 func (e *engine) want(k *ask, more int) {
 	if more > 0 {
 		k.waiting = append(k.waiting, batchOf{e.now, more})
@@ -325,7 +325,7 @@ func (e *engine) want(k *ask, more int) {
 	e.apply(scheduler.SetAsk{App: k.app.id, Ask: k.spec})
 }
 
-// retry asks again for a container that was lost.
+// retry adds an ask for a container that was lost.
 func (e *engine) retry(k *ask) {
 	if k.app.workload.Kind != "service" {
 		e.want(k, 1)
@@ -334,7 +334,7 @@ func (e *engine) retry(k *ask) {
 	e.steer(k)
 }
 
-// pass lets the core decide, and does what it decided.
+// pass lets the core decide, and performs its decisions.
 func (e *engine) pass() {
 	for {
 		begin := time.Now()
@@ -394,7 +394,7 @@ func (e *engine) granted(grant *scheduler.Grant) {
 	}
 }
 
-// stop ends a container that the scheduler takes away; it is gone when it has stopped.
+// stop stops a preempted container, which is gone once it has stopped.
 func (e *engine) stop(name id.Container) {
 	k := e.held[name]
 	if k == nil || k.stopped {
@@ -411,7 +411,7 @@ func (e *engine) stop(name id.Container) {
 	})
 }
 
-// gone releases a container.
+// gone releases a container that has ended.
 func (e *engine) gone(k *container) {
 	e.meter.ran(k, e.now)
 	delete(e.held, k.id)
@@ -422,13 +422,13 @@ func (e *engine) gone(k *container) {
 	e.apply(scheduler.Release{Container: k.id})
 }
 
-// sample takes a point of the charts, and plans the next.
+// sample takes a point of the charts, and schedules the next one.
 func (e *engine) sample() {
 	e.meter.sample(e)
 	e.plan(e.now+time.Duration(e.scenario.Sample), e.sample)
 }
 
-// changes gives the moments of a service's calendar up to the end of the run, and what it says at the start.
+// changes returns the instance counts of a service's calendar: the initial one, and those at later times of the run.
 func (w *Workload) changes(start time.Time, end time.Duration) (initial int, at map[time.Duration]int, err error) {
 	initial, at = w.Instances, map[time.Duration]int{}
 	latest := time.Time{}

@@ -14,7 +14,7 @@ import (
 //go:embed report.html
 var page string
 
-// WriteHTML writes the report as one page that needs nothing else.
+// WriteHTML writes the report as one self-contained page.
 func (r *Report) WriteHTML(to io.Writer) error {
 	parsed, err := template.New("report").Funcs(template.FuncMap{
 		"percent": func(x float64) string { return fmt.Sprintf("%.2f %%", 100*x) },
@@ -138,7 +138,7 @@ func bars(title, unit string, counts []int, labels []string) chart {
 	return c
 }
 
-// roundUp gives the smallest number that is no less than top and whose quarters are round.
+// roundUp returns the smallest number that is at least top and whose quarters are round numbers.
 func roundUp(top float64) float64 {
 	unit := math.Pow(10, math.Floor(math.Log10(top)))
 	for _, times := range []float64{1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8} {
@@ -149,7 +149,7 @@ func roundUp(top float64) float64 {
 	return 10 * unit
 }
 
-// scale marks the height.
+// scale adds the tick marks of the vertical axis.
 func (c *chart) scale() {
 	for i := range 5 {
 		part := float64(i) / 4
@@ -157,7 +157,7 @@ func (c *chart) scale() {
 	}
 }
 
-// short writes a number as a person would beside a scale: 800, 24k, 1.5M.
+// short formats a number for an axis: 800, 24k, 1.5M.
 func short(value float64) string {
 	switch {
 	case value >= 1e6:

@@ -8,7 +8,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// meter counts what a run comes to.
+// meter collects the figures of a run.
 type meter struct {
 	scenario *Scenario
 	services []*service
@@ -16,9 +16,9 @@ type meter struct {
 	started, completed, notices, nodeFailures, stopped, lostToNodes int
 	passes                                                          int
 	deciding                                                        time.Duration
-	// Core-seconds: run by containers, thrown away by stops and by failures, wanted by services and not there.
+	// Core-seconds: run by containers, lost by stops, lost by failures, wanted by services, and of those not running.
 	run, thrown, failed, wanted, short float64
-	// late and demanded are containers that waited longer than Compaction.Pending, and all.
+	// late is the cores of containers that waited longer than Compaction.Pending; demanded is the cores of all containers.
 	late, demanded float64
 	waits          map[string][]float64
 	points         []Point
@@ -112,7 +112,7 @@ func (m *meter) sample(e *engine) {
 	}
 }
 
-// finish turns what was counted into the report.
+// finish computes the report.
 func (m *meter) finish(e *engine) {
 	for _, k := range e.held {
 		m.ran(k, e.end)
@@ -182,7 +182,7 @@ func quantile(sorted []float64, p float64) float64 {
 	return sorted[min(int(p*float64(len(sorted))), len(sorted)-1)]
 }
 
-// waitBounds are the upper ends, in seconds, of the bars of the chart of waiting times; the last bar has no end.
+// waitBounds are the upper bounds, in seconds, of the bars of the chart of waiting times. The last bar has none.
 var waitBounds = []float64{1, 5, 15, 60, 300, 900, 3600}
 
 func histogram(sorted []float64) []int {

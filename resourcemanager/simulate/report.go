@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Report is what a scenario came to. Times are seconds from its start unless they are dates; cpu is in cores.
+// Report is the result of a scenario. Times are seconds since its start unless they are dates; cpu is in cores.
 type Report struct {
 	Scenario    string `json:"scenario"`
 	Description string `json:"description,omitempty"`
@@ -21,19 +21,19 @@ type Report struct {
 
 	Started   int `json:"started"`
 	Completed int `json:"completed"`
-	// Notices were given, Stopped containers stopped for others.
+	// Notices is the number of preemption notices, and Stopped the number of containers that were stopped for others.
 	Notices      int `json:"notices"`
 	Stopped      int `json:"stopped"`
 	NodeFailures int `json:"nodeFailures"`
 	LostToNodes  int `json:"lostToNodes"`
-	// CoreSeconds were run; ThrownAway of them by batch containers that were stopped for others, FailedCoreSeconds by
-	// some whose node failed.
+	// CoreSeconds is the work of all containers. ThrownAway is the part that was lost because batch containers were stopped for
+	// others, FailedCoreSeconds the part that was lost by failures of nodes.
 	CoreSeconds       float64 `json:"coreSeconds"`
 	ThrownAway        float64 `json:"thrownAwayCoreSeconds"`
 	FailedCoreSeconds float64 `json:"failedCoreSeconds"`
-	// ServiceShortfall is the share of the instances wanted that were not running, over time.
+	// ServiceShortfall is the share of the desired instances that were not running, averaged over time.
 	ServiceShortfall float64 `json:"serviceShortfall"`
-	// PendingShare is the share of the cpu asked for that waited for longer than the compaction allows.
+	// PendingShare is the share of the requested cpu that waited longer than the compaction allows.
 	PendingShare float64 `json:"pendingShare"`
 	MeanCPU      float64 `json:"meanCpuUtilisation"`
 	MeanMemory   float64 `json:"meanMemoryUtilisation"`
@@ -44,7 +44,7 @@ type Report struct {
 	Points     []Point           `json:"points"`
 	Passes     int               `json:"passes"`
 
-	// What the run itself took is no part of the JSON, which is the same on every run.
+	// The duration of the run itself is not in the JSON, which is the same for every run.
 	decidingSeconds, wallSeconds float64
 }
 
@@ -83,7 +83,7 @@ type HandBackReport struct {
 	Returned int       `json:"returned"`
 }
 
-// Point is a moment of the charts.
+// Point is a point of the charts.
 type Point struct {
 	At         float64            `json:"at"`
 	CPU        float64            `json:"cpu"`
@@ -101,7 +101,7 @@ type Point struct {
 type Options struct {
 	// Seed replaces the scenario's if it is not zero.
 	Seed uint64
-	// Progress hears how much of the simulated time is done. What compaction adds is told as more of it.
+	// Progress is called with the simulated time so far and in total. Compaction adds to both.
 	Progress func(done, total time.Duration)
 }
 

@@ -26,7 +26,7 @@ import (
 type Scenario struct {
 	Name        string `yaml:"name"`
 	Description string `yaml:"description"`
-	// Seed makes another random run of the same scenario.
+	// Seed is the seed of the random numbers.
 	Seed     uint64    `yaml:"seed"`
 	Start    time.Time `yaml:"start"`
 	Duration duration  `yaml:"duration"`
@@ -39,7 +39,7 @@ type Scenario struct {
 	Queues    []Queue    `yaml:"queues"`
 	Lending   []Lending  `yaml:"lending"`
 	Workloads []Workload `yaml:"workloads"`
-	// Compaction, if present, also finds out how few machines would do, together and apart.
+	// Compaction, if present, also computes how few machines would suffice, together and apart.
 	Compaction *Compaction `yaml:"compaction"`
 	lines      lines
 }
@@ -58,7 +58,7 @@ type Nodes struct {
 
 type attrs map[string]string
 
-// Failure takes nodes away for a time: a rack, or any number of nodes, once or again and again.
+// Failure makes nodes fail for a time: a rack, or a number of nodes, once or repeatedly.
 type Failure struct {
 	At    duration `yaml:"at"`
 	Every duration `yaml:"every"`
@@ -119,7 +119,7 @@ type Workload struct {
 	// instances, MaxInstances cuts the long tail; arrivals are single containers that come in bursts.
 	PerHour      float64 `yaml:"perHour"`
 	MaxInstances int     `yaml:"maxInstances"`
-	// Declare says that the duration of its containers is known to the scheduler.
+	// Declare is true if the scheduler knows the duration of its containers.
 	Declare bool `yaml:"declare"`
 
 	// File is a trace: see ReadTrace.
@@ -212,7 +212,7 @@ func Parse(text []byte) (Scenario, error) {
 	return s, nil
 }
 
-// lines tells where in a scenario its parts stand.
+// lines finds the lines of the parts of a scenario.
 type lines struct{ root *yaml.Node }
 
 // of is the line of an item of one of the scenario's lists.
@@ -225,7 +225,7 @@ func (l lines) of(list string, item int) int {
 	return 0
 }
 
-// check fills in what is left out and finds what cannot be.
+// check sets defaults and returns the mistakes.
 func (s *Scenario) check() (mistakes manifest.Errors) {
 	if s.Start.IsZero() {
 		s.Start = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
@@ -288,7 +288,7 @@ func (s *Scenario) check() (mistakes manifest.Errors) {
 	return mistakes
 }
 
-// lineOfQueue is where the queue stands that an error is about: of those that it names the lowest in the tree.
+// lineOfQueue is the line of the queue that an error is about. If the error names several, it is the lowest in the tree.
 func (s *Scenario) lineOfQueue(err error) (line int) {
 	for i, q := range s.Queues {
 		if manifest.Mentions(err.Error(), q.Name) && (line == 0 || q.Parent != "") {
@@ -298,7 +298,7 @@ func (s *Scenario) lineOfQueue(err error) (line int) {
 	return line
 }
 
-// checkQueueOf makes sure that a workload's queue is one that apps can be in.
+// checkQueueOf checks that a workload's queue is a leaf.
 func (s *Scenario) checkQueueOf(w Workload) error {
 	var leaves []string
 	for _, q := range s.Queues {
@@ -350,7 +350,7 @@ func (s *Scenario) queueSpecs() []scheduler.QueueSpec {
 	return specs
 }
 
-// contracts works out the windows of the whole scenario.
+// contracts computes the contracts with all windows of the scenario.
 func (s *Scenario) contracts() (contracts []scheduler.Contract, mistakes manifest.Errors) {
 	contracts = make([]scheduler.Contract, len(s.Lending))
 	for i, l := range s.Lending {

@@ -1,8 +1,7 @@
 // Package store keeps the records of a ResourceManager, by kind and key, and a bounded log of events. To this package
 // records and events are bytes; their writers know what they mean.
 //
-// A batch is the unit of a commit. The retention is how many events are kept. The identity tells stores and their openings
-// apart.
+// A batch is the unit of a commit. The retention is how many events are kept. The identity identifies a store and its opening.
 package store
 
 import (
@@ -15,8 +14,8 @@ import (
 // Kind is a class of records.
 type Kind string
 
-// Store keeps one opening of the records of a zone, for one term. Its epoch is its fence: once a later opening exists, this one takes
-// nothing any more. One goroutine calls Commit; the other methods may be called from any.
+// Store is one opening of the records of a zone, for one term. Its epoch is its fence: once there is a later opening, this one
+// refuses every commit. One goroutine calls Commit; the other methods may be called from any.
 type Store interface {
 	// Identity identifies the store and counts its openings.
 	Identity() Identity
@@ -31,8 +30,8 @@ type Store interface {
 	Events(after int64, each func(sequence int64, value []byte) bool) error
 	// LastEvent is the newest sequence number ever used; zero if none was.
 	LastEvent() int64
-	// Room is nil while the disk has room, and fails with errdefs.ErrResourceExhausted, in one sentence, while it is full.
-	// It may block. The reserved room is for changes that must be stored even then.
+	// Room returns nil while the disk has space, and fails with errdefs.ErrResourceExhausted, in one sentence, while it is full. It
+	// may block. The reserved room is for changes that must be stored even then.
 	Room() error
 	Close() error
 }

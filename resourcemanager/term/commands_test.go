@@ -146,7 +146,7 @@ func TestACommandHasAnAppAContentAndABound(t *testing.T) {
 		}{
 			{&apiv1.CommandAppRequest{Name: "web"}, codes.InvalidArgument, "the request has no command"},
 			{&apiv1.CommandAppRequest{Name: "web", Command: &anypb.Any{}}, codes.NotFound, `no app is named "web"`},
-			{&apiv1.CommandAppRequest{Name: "web", Command: &anypb.Any{Value: make([]byte, 17<<10)}}, codes.InvalidArgument, fmt.Sprint("the most is ", 16<<10)},
+			{&apiv1.CommandAppRequest{Name: "web", Command: &anypb.Any{Value: make([]byte, 17<<10)}}, codes.InvalidArgument, fmt.Sprint("the limit is ", 16<<10)},
 		} {
 			_, err := z.apps().CommandApp(context.Background(), test.request)
 			given{err: err}.refusedWith(t, test.code, test.part)

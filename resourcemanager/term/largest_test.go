@@ -80,7 +80,7 @@ func TestASpecThatIsTooLargeIsRefusedBeforeItIsStored(t *testing.T) {
 		app := largeSpec(0)
 		app.Roles[0].Env["MORE"] = strings.Repeat("x", 20_000)
 		_, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: app})
-		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "the most is 256KiB") {
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "the limit is 256KiB") {
 			t.Errorf("deployed with %d bytes: %v", proto.Size(app), err)
 		}
 		if _, err := z.apps().GetApp(context.Background(), &apiv1.GetAppRequest{Name: "web"}); status.Code(err) != codes.NotFound {
@@ -123,13 +123,13 @@ func TestWhatAMasterSaysIsBounded(t *testing.T) {
 			flood = append(flood, instances(i*service.MostItems, service.MostItems))
 		}
 		refused("a hundred thousand instances", "the most is 21000", flood...)
-		refused("too many at once", "the most is 500", instances(0, service.MostItems+1))
-		refused("a long name", "the most is 200", &masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: strings.Repeat("x", 1000)}}})
-		refused("a long report", "the most is 16384", &masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "a", Reason: strings.Repeat("x", 1<<15)}}})
-		refused("a long reason", "the most is 1024", &masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: "a", Reason: strings.Repeat("x", 1<<11)}}})
+		refused("too many at once", "the limit is 500", instances(0, service.MostItems+1))
+		refused("a long name", "the limit is 200", &masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: strings.Repeat("x", 1000)}}})
+		refused("a long report", "the limit is 16384", &masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "a", Reason: strings.Repeat("x", 1<<15)}}})
+		refused("a long reason", "the limit is 1024", &masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: "a", Reason: strings.Repeat("x", 1<<11)}}})
 		refused("a weight", "between 0 and 10000", &masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "a", Weight: -1}}})
-		refused("a long answer", "the most is 262144", &masterv1.AllocateRequest{Answers: []*masterv1.CommandAnswer{{Id: "a", Refusal: strings.Repeat("x", 1<<20)}}})
-		refused("a long status", "the most is 65536", &masterv1.AllocateRequest{Status: &apiv1.MasterStatus{Text: strings.Repeat("x", 1<<17)}})
+		refused("a long answer", "the limit is 262144", &masterv1.AllocateRequest{Answers: []*masterv1.CommandAnswer{{Id: "a", Refusal: strings.Repeat("x", 1<<20)}}})
+		refused("a long status", "the limit is 65536", &masterv1.AllocateRequest{Status: &apiv1.MasterStatus{Text: strings.Repeat("x", 1<<17)}})
 		refused("too many answers", "501 answers", &masterv1.AllocateRequest{Answers: make([]*masterv1.CommandAnswer, service.MostItems+1)})
 		many := ask1("many")
 		many.Count = 1 << 30

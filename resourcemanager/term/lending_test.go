@@ -362,7 +362,7 @@ func TestAContractThatCannotBeKeptIsRefused(t *testing.T) {
 			{"lends to itself", func(k *apiv1.ContractSpec) { k.Borrowers = []string{"services"} }, "not apart in the tree"},
 			{"no time zone", func(k *apiv1.ContractSpec) { k.Window.Timezone = "Mars/Phobos" }, "is not a time zone"},
 			{"no cron", func(k *apiv1.ContractSpec) { k.Window.Cron = "at night" }, "not a cron expression"},
-			{"never", func(k *apiv1.ContractSpec) { k.Window.Cron = "0 0 30 2 *" }, "never comes true"},
+			{"never", func(k *apiv1.ContractSpec) { k.Window.Cron = "0 0 30 2 *" }, "never fires"},
 			{"all notice", func(k *apiv1.ContractSpec) {
 				k.Window.Duration = durationpb.New(time.Minute)
 				k.Notice = durationpb.New(time.Minute)

@@ -166,7 +166,7 @@ func TestManifestsComeAsYAMLAndAsJSON(t *testing.T) {
 			{"application/yaml", "", "there is nothing to deploy", http.StatusBadRequest},
 			{"application/yaml", yaml + "---\n" + yaml, "line 3: the file has more than one document", http.StatusBadRequest},
 			{"application/yaml", "a: &a [x, x]\nb: [*a, *a]\n", "anchors and aliases are not supported", http.StatusBadRequest},
-			{"application/yaml", "name: web\x00", "a NUL character is here", http.StatusBadRequest},
+			{"application/yaml", "name: web\x00", "there is a NUL character here", http.StatusBadRequest},
 			{"application/json", strings.Repeat("[", 20_000), "the body is not JSON", http.StatusBadRequest},
 		} {
 			code, text := z.send("?dryRun", test.mediaType, test.manifest)

@@ -126,7 +126,7 @@ func TestABadFileChangesNothingAndSaysWhichLine(t *testing.T) {
 		}
 		for _, c := range []struct{ text, want string }{
 			{"queues:\n  - {name: default, guarantee: 90%}\n", `queues.yaml: line 2: unknown key "guarantee"; did you mean "guaranteed"?`},
-			{"queues:\n  - {name: default, guaranteed: 70%}\n  - {name: batch, guaranteed: 40%}\n", `queues.yaml: line 3: with queue "batch" the queues below "root" are guaranteed more than that has: 110% of 100%`},
+			{"queues:\n  - {name: default, guaranteed: 70%}\n  - {name: batch, guaranteed: 40%}\n", `queues.yaml: line 3: with queue "batch", the guarantees below "root" add up to more than it has: 110% of 100%`},
 			{oneQueue, "queues.yaml: queue batch has app web, and is not in the new tree; keep batch in the file until the app is deployed to another queue"},
 			{twoQueues + "  - {name: night, parent: batch}\n", "queues.yaml: line 3: queue batch cannot be given children: it has the app web"},
 			{twoQueues + strings.ReplaceAll(lentNightly, "[batch]", "[nobody]"), `queues.yaml: line 5: lending contract nightly has the borrower "nobody", which is no queue`},

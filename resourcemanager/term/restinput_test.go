@@ -35,7 +35,7 @@ func TestWhatIsNotUnderstoodOverRESTIsSaid(t *testing.T) {
 			}
 			said, _ := io.ReadAll(response.Body)
 			_ = response.Body.Close()
-			want := strings.ReplaceAll(test.want, `"`, `\"`) + `; /v1/openapi.json describes what is taken"`
+			want := strings.ReplaceAll(test.want, `"`, `\"`) + `; /v1/openapi.json describes the API"`
 			if response.StatusCode != http.StatusBadRequest || !strings.Contains(string(said), `"message":"`+want) && !strings.Contains(string(said), `"message": "`+want) {
 				t.Errorf("%s %s %s: %s %s, want %s", test.method, test.path, test.body, response.Status, said, want)
 			}

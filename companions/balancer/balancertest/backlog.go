@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// backlog is a socket on which nobody accepts.
+// backlog is a listening socket on which nobody accepts connections.
 type backlog struct{ fd, port int }
 
 func (b backlog) close() { _ = unix.Close(b.fd) }

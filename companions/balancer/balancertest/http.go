@@ -14,7 +14,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// What old programs ask: an instance that speaks HTTP/1.1 wants a host.
+// HTTP/1.0 clients may send no Host header, but an instance that speaks HTTP/1.1 needs one.
 func testNoHost(r *rig) {
 	web, rest := NewInstance(r.t, "web-1"), NewInstance(r.t, "rest-1")
 	if r.subject.NoAnyHost {
@@ -76,7 +76,7 @@ func testLargeHeaders(r *rig) {
 	r.expect("web.example.test", "/", 200, "web-1")
 }
 
-// patience is how long a test waits, on a busy machine too, for what is to happen at once or not at all.
+// patience is how long a test waits for something that normally happens at once. It is long enough for a busy machine.
 const patience = time.Minute
 
 func testStream(r *rig) {
@@ -85,7 +85,7 @@ func testStream(r *rig) {
 		"GET /lines HTTP/1.0\r\nHost: web.example.test\r\n\r\n",
 		"GET /old-lines HTTP/1.1\r\nHost: web.example.test\r\n\r\n",
 	} {
-		// An instance of its own each: nothing of an earlier request is left to take a line of a later one.
+		// Each request has its own instance, so that the handler of an earlier one cannot take its lines.
 		web := NewInstance(r.t, fmt.Sprint("web-", i))
 		r.apply(Route("web", "web.example.test", "/", web))
 		conn, reader := r.raw(r.front.HTTP, request)
@@ -134,7 +134,7 @@ func testSlow(r *rig) {
 	defer close(one.Release)
 	defer close(two.Release)
 	route := Route("web", "web.example.test", "/", one, two)
-	// The quick requests are answered sooner, on a busy machine too.
+	// Long enough that quick requests are answered in time on a busy machine.
 	route.Expose.Timeouts = &apiv1.Expose_Timeouts{Idle: durationpb.New(5 * time.Second)}
 	r.apply(route)
 	const slow = 6

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// special is what an instance does with requests of a path of its own; nil for the others.
+// special is the handler of a path with a special behaviour; nil for other paths.
 func (i *Instance) special(path string) http.HandlerFunc {
 	switch path {
 	case "/headers":
@@ -126,7 +126,7 @@ func hangUp(w http.ResponseWriter) {
 	}
 }
 
-// Full is an address whose connections never come about: nobody accepts them, and no more are let wait.
+// full is an instance to which no connection can be established: nobody accepts, and the backlog is full.
 func (r *rig) full(id string) *Instance {
 	r.t.Helper()
 	listener, err := listenWithoutBacklog()
@@ -135,7 +135,7 @@ func (r *rig) full(id string) *Instance {
 	}
 	r.t.Cleanup(listener.close)
 	target := net.JoinHostPort("127.0.0.1", strconv.Itoa(listener.port))
-	// One connection can always wait to be accepted. Those that wait are as many as fit once the next one does not come about.
+	// The kernel lets at least one connection wait. The backlog is full once a further one cannot be established.
 	limit := patience
 	for range 16 {
 		conn, err := net.DialTimeout("tcp", target, limit)
@@ -148,7 +148,7 @@ func (r *rig) full(id string) *Instance {
 		r.t.Cleanup(func() { _ = conn.Close() })
 		limit = 200 * time.Millisecond
 	}
-	r.t.Fatal("connections to an address that nobody serves come about all the same")
+	r.t.Fatal("connections to a full backlog are still established")
 	return nil
 }
 

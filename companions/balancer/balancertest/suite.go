@@ -1,4 +1,4 @@
-// Package balancertest is the conformance suite of balancers: what every proxy must do, whatever it is.
+// Package balancertest is the conformance suite for balancers: Run tests what every balancer.Proxy must do.
 package balancertest
 
 import (
@@ -25,7 +25,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Front is where a proxy under test is to listen, and where it keeps its things.
+// Front has the addresses and folders of a proxy under test.
 type Front struct {
 	Dir string
 	// How many old processes may run; zero is the proxy's default.
@@ -40,19 +40,19 @@ type Subject struct {
 	// New returns a proxy for a front that has not been started. A second one for the same front, made after Close
 	// of the first, finds the program that the first left running.
 	New func(t *testing.T, front Front) balancer.Proxy
-	// Close ends a companion's hold on the proxy, and leaves the program running.
+	// Close ends the companion's part of the proxy, and leaves the program running.
 	Close func(balancer.Proxy)
-	// Processes is every process of the front, the first one being the one that others depend on.
+	// Processes lists all processes of the front, the main process first.
 	Processes func(front Front) []int
-	// Serving is those that take requests, and with them changes with every reload.
+	// Serving lists the processes that accept requests. Every reload changes them.
 	Serving func(front Front) []int
-	// Old is the processes that only finish the connections that they accepted before a reload.
+	// Old lists the processes that only finish connections from before a reload.
 	Old func(balancer.Proxy) []int
 	// KeepsIdle says whether old processes keep idle connections of clients for a while.
 	KeepsIdle func(balancer.Proxy) bool
-	// Requests to hosts that no app has go to another server.
+	// NoAnyHost is true if requests to hosts that no app has go to another server.
 	NoAnyHost bool
-	// The proxy passes on no TCP ports.
+	// NoTCP is true if the proxy cannot forward TCP ports.
 	NoTCP bool
 }
 
@@ -163,7 +163,7 @@ func newRig(t *testing.T, subject Subject) *rig {
 	return r
 }
 
-// start begins with a companion that finds whatever is there.
+// start starts a companion, which finds what an earlier one has left.
 func (r *rig) start() {
 	r.t.Helper()
 	r.proxy = r.subject.New(r.t, r.front)
@@ -174,7 +174,7 @@ func (r *rig) start() {
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// Instance is a small HTTP server that says who it is.
+// Instance is a small HTTP server that answers with its id.
 type Instance struct {
 	ID       string
 	Port     int

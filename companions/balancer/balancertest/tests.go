@@ -95,7 +95,7 @@ func testRemoval(r *rig) {
 			time.Sleep(time.Millisecond)
 		}
 		r.apply(Route("web", "web.example.test", "/", stays))
-		// What was on its way while the routes changed may reach it yet.
+		// Requests that were sent before the change may still arrive.
 		load.await(1)
 		after := goes.Requests.Load()
 		load.await(20)
@@ -144,7 +144,7 @@ func testChurn(r *rig) {
 	}
 }
 
-// load is clients that ask without a pause, until they are stopped.
+// load is a number of clients that send requests without a pause until they are stopped.
 type load struct {
 	cancel  context.CancelFunc
 	clients sync.WaitGroup
@@ -174,7 +174,7 @@ func (r *rig) load(clients int, host string) *load {
 	return l
 }
 
-// await returns when so many requests of each client have ended from now on; the first of them may have begun before.
+// await returns when each client has ended that many further requests. The first of them may have begun before the call.
 func (l *load) await(requests int64) {
 	for client := range l.ended {
 		for until := l.ended[client].Load() + requests; l.ended[client].Load() < until; {
@@ -183,7 +183,7 @@ func (l *load) await(requests int64) {
 	}
 }
 
-// stop returns what failed.
+// stop stops the clients and returns the requests that failed.
 func (l *load) stop() []string {
 	l.cancel()
 	l.clients.Wait()

@@ -1,5 +1,5 @@
-// Package registrytest is what tests have of the zone's registry: Run, the suite that a registry passes, and Board, the registry
-// for tests of who publishes to one. Only tests import it.
+// Package registrytest has the conformance suite of registries, Run, and Board, a registry for tests of its publishers. Only tests
+// import it.
 package registrytest
 
 import (
@@ -11,13 +11,13 @@ import (
 	"github.com/mammoth-os/mammoth/companions/registry"
 )
 
-// Board is a registry that a test looks into. It is the zone's own: a second one of its kind would only be wrong in other ways. What
-// is added is what no zone does: confirmations are held back for as long as the test likes, without a balancer and its patience.
+// Board is the zone's registry with methods for tests: they read its state and delay confirmations, without a balancer. It wraps
+// the real one, because a separate fake could behave differently.
 type Board struct {
 	*registry.Registry
 
 	mu sync.Mutex
-	// slow: who awaits balancers waits for Confirm.
+	// slow is true while AwaitBalancers also waits for Confirm.
 	slow     bool
 	waiting  []func()
 	expected []string
@@ -27,7 +27,7 @@ type Board struct {
 // NewBoard makes a registry for a ResourceManager of this epoch.
 func NewBoard(epoch int64) *Board { return &Board{Registry: registry.New(epoch << 32)} }
 
-// Serving gives the ids of a service's endpoints, and whether it exists.
+// Serving returns the ids of a service's endpoints, and whether it exists.
 func (b *Board) Serving(name string) (ids []string, exists bool) {
 	services, _ := b.Services()
 	ids = []string{}
@@ -44,20 +44,20 @@ func (b *Board) Serving(name string) (ids []string, exists bool) {
 	return ids, exists
 }
 
-// Generation is that of the newest change.
+// Generation is the generation of the newest change.
 func (b *Board) Generation() int64 {
 	_, generation := b.Services()
 	return generation
 }
 
-// HoldBack has confirmations wait for Confirm.
+// HoldBack delays confirmations until Confirm.
 func (b *Board) HoldBack() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.slow = true
 }
 
-// Confirm gives the confirmations that were held back, and those to come at once.
+// Confirm ends HoldBack: delayed confirmations come now, and later ones at once.
 func (b *Board) Confirm() {
 	b.mu.Lock()
 	waiting := b.waiting
@@ -68,7 +68,7 @@ func (b *Board) Confirm() {
 	}
 }
 
-// AwaitBalancers waits for those of the registry, and for Confirm.
+// AwaitBalancers waits for the registry's balancers, and after HoldBack for Confirm.
 func (b *Board) AwaitBalancers(service string, generation int64, done func()) {
 	b.Registry.AwaitBalancers(service, generation, func() {
 		b.mu.Lock()
@@ -83,17 +83,17 @@ func (b *Board) AwaitBalancers(service string, generation int64, done func()) {
 	})
 }
 
-// Held reports whether companions are sent nothing.
+// Held reports whether the registry is held.
 func (b *Board) Held() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.held
 }
 
-// Hold notes that companions are sent nothing.
+// Hold holds the registry and records it for Held.
 func (b *Board) Hold() { b.hold(true, b.Registry.Hold) }
 
-// Release notes that they are sent what there is.
+// Release ends Hold.
 func (b *Board) Release() { b.hold(false, b.Registry.Release) }
 
 func (b *Board) hold(held bool, pass func()) {
@@ -103,14 +103,14 @@ func (b *Board) hold(held bool, pass func()) {
 	pass()
 }
 
-// Expected lists the balancers that were to be expected, and for how long, by name.
+// Expected lists the calls of ExpectBalancer as "NAME for DURATION", by name.
 func (b *Board) Expected() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Sorted(slices.Values(b.expected))
 }
 
-// ExpectBalancer notes the balancer.
+// ExpectBalancer passes on and records the call.
 func (b *Board) ExpectBalancer(name string, within time.Duration) {
 	b.mu.Lock()
 	b.expected = append(b.expected, fmt.Sprintf("%s for %v", name, within))

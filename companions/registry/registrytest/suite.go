@@ -20,8 +20,7 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
-// Registry is what a ResourceManager publishes to, and what others look up and follow. The ResourceManager's package says what each
-// method promises.
+// Registry is what a ResourceManager publishes to and others read. Package resourcemanager/term documents the methods.
 type Registry interface {
 	apiv1.RegistryServer
 	companionv1.CompanionsServer
@@ -36,7 +35,7 @@ type Registry interface {
 	AppKey(app string) string
 }
 
-// Run is what every registry does. open makes an empty one of an epoch, whose generations are above those of the epochs before.
+// Run tests what every registry must do. open returns an empty one for an epoch; its generations are above those of earlier epochs.
 func Run(t *testing.T, open func(epoch int64) Registry) {
 	for name, test := range map[string]func(*rig){
 		"a generation rises with each change, and only with one":              generations,
@@ -93,7 +92,7 @@ func (r *rig) serve() {
 	})
 }
 
-// of makes endpoints of ids: of("web-1 web-2").
+// of returns endpoints with these ids: of("web-1 web-2").
 func of(ids string) []*apiv1.Endpoint {
 	list := []*apiv1.Endpoint{}
 	for _, id := range strings.Fields(ids) {
@@ -102,7 +101,7 @@ func of(ids string) []*apiv1.Endpoint {
 	return list
 }
 
-// ids are those of a service.
+// ids are the ids of a service's endpoints.
 func ids(service *apiv1.Service) string {
 	var all []string
 	for _, endpoint := range service.GetEndpoints() {
@@ -162,7 +161,7 @@ func lookUps(r *rig) {
 	}
 }
 
-// follow watches a service from an index on: what has come since the last call is joined by "|".
+// follow watches a service from an index on. news returns what has come since its last call, joined by "|".
 func (r *rig) follow(name string, index int64) (news func() string) {
 	stream, err := r.lookups.WatchService(context.Background(), &apiv1.GetServiceRequest{Name: name, Index: index})
 	if err != nil {
@@ -171,7 +170,7 @@ func (r *rig) follow(name string, index int64) (news func() string) {
 	return collect(stream.Recv, func(service *apiv1.Service) string { return ids(service) })
 }
 
-// collect receives until the end, and gives what has come since the last call.
+// collect receives until the stream ends. news returns what has come since its last call.
 func collect[M any](receive func() (M, error), text func(M) string) (news func() string) {
 	came := make(chan string, 1000)
 	go func() {
@@ -194,7 +193,7 @@ func collect[M any](receive func() (M, error), text func(M) string) (news func()
 	}
 }
 
-// want compares what has come.
+// want fails unless the news are as wanted.
 func (r *rig) want(when string, news func() string, want string) {
 	r.Helper()
 	if got := news(); got != want {
@@ -228,7 +227,7 @@ func resumed(r *rig) {
 	r.want("from before a restart", r.follow("web", 3<<32), "web-3")
 }
 
-// last is the newest of what has come.
+// last is the newest of several joined news.
 func last(news string) string { return news[strings.LastIndex(news, "|")+1:] }
 
 func mirrors(r *rig) {
@@ -301,7 +300,7 @@ func routes(r *rig) {
 	r.want("has the first one end", edge.news, "Aborted")
 }
 
-// await reports whether who awaits balancers was called.
+// await calls AwaitBalancers; called reports whether it has called back.
 func (r *rig) await(service string, generation int64) (called func() bool) {
 	done := make(chan struct{})
 	r.AwaitBalancers(service, generation, func() { close(done) })

@@ -1,6 +1,6 @@
-// Package spectest has specs that cannot be, each with the sentence that says why. A spec comes in by a manifest, by the flags of
-// the command line, by the ResourceManager's API, or, as a container, by a node; the tests of each of these entrances feed it
-// the same ones and want the same sentence.
+// Package spectest has invalid specs, each with the expected sentence. A spec can arrive as a manifest, as flags of the command
+// line, by the ResourceManager's API or, as a container, at a node. The tests of all four use these cases and expect the same
+// sentence.
 package spectest
 
 import (
@@ -14,18 +14,18 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Case is one spec that cannot be.
+// Case is one invalid spec.
 type Case struct {
 	Name string
-	// Break makes the role of App bad.
+	// Break makes the role of App invalid.
 	Break func(role *apiv1.RoleSpec)
 	// Keys are the lines of a manifest that do the same.
 	Keys string
-	// Flags of `mammoth deploy` do it too; nil if there are none for it.
+	// Flags are the flags of `mammoth deploy` that do the same; nil if there are none.
 	Flags []string
-	// OfApps is set for what no container shows, and a node is not asked.
+	// OfApps is true if the fault is not in a container's spec, so that nodes cannot see it.
 	OfApps bool
-	// Sentence is what everybody is told.
+	// Sentence is the expected sentence.
 	Sentence string
 }
 
@@ -36,7 +36,7 @@ func App() *apiv1.AppSpec {
 	}}}
 }
 
-// Broken is the app with what is wrong.
+// Broken is App after Break.
 func (c Case) Broken() *apiv1.AppSpec {
 	app := App()
 	c.Break(app.GetRoles()[0])
@@ -52,7 +52,7 @@ func (c Case) Manifest() string {
 	return text + c.Keys + "\n"
 }
 
-// Arguments are those of `mammoth deploy` for the same app.
+// Arguments are the arguments of `mammoth deploy` for the same app.
 func (c Case) Arguments() []string {
 	arguments := []string{"deploy", "web:1", "--name", "web"}
 	if !strings.Contains(strings.Join(c.Flags, " "), "--port") {
@@ -61,7 +61,7 @@ func (c Case) Arguments() []string {
 	return append(arguments, c.Flags...)
 }
 
-// Container is what a node is asked to run for the app's role.
+// Container is the spec of a container of the app's role.
 func (c Case) Container() *corev1.ContainerSpec {
 	role := c.Broken().GetRoles()[0]
 	args, _ := spec.Args(role)
@@ -72,7 +72,7 @@ func (c Case) Container() *corev1.ContainerSpec {
 	}
 }
 
-// health makes a case of a health check.
+// health is a Break that changes the role's health check.
 func health(change func(*corev1.HealthCheck)) func(*apiv1.RoleSpec) {
 	return func(role *apiv1.RoleSpec) {
 		role.Health = &corev1.HealthCheck{Probe: &corev1.HealthCheck_Tcp_{Tcp: &corev1.HealthCheck_Tcp{}}}
@@ -86,7 +86,7 @@ func path(text string) func(*apiv1.RoleSpec) {
 	})
 }
 
-// Cases are all of them.
+// Cases are all cases.
 func Cases() []Case {
 	return []Case{
 		{
@@ -189,7 +189,7 @@ func Cases() []Case {
 			Break: func(role *apiv1.RoleSpec) {
 				role.Schedule = []*apiv1.ScheduleEntry{{Cron: "0 22 * * *", Instances: -1}}
 			},
-			Keys: `schedule: [{cron: "0 22 * * *", instances: -1}]`, Sentence: "-1 instances cannot be; ask for 0 to 10000",
+			Keys: `schedule: [{cron: "0 22 * * *", instances: -1}]`, Sentence: "-1 is not a number of instances; use 0 to 10000",
 		},
 		{
 			Name: "less than nothing of a resource", OfApps: true,
@@ -223,7 +223,7 @@ func Cases() []Case {
 	}
 }
 
-// Names are names that no app, role or zone has, with the sentence that says so; %s is "an app", "a role" or "a zone".
+// Names are invalid names of an app, a role or a zone, with the expected sentence; %s is "an app", "a role" or "a zone".
 func Names() map[string]string {
 	return map[string]string{
 		"web-":   `"web-" cannot be the name of %s: it ends with "-"`,

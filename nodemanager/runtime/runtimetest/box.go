@@ -158,7 +158,7 @@ func pids(w *World) {
 	if err != nil && err != io.EOF {
 		w.Fatal(err)
 	}
-	// A bomb whose own runtime runs into the limit may also die of it; what counts is that it stays in its box.
+	// A fork bomb may also be ended by an error of its own at the limit. What counts is that the limit holds.
 	if forked >= 32 {
 		w.Errorf("%d processes with a quota of 32", forked)
 	}

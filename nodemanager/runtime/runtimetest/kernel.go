@@ -48,7 +48,7 @@ func cpuQuota(w *World) {
 	container := w.Run(spec)
 	w.AwaitLine(spec.ID, "burning")
 	group := w.Group(container)
-	// What a look tells is of some moment of it, however long it takes.
+	// The usage is that of some moment between from and to, however long the call takes.
 	look := func() (usage cgroup.Usage, from, to time.Time) {
 		from = time.Now()
 		usage, err := group.Usage()

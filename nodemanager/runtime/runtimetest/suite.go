@@ -220,7 +220,7 @@ func stopLets(w *World) {
 	if err := w.Stop(w.Context(), spec.ID, time.Minute); err != nil {
 		w.Fatal(err)
 	}
-	// Stop returns when it was seen gone: nothing remains to be waited for.
+	// Stop returns when the container was seen gone, so the list is right at once.
 	if found, ok := w.Find(spec.ID); !ok || found.Running || found.Exit == nil || found.Exit.Code != 0 {
 		w.Errorf("after the stop: %+v", found)
 	}

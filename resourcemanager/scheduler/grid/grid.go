@@ -8,9 +8,9 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// Grid indexes open nodes by what they have free: 64 levels of cpu by 64 levels of memory, each cell a set of
-// nodes. Levels are logarithmic, four to an octave, so that nearly full nodes are told apart as finely as their
-// sizes deserve. Along a diagonal cpu level + memory level is constant; low diagonals hold the fullest nodes.
+// Grid indexes open nodes by what they have free: 64 levels of cpu by 64 levels of memory, each cell a set of nodes. Levels are
+// logarithmic, four for each factor of two, so that the relative precision is the same for nearly full and empty nodes. Along a
+// diagonal cpu level + memory level is constant; low diagonals hold the fullest nodes.
 type Grid struct {
 	cells [Levels][Levels]*Set
 	// diagonals has, for each diagonal, a bit for each cpu level whose cell has members.

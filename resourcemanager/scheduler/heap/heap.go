@@ -1,20 +1,19 @@
-// Package heap orders items of which each knows its index, so that one whose rank changed can be moved. It owns no items, but
-// writes their indices.
+// Package heap is a heap whose items store their own index, so that an item whose rank changed can be moved.
 package heap
 
-// Ranked is something that a heap orders. HeapIndex is where its index in the heap is kept; -1 is outside.
+// Ranked is an item of a heap. HeapIndex points to its index in the heap, -1 if it is in none.
 type Ranked[T any] interface {
 	Before(T) bool
 	HeapIndex() *int32
 }
 
-// fanout is how many items follow each in a heap: where items lie apart in memory, a flat heap touches fewer of them.
+// fanout is the number of children of an item. A flat heap reads fewer items, which are scattered in memory.
 const fanout = 4
 
 // Heap is a heap whose items know their index.
 type Heap[T Ranked[T]] struct{ items []T }
 
-// Items are the items in the order of the heap: only the first of them is known to come before all others.
+// Items are the items in heap order: only the first one is known to come before all others.
 func (h *Heap[T]) Items() []T { return h.items }
 
 // Push adds an item.
@@ -24,7 +23,7 @@ func (h *Heap[T]) Push(item T) {
 	h.up(len(h.items) - 1)
 }
 
-// Remove takes an item out.
+// Remove removes an item.
 func (h *Heap[T]) Remove(item T) {
 	i, last := int(*item.HeapIndex()), len(h.items)-1
 	var none T
@@ -40,7 +39,7 @@ func (h *Heap[T]) Remove(item T) {
 	}
 }
 
-// Move puts an item whose rank changed where it belongs.
+// Move restores the order after the rank of an item has changed.
 func (h *Heap[T]) Move(item T) {
 	i := int(*item.HeapIndex())
 	if !h.up(i) {
@@ -48,8 +47,7 @@ func (h *Heap[T]) Move(item T) {
 	}
 }
 
-// InOrder gives the items from the first on until yield returns false, without changing the heap. The frontier is
-// scratch space.
+// InOrder yields the items in order until yield returns false, without changing the heap. The frontier is scratch space.
 func (h *Heap[T]) InOrder(frontier *[]int32, yield func(T) bool) {
 	next := (*frontier)[:0]
 	less := func(i, j int) bool { return h.items[next[i]].Before(h.items[next[j]]) }
@@ -89,7 +87,7 @@ func (h *Heap[T]) InOrder(frontier *[]int32, yield func(T) bool) {
 	*frontier = next
 }
 
-// Rebuild puts all in order after the ranks of many changed.
+// Rebuild restores the order after the ranks of many items have changed.
 func (h *Heap[T]) Rebuild() {
 	for i := len(h.items) - 1; i >= 0; i-- {
 		h.down(i)

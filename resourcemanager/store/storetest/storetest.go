@@ -15,7 +15,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
-// Opener opens the same store again and again.
+// Opener opens the same store repeatedly.
 type Opener interface {
 	Open(options store.Options) (store.Store, error)
 }
