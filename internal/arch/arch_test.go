@@ -42,6 +42,7 @@ func load(t *testing.T) []source {
 	t.Helper()
 	root := filepath.Join("..", "..")
 	var sources []source
+	files := token.NewFileSet()
 	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -61,7 +62,6 @@ func load(t *testing.T) []source {
 		if err != nil {
 			return err
 		}
-		files := token.NewFileSet()
 		syntax, err := parser.ParseFile(files, name, text, parser.ParseComments)
 		if err != nil {
 			return err
