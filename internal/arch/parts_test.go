@@ -138,8 +138,8 @@ func TestNoTypeIsSeveralThings(t *testing.T) {
 
 // longer are the types that have more methods still, and how many at most.
 var longer = map[string]int{
-	"cmd/mammoth.cli":                148,
-	"dynamicdeploy/driver.Master":    44,
+	"cmd/mammoth.cli":                151,
+	"dynamicdeploy/driver.Master":    45,
 	"dynamicdeploy/plan.Role":        94,
 	"internal/manifest.decoder":      59,
 	"resourcemanager/scheduler.Core": 42,
