@@ -153,22 +153,41 @@ func (es *endpoints) missesReport(a *app) bool {
 // serves reports whether an instance is to be published by what its master reports. One that is published stays while endpoints are held
 // back.
 func (a *app) serves(report *masterv1.InstanceReport) bool {
-	routed := a.endpoints.published[a.record.GetName()]
-	if report.GetInService() || !a.endpoints.heldBack || routed == nil {
+	if report.GetInService() || !a.endpoints.heldBack {
 		return report.GetInService()
 	}
-	return slices.ContainsFunc(routed.endpoints, func(e *apiv1.Endpoint) bool {
-		return e.GetId() == report.GetId() && e.GetContainerId() == report.GetContainerId()
-	})
+	for _, routed := range a.endpoints.published {
+		if slices.ContainsFunc(routed.endpoints, func(e *apiv1.Endpoint) bool {
+			return e.GetId() == report.GetId() && e.GetContainerId() == report.GetContainerId()
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
+// mainRole is the role that an app's own service is: the first one that is exposed, or else the first one.
+func mainRole(roles []*apiv1.RoleSpec) *apiv1.RoleSpec {
+	for _, role := range roles {
+		if role.GetExpose() != nil {
+			return role
+		}
+	}
+	if len(roles) == 0 {
+		return nil
+	}
+	return roles[0]
+}
+
+// services are what is to be published of an app. Each role is a service of its own, and the main one is that of the app too. What an
+// app without roles runs is its master's affair, and all of it is one service.
 func (es *endpoints) services(a *app) map[string]*publication {
 	services := map[string]*publication{}
 	if a.removed {
 		return services
 	}
 	name, roles := a.record.GetName(), a.record.GetSpec().GetRoles()
-	whole := &publication{endpoints: []*apiv1.Endpoint{}}
+	whole, main := &publication{endpoints: []*apiv1.Endpoint{}}, mainRole(roles)
 	services[name] = whole
 	for _, role := range roles {
 		if len(roles) == 1 {
@@ -183,8 +202,11 @@ func (es *endpoints) services(a *app) map[string]*publication {
 		if endpoint == nil {
 			continue
 		}
-		whole.endpoints = append(whole.endpoints, endpoint)
-		if one := services[instance.GetReport().GetRole()+"."+name]; one != nil {
+		role := instance.GetReport().GetRole()
+		if len(roles) < 2 || role == main.GetName() {
+			whole.endpoints = append(whole.endpoints, endpoint)
+		}
+		if one := services[role+"."+name]; one != nil {
 			one.endpoints = append(one.endpoints, proto.CloneOf(endpoint))
 		}
 	}
