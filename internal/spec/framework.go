@@ -39,6 +39,22 @@ func HasRoles(app *apiv1.AppSpec) bool {
 	return app.GetKind() != apiv1.AppSpec_EXTERNAL && app.GetFramework() == ""
 }
 
+// RoleName is the name of a role beyond its app: "front.shop". Of a role without a name it is the app's.
+func RoleName(app, role string) string {
+	if role == "" {
+		return app
+	}
+	return role + "." + app
+}
+
+// ServiceName is the name of the service of a role; an app with one role has one service.
+func ServiceName(app *apiv1.AppSpec, role *apiv1.RoleSpec) string {
+	if len(app.GetRoles()) == 1 {
+		return app.GetName()
+	}
+	return RoleName(app.GetName(), role.GetName())
+}
+
 // Instances is how many instances an app's spec says in all.
 func Instances(app *apiv1.AppSpec) (count int32) {
 	for _, role := range app.GetRoles() {
