@@ -2,7 +2,7 @@ package peer
 
 import "net"
 
-// Everywhere reports whether a host stands for every address of a machine.
+// Everywhere reports whether a host is a wildcard: it stands for every address of its machine.
 func Everywhere(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "" || ip != nil && ip.IsUnspecified()

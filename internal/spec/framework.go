@@ -34,12 +34,12 @@ func FrameworkOf(app *apiv1.AppSpec) string {
 }
 
 // HasRoles reports whether an app's spec says what its containers run, and how many there are: that of an app of DynamicDeploy. Of another
-// app that is its application master's affair.
+// app, its application master decides that.
 func HasRoles(app *apiv1.AppSpec) bool {
 	return app.GetKind() != apiv1.AppSpec_EXTERNAL && app.GetFramework() == ""
 }
 
-// RoleName is the name of a role beyond its app: "front.shop". Of a role without a name it is the app's.
+// RoleName is the name of a role in its zone: "front.shop". A role without a name has that of its app.
 func RoleName(app, role string) string {
 	if role == "" {
 		return app
