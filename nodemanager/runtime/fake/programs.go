@@ -16,8 +16,8 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
-	"github.com/mammoth-os/mammoth/nodemanager/disk"
 	"github.com/mammoth-os/mammoth/internal/signal"
+	"github.com/mammoth-os/mammoth/nodemanager/disk"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
