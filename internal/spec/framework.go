@@ -35,9 +35,25 @@ func FrameworkOf(app *apiv1.AppSpec) string {
 }
 
 // HasRoles reports whether an app's spec says what its containers run, and how many there are: that of an app of DynamicDeploy. Of another
-// app that is its application master's affair.
+// app, its application master decides that.
 func HasRoles(app *apiv1.AppSpec) bool {
 	return app.GetKind() != apiv1.AppSpec_EXTERNAL && app.GetFramework() == ""
+}
+
+// RoleName is the name of a role in its zone: "front.shop". A role without a name has that of its app.
+func RoleName(app, role string) string {
+	if role == "" {
+		return app
+	}
+	return role + "." + app
+}
+
+// ServiceName is the name of the service of a role; an app with one role has one service.
+func ServiceName(app *apiv1.AppSpec, role *apiv1.RoleSpec) string {
+	if len(app.GetRoles()) == 1 {
+		return app.GetName()
+	}
+	return RoleName(app.GetName(), role.GetName())
 }
 
 // Instances is how many instances an app's spec says in all.

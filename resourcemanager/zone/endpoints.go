@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -186,15 +187,15 @@ func (es *endpoints) services(a *app) map[string]*publication {
 	if a.removed {
 		return services
 	}
-	name, roles := a.record.GetName(), a.record.GetSpec().GetRoles()
-	whole, main := &publication{endpoints: []*apiv1.Endpoint{}}, mainRole(roles)
+	name, spec := a.record.GetName(), a.record.GetSpec()
+	whole, main := &publication{endpoints: []*apiv1.Endpoint{}}, mainRole(spec.GetRoles())
 	services[name] = whole
-	for _, role := range roles {
-		if len(roles) == 1 {
-			whole.expose = role.GetExpose()
-			continue
+	for _, role := range spec.GetRoles() {
+		service := specs.ServiceName(spec, role)
+		if services[service] == nil {
+			services[service] = &publication{endpoints: []*apiv1.Endpoint{}}
 		}
-		services[role.GetName()+"."+name] = &publication{endpoints: []*apiv1.Endpoint{}, expose: role.GetExpose()}
+		services[service].expose = role.GetExpose()
 	}
 	for _, instanceID := range a.instanceNames() {
 		instance := a.instances[instanceID]
@@ -203,10 +204,10 @@ func (es *endpoints) services(a *app) map[string]*publication {
 			continue
 		}
 		role := instance.GetReport().GetRole()
-		if len(roles) < 2 || role == main.GetName() {
+		if len(spec.GetRoles()) < 2 || role == main.GetName() {
 			whole.endpoints = append(whole.endpoints, endpoint)
 		}
-		if one := services[role+"."+name]; one != nil {
+		if one := services[specs.RoleName(name, role)]; one != nil && one != whole {
 			one.endpoints = append(one.endpoints, proto.CloneOf(endpoint))
 		}
 	}

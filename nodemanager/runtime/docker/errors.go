@@ -59,9 +59,9 @@ func notRunnable(text string) (runtime.NotRunnable, bool) {
 	}{
 		{"no such file or directory", runtime.NotRunnable{Missing: true, Reason: "there is no such program in the image"}},
 		{"executable file not found", runtime.NotRunnable{Missing: true, Reason: "there is no such program in the image"}},
-		{badFormat, runtime.NotRunnable{Reason: "it is not a program for this kind of machine"}},
+		{badFormat, runtime.NotRunnable{Reason: runtime.WrongMachine}},
 		{"is a directory", runtime.NotRunnable{Reason: "it is a folder"}},
-		{"permission denied", runtime.NotRunnable{Reason: "it may not be executed"}},
+		{"permission denied", runtime.NotRunnable{Reason: runtime.NotExecutable}},
 	} {
 		if strings.Contains(text, known.fragment) {
 			return known.why, true
