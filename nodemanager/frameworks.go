@@ -32,7 +32,7 @@ func stateDir(h *node.Entry) string {
 	if !h.Lease.GetFramework() || h.Lease.GetMaster() || h.Spec.GetRuntime() != corev1.ContainerSpec_PROCESS {
 		return ""
 	}
-	return spec.RoleName(h.Lease.GetAppName(), h.Spec.GetLabels()["role"])
+	return spec.RoleName(h.Lease.GetAppName(), h.Lease.GetRole())
 }
 
 // environment is the container's environment, with the addresses of the zone for a framework's program. A ResourceManager

@@ -23,7 +23,6 @@ import (
 // These labels identify an instance's container.
 const (
 	labelInstance = "instance"
-	labelRole     = "role"
 	labelVersion  = "version"
 )
 
@@ -83,6 +82,7 @@ func desiredOf(desired *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Desired {
 func askOf(app *apiv1.AppSpec, spec *apiv1.RoleSpec, ask plan.Ask, group string) *masterv1.Ask {
 	message := &masterv1.Ask{
 		Id: ask.ID, Count: 1, Resources: resourcesOf(spec), Priority: app.GetPriority(), Placement: spec.GetPlacement(), Group: group,
+		Role:    spec.GetName(),
 		Service: true, Replaces: ask.Replaces,
 	}
 	for _, node := range ask.Avoid {
@@ -122,7 +122,7 @@ func containerOf(app, registry string, spec *apiv1.RoleSpec, start plan.Start) *
 		WorkingDir: spec.GetWorkingDir(), User: spec.GetUser(), Network: spec.GetNetwork(), Ports: spec.GetPorts(),
 		Health: spec.GetHealth(), Pids: spec.GetPids(), StopGrace: spec.GetStop().GetGrace(), StopSignal: spec.GetStop().GetSignal(), ReadOnlyRoot: spec.GetReadOnlyRoot(),
 		Labels: map[string]string{
-			labelInstance: start.Instance, labelRole: spec.GetName(), labelVersion: strconv.Itoa(int(start.Version)),
+			labelInstance: start.Instance, labelVersion: strconv.Itoa(int(start.Version)),
 		},
 	}
 	if container.Image == "" {

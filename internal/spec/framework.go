@@ -2,6 +2,7 @@ package spec
 
 import (
 	"math"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -54,6 +55,19 @@ func ServiceName(app *apiv1.AppSpec, role *apiv1.RoleSpec) string {
 		return app.GetName()
 	}
 	return RoleName(app.GetName(), role.GetName())
+}
+
+// MainRole is the role whose service has the name of the app too: the first one that is exposed, or else the first one; nil if there is
+// none.
+func MainRole(app *apiv1.AppSpec) *apiv1.RoleSpec {
+	roles := app.GetRoles()
+	if i := slices.IndexFunc(roles, func(role *apiv1.RoleSpec) bool { return role.GetExpose() != nil }); i >= 0 {
+		return roles[i]
+	}
+	if len(roles) == 0 {
+		return nil
+	}
+	return roles[0]
 }
 
 // Instances is how many instances an app's spec says in all.

@@ -63,7 +63,7 @@ var parts = []part{
 	{
 		[]string{"leases", "appLeases"},
 		[]string{"leases.go", "grants.go", "targets.go"},
-		"app.containers node.containers container.notice container.record.Status container.record.DoneAt " +
+		"app.containers node.containers container.notice container.record.Lease container.record.Status container.record.DoneAt " +
 			"container.record.Stopping container.record.StopReason container.record.StopMessage container.record.Acknowledged " +
 			"container.record.Group container.record.Duration container.record.Service",
 	},

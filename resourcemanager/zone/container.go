@@ -37,8 +37,8 @@ func (a *app) nodeOf(container string) string {
 // instance is the name of its instance; empty before it was started.
 func (c *container) instance() string { return c.record.GetStatus().GetLabels()["instance"] }
 
-// role is empty in an app of one role, and as long as the node has not reported the container.
-func (c *container) role() string { return c.record.GetStatus().GetLabels()["role"] }
+// role is empty in an app of one role.
+func (c *container) role() string { return c.record.GetLease().GetRole() }
 
 // name is what a person calls it.
 func (c *container) name() string {

@@ -167,19 +167,6 @@ func (a *app) serves(report *masterv1.InstanceReport) bool {
 	return false
 }
 
-// mainRole is the role that an app's own service is: the first one that is exposed, or else the first one.
-func mainRole(roles []*apiv1.RoleSpec) *apiv1.RoleSpec {
-	for _, role := range roles {
-		if role.GetExpose() != nil {
-			return role
-		}
-	}
-	if len(roles) == 0 {
-		return nil
-	}
-	return roles[0]
-}
-
 // services are what is to be published of an app. Each role is a service of its own, and the main one is that of the app too. What an
 // app without roles runs is its master's affair, and all of it is one service.
 func (es *endpoints) services(a *app) map[string]*publication {
@@ -188,7 +175,7 @@ func (es *endpoints) services(a *app) map[string]*publication {
 		return services
 	}
 	name, spec := a.record.GetName(), a.record.GetSpec()
-	whole, main := &publication{endpoints: []*apiv1.Endpoint{}}, mainRole(spec.GetRoles())
+	whole, main := &publication{endpoints: []*apiv1.Endpoint{}}, specs.MainRole(spec)
 	services[name] = whole
 	for _, role := range spec.GetRoles() {
 		service := specs.ServiceName(spec, role)

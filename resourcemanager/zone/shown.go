@@ -223,7 +223,7 @@ func (vs *views) showContainer(record *storev1.Container) {
 	labels := status.GetLabels()
 	vs.show(Shown{
 		View: &apiv1.Container{
-			Id: lease.GetContainerId(), App: lease.GetAppName(), Instance: labels["instance"], Role: labels["role"], Node: lease.GetNodeId(), Queue: lease.GetQueue(),
+			Id: lease.GetContainerId(), App: lease.GetAppName(), Instance: labels["instance"], Role: lease.GetRole(), Node: lease.GetNodeId(), Queue: lease.GetQueue(),
 			Master: lease.GetMaster(), State: status.GetState(), Health: status.GetHealth(), Stopping: record.GetStopping(), Resources: lease.GetResources(),
 			GrantedAt: lease.GetGrantedAt(), StartedAt: status.GetStartedAt(), Exit: status.GetExit(),
 		},
