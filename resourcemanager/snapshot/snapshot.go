@@ -112,11 +112,14 @@ type Board struct {
 	making sync.Mutex
 	// removals are the removed objects that are remembered, the oldest first; of those that are there again by now too.
 	removals []*Object
+
+	// over is closed when nothing more will be published.
+	over chan struct{}
 }
 
 // NewBoard makes a board without objects. Its indices rise from first on; they must be above those of every earlier board of the zone.
 func NewBoard(first int64) *Board {
-	b := &Board{}
+	b := &Board{over: make(chan struct{})}
 	s := &Snapshot{
 		Index: first, oldest: first, changed: newTable(byIndex), next: make(chan struct{}),
 		containersByApp: newTable(byApp), containersByNode: newTable(byNode),
@@ -279,6 +282,7 @@ func (b *Board) End(err error) {
 	s.next, s.ended = make(chan struct{}), err
 	b.newest.Store(&s)
 	close(last.next)
+	close(b.over)
 }
 
 // Find is the object with a name; nil if there is none.

@@ -242,9 +242,23 @@ func TestASlowWatcherSkipsStates(t *testing.T) {
 		if batch, err := other.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("of another app it was told %+v, %v", batch, err)
 		}
+		// Whoever pauses between two looks is not kept from the end.
+		b.Publish([]*Object{object(Apps, "web", "RUNNING")})
+		if _, err := other.Next(t.Context()); err != nil {
+			t.Error(err)
+		}
+		before := time.Now()
+		b.Publish([]*Object{object(Apps, "web", "STOPPED")})
+		ended := make(chan error)
+		go func() {
+			_, _ = other.Next(t.Context())
+			_, err := other.Next(t.Context())
+			ended <- err
+		}()
+		synctest.Wait()
 		b.End(errdefs.ErrUnavailable)
-		if _, err := other.Next(t.Context()); !errdefs.IsUnavailable(err) {
-			t.Errorf("at the end: %v", err)
+		if err := <-ended; !errdefs.IsUnavailable(err) || time.Since(before) > 0 {
+			t.Errorf("at the end, after %s: %v", time.Since(before), err)
 		}
 	})
 }

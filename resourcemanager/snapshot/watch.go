@@ -230,6 +230,8 @@ func (w *Watcher) wait(ctx context.Context, s *Snapshot) error {
 	select {
 	case <-timer.C:
 		return nil
+	case <-w.board.over:
+		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
