@@ -90,7 +90,7 @@ func (nm *NodeManager) session(ctx context.Context, client trackerv1.ResourceTra
 	if err != nil {
 		return false, err
 	}
-	request.Frameworks = nm.stateDirs()
+	request.StateDirs = nm.stateDirs()
 	within, cancel := context.WithTimeout(ctx, registerTimeout)
 	response, err := client.Register(within, request, grpc.WaitForReady(true))
 	cancel()
@@ -180,8 +180,8 @@ func (nm *NodeManager) receiveCommands(stream trackerv1.ResourceTracker_SessionC
 }
 
 func (o *owner) applyCommand(command *trackerv1.NodeCommand) {
-	if end := command.GetEndFramework(); end != nil {
-		o.removeStateDir(end.GetPlace())
+	if end := command.GetRemoveStateDir(); end != nil {
+		o.removeStateDir(end.GetName())
 		return
 	}
 	o.node.ApplyCommand(command)

@@ -10,10 +10,12 @@ import (
 
 // Listed is a container as an engine lists it.
 type Listed struct {
+	// ID, AppName, Attempt and Labels are those with which it was started.
 	ID      id.Container
 	AppName string
 	Attempt int32
 	Labels  map[string]string
+	// Running is true while its process runs, which Process describes.
 	Running bool
 	// NeverRan is true if it was created and not started yet.
 	NeverRan bool

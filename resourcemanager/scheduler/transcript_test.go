@@ -13,7 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// TestTranscripts replays testdata/transcripts: each file tells one rule of the scheduler as commands and what comes of them.
+// TestTranscripts replays testdata/transcripts: each file shows one rule of the scheduler as commands and their results.
 func TestTranscripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/transcripts", func(t *testing.T, path string) {
 		s := newStage()
