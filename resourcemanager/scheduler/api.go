@@ -315,7 +315,7 @@ type FailedTest struct {
 	// Test, for example "not enough memory".
 	Test  string
 	Nodes int
-	// Example is the closest miss: "node-2 has 32MiB of memory free, 64MiB are asked".
+	// Example is the closest miss: "node-2 has 32MiB of memory free, 64MiB are requested".
 	Example string
 }
 

@@ -1833,7 +1833,7 @@ type Waiting struct {
 	// The role whose instances wait; empty if the app has a single role, or if the reason is about the whole app.
 	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
 	// One sentence, for example "web-4 waits for capacity: queue default holds 1.9 cpu of its maximum of 2 cpu; 0.5 cpu more
-	// are asked".
+	// are requested".
 	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
 	// What a person could do about it, one sentence; may be empty.
 	Help string `protobuf:"bytes,3,opt,name=help,proto3" json:"help,omitempty"`
