@@ -58,7 +58,7 @@ func (n *Node) Reconcile(kind corev1.ContainerSpec_Runtime, asOf time.Time, list
 	return adopted
 }
 
-// adopt takes over a container of this node without a record, so that the ResourceManager hears of it and decides whether it
+// adopt takes over a container of this node without a record, so that the ResourceManager learns of it and decides whether it
 // stays.
 func (n *Node) adopt(kind corev1.ContainerSpec_Runtime, c Listed) {
 	lease := &corev1.Lease{
