@@ -248,7 +248,8 @@ type Decisions struct {
 	Notices []Notice
 	// Stops are containers whose notice has expired.
 	Stops []Stop
-	// Cancelled are the containers whose preemption is cancelled.
+	// Cancelled are the containers whose earlier notice is cancelled. Cancellations apply before Notices: a container in both
+	// keeps the new notice.
 	Cancelled []id.Container
 	// Next is when to call Schedule again even if nothing new is applied; zero is never. If it is the present time, the pass has
 	// reached its bound and there is more to decide.
