@@ -31,7 +31,7 @@ func TestAsksMadeTogetherGoOutInTheOrderInWhichTheyWereMade(t *testing.T) {
 	}
 }
 
-// What is too much for one request goes out in several: everything once, and what sums it up with the last of them.
+// A large change is sent in several requests: everything once, and the status and generation with the last one.
 func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 	o := newOutbox()
 	for number := range 1200 {
@@ -71,7 +71,7 @@ func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 	}
 }
 
-// What is said once is sent on every stream until it is acknowledged, and not after that.
+// A release or memo is sent on every stream until it is acknowledged, and not after that.
 func TestWhatIsSaidOnceIsKeptUntilItIsAcknowledged(t *testing.T) {
 	o := newOutbox()
 	o.NoteVersion(&masterv1.VersionNote{Version: 1})

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Whatever a NodeManager is told: others are never given an address that leads them nowhere.
+// Whatever the configuration, the NodeManager never advertises an address that others cannot reach.
 func TestResolveAddresses(t *testing.T) {
 	local := route{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.1")}
 	own := route{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.1")}

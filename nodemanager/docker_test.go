@@ -387,7 +387,7 @@ func (n *realNode) cleanUp(ref string) {
 	}
 }
 
-// gate is a way to the engine that can be shut.
+// gate is a connection to the engine that can be interrupted.
 type gate struct {
 	listener net.Listener
 	mu       sync.Mutex

@@ -84,7 +84,7 @@ func TestAContainerStartedWhileNoNodeManagerRanIsEnded(t *testing.T) {
 	})
 }
 
-// Nobody has heard of the end of its first process: what runs in its place is another start, not the instance.
+// The end of its first process was not observed. The process that runs now is another start, not the instance.
 func TestWhatWasRestartedWhileNobodyWatchedIsEnded(t *testing.T) {
 	inZone(t, func(z *zone) {
 		key := z.container(1)
@@ -108,7 +108,7 @@ func TestWhatWasRestartedWhileNobodyWatchedIsEnded(t *testing.T) {
 	})
 }
 
-// What somebody has the engine end says nothing of the program; what ends without the engine may be its own doing.
+// An end by a command of the engine does not count against the program. An end without the engine may be caused by the program.
 func TestAnEndThatSomebodyElseAskedTheEngineFor(t *testing.T) {
 	inZone(t, func(z *zone) {
 		var seq int64
@@ -149,7 +149,7 @@ func TestAnEndThatSomebodyElseAskedTheEngineFor(t *testing.T) {
 	})
 }
 
-// An engine drops what it cannot get rid of: the node looks by itself now and then.
+// An engine may drop events, so the node lists its containers at intervals.
 func TestALostEventIsMadeUpFor(t *testing.T) {
 	inZone(t, func(z *zone) {
 		key := z.container(1)

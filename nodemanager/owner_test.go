@@ -15,7 +15,7 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// goneStream is a caller who has hung up.
+// goneStream is the stream of a caller that has disconnected.
 type goneStream struct {
 	grpc.ServerStreamingServer[nodev1.WatchResponse]
 }

@@ -18,7 +18,7 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// stateDirs are those of an engine: none ends while something runs.
+// stateDirs are the state directories of an engine. None can be removed while a container runs.
 type stateDirs struct {
 	engine *fake.Runtime
 	mu     sync.Mutex
@@ -67,8 +67,8 @@ func TestAPlaceEndsOnceTheLastContainerInItHas(t *testing.T) {
 			z.pass(time.Second)
 		}
 		end := func() {
-			z.command(&trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_EndFramework_{
-				EndFramework: &trackerv1.NodeCommand_EndFramework{Place: "edge"},
+			z.command(&trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_RemoveStateDir_{
+				RemoveStateDir: &trackerv1.NodeCommand_RemoveStateDir{Name: "edge"},
 			}})
 		}
 		stop := func(seq int64) {
@@ -84,7 +84,7 @@ func TestAPlaceEndsOnceTheLastContainerInItHas(t *testing.T) {
 		if told := kept.told(); !slices.Equal(told, []string{"edge"}) {
 			z.Errorf("after the end of the last container, %q have ended", told)
 		}
-		// A container that comes after the word keeps the place.
+		// A container that starts after the command keeps the state directory.
 		start(2)
 		end()
 		start(3)

@@ -20,7 +20,7 @@ import (
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
 )
 
-// mumbling is a runtime that says things which are no text.
+// mumbling is a runtime whose output and errors are not UTF-8.
 type mumbling struct{ runtime.Runtime }
 
 func (m mumbling) Start(ctx context.Context, spec runtime.Spec) (runtime.Container, error) {
@@ -43,7 +43,7 @@ func (m mumbling) Logs(_ context.Context, _ id.Container, _ runtime.LogOptions, 
 	return nil
 }
 
-// What a program prints, an engine says and a check finds is told though it is not UTF-8.
+// The output of programs, errors of engines and results of checks are reported even if they are not UTF-8.
 func TestWhatIsNoTextIsToldReplaced(t *testing.T) {
 	inZoneWith(t, func(config *nodemanager.Config) {
 		config.Runtimes[corev1.ContainerSpec_DOCKER] = mumbling{config.Runtimes[corev1.ContainerSpec_DOCKER]}

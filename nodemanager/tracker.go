@@ -47,7 +47,7 @@ func (nm *NodeManager) track(ctx context.Context, client trackerv1.ResourceTrack
 		return
 	}
 	pace := retry.Policy{Min: 100 * time.Millisecond, Max: time.Second}
-	said := ""
+	lastError := ""
 	for failures := 0; ctx.Err() == nil; {
 		began := time.Now()
 		registered, err := nm.session(ctx, client)
@@ -63,14 +63,14 @@ func (nm *NodeManager) track(ctx context.Context, client trackerv1.ResourceTrack
 			}
 			failures++ // two nodes of one name would replace each other without a pause
 		case registered:
-			failures, said = 1, ""
+			failures, lastError = 1, ""
 			nm.log.Warn("lost the connection to the ResourceManager", "node", nm.config.NodeID, "error", err)
 		default:
 			failures++
 			// The errors of an absent ResourceManager vary and are logged once; its own answers are logged when they change.
-			if why := status.Convert(err); failures == 1 || why.Code() != codes.Unavailable && why.Message() != said {
-				said = why.Message()
-				nm.log.Warn("cannot register with the ResourceManager", "node", nm.config.NodeID, "address", nm.config.ResourceManager, "error", said)
+			if why := status.Convert(err); failures == 1 || why.Code() != codes.Unavailable && why.Message() != lastError {
+				lastError = why.Message()
+				nm.log.Warn("cannot register with the ResourceManager", "node", nm.config.NodeID, "address", nm.config.ResourceManager, "error", lastError)
 			}
 		}
 		if retry.Sleep(ctx, pace.After(failures)) != nil {
@@ -90,7 +90,7 @@ func (nm *NodeManager) session(ctx context.Context, client trackerv1.ResourceTra
 	if err != nil {
 		return false, err
 	}
-	request.Frameworks = nm.stateDirs()
+	request.StateDirs = nm.stateDirs()
 	within, cancel := context.WithTimeout(ctx, registerTimeout)
 	response, err := client.Register(within, request, grpc.WaitForReady(true))
 	cancel()
@@ -180,8 +180,8 @@ func (nm *NodeManager) receiveCommands(stream trackerv1.ResourceTracker_SessionC
 }
 
 func (o *owner) applyCommand(command *trackerv1.NodeCommand) {
-	if end := command.GetEndFramework(); end != nil {
-		o.removeStateDir(end.GetPlace())
+	if end := command.GetRemoveStateDir(); end != nil {
+		o.removeStateDir(end.GetName())
 		return
 	}
 	o.node.ApplyCommand(command)

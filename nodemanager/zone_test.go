@@ -29,7 +29,7 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// zone is a ResourceManager that does as the test says, and one node on an engine that outlives it.
+// zone is a ResourceManager that the test drives, and one node on an engine that outlives it.
 type zone struct {
 	*testing.T
 	dir    string
@@ -46,8 +46,7 @@ type zone struct {
 	nodeAt *bufconn.Listener
 }
 
-// resourceManager is the one that masters and nodes are tested against, as a test's node has it. It has the node report ends until the
-// test tells it to forget them.
+// resourceManager is the one of mastertest, from the view of one node. It does not acknowledge ends until the test does.
 type resourceManager struct {
 	*mastertest.Manager
 	zone *mastertest.Zone
@@ -141,7 +140,7 @@ func (z *zone) startNode() {
 	z.settle()
 }
 
-// settle waits until nothing moves any more but by time passing.
+// settle waits until all goroutines are blocked.
 func (z *zone) settle() { synctest.Wait() }
 
 // pass lets time pass.
@@ -211,7 +210,7 @@ func (z *zone) forget(keys ...id.Container) {
 	z.command(&trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Forget_{Forget: &trackerv1.NodeCommand_Forget{ContainerIds: ids}}})
 }
 
-// want fails unless the ResourceManager was told that the container is in a state.
+// want fails unless the node has reported that the container is in a state.
 func (z *zone) want(key id.Container, state corev1.ContainerStatus_State) *corev1.ContainerStatus {
 	z.Helper()
 	status := z.rm.status(key)

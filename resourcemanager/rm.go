@@ -128,7 +128,7 @@ func (rm *ResourceManager) Term() (*term.Term, error) {
 // Run serves until ctx ends. It returns an error if it cannot continue.
 func (rm *ResourceManager) Run(ctx context.Context) error {
 	group, running := errgroup.WithContext(ctx)
-	// Nobody who was told the address before is told to try again.
+	// The first term is served before the address is published, so that no client gets the answer to try again.
 	stepDown, err := rm.server.Lead(running, server.Term{Services: rm.first.Services(), Ready: rm.first.Ready})
 	if err != nil {
 		ended, end := context.WithCancel(ctx)

@@ -24,7 +24,7 @@ import (
 
 var errBroken = errors.New("input/output error")
 
-// breaking is a store that takes nothing while broken is set.
+// breaking is a store that fails every commit while broken is set.
 type breaking struct {
 	store.Store
 	broken *atomic.Bool
@@ -112,8 +112,8 @@ func (l *led) get(path string) (int, string) {
 	return response.StatusCode, string(text)
 }
 
-// A term that its store has failed is followed by another one in the same process, which knows what was acknowledged and nothing else.
-// Until then everybody is told to try again.
+// After a term whose store has failed, another one begins in the same process, with exactly what was acknowledged. Until then
+// callers get the answer to try again.
 func TestATermThatFailsIsFollowedByAnother(t *testing.T) {
 	lead(t, func(l *led) {
 		first, err := l.rm.Term()

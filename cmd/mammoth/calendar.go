@@ -26,8 +26,8 @@ func calendarNotes(app *apiv1.App) []string {
 		default:
 			note = fmt.Sprintf("%s until %s, when the calendar sets %d", number, moment(held.GetUntil()), held.GetThen())
 		}
-		if held.GetByCalendar() && held.GetInstances() != held.GetSaid() {
-			note += fmt.Sprintf(" (%d without it)", held.GetSaid())
+		if held.GetByCalendar() && held.GetInstances() != held.GetSpecInstances() {
+			note += fmt.Sprintf(" (%d without it)", held.GetSpecInstances())
 		}
 		notes = append(notes, note)
 	}

@@ -12,8 +12,8 @@ func TestInstancesThatWaitForTheSameAreToldOfOnce(t *testing.T) {
 	e := &apiv1.Explanation{Summary: "web is running: 1 of 7 instances healthy"}
 	for i := range 5 {
 		e.Obstacles = append(e.Obstacles, &apiv1.Obstacle{
-			Subject: fmt.Sprintf("web-%d", i+2), Count: 1, Reason: "it waits for capacity: not enough cpu: node-1 has 0 cpu free, 0.1 are asked",
-			FailedTests: []*apiv1.Obstacle_FailedTest{{Test: "not enough cpu", Nodes: 2, Example: "node-1 has 0 cpu free, 0.1 are asked"}},
+			Subject: fmt.Sprintf("web-%d", i+2), Count: 1, Reason: "it waits for capacity: not enough cpu: node-1 has 0 cpu free, 0.1 are requested",
+			FailedTests: []*apiv1.Obstacle_FailedTest{{Test: "not enough cpu", Nodes: 2, Example: "node-1 has 0 cpu free, 0.1 are requested"}},
 		})
 	}
 	e.Obstacles = append(e.Obstacles, &apiv1.Obstacle{Subject: "web-7", Count: 1, Reason: "it is about to be placed"})
@@ -22,7 +22,7 @@ func TestInstancesThatWaitForTheSameAreToldOfOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `web is running: 1 of 7 instances healthy
-  web-2, web-3, web-4 and 2 more: they wait for capacity: not enough cpu: node-1 has 0 cpu free, 0.1 are asked
+  web-2, web-3, web-4 and 2 more: they wait for capacity: not enough cpu: node-1 has 0 cpu free, 0.1 are requested
     not enough cpu: 2 nodes
   web-7: it is about to be placed
 `

@@ -259,7 +259,7 @@ func TestWithoutTheZoneEverythingStays(t *testing.T) {
 		if p.last() != "web/web-1" {
 			t.Fatalf("without the zone %q is applied", p.last())
 		}
-		// The zone comes back empty, and says so only once its nodes have reported.
+		// The zone comes back with an empty registry, and sends it only once its nodes have reported.
 		r := registry.New(2 << 32)
 		r.Hold()
 		z.serve(r)
@@ -321,7 +321,7 @@ func TestLeavingBalancerIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// Routes that the proxy does not take are tried ever more seldom; other routes are tried soon.
+// Routes that the proxy refuses are retried with a growing pause; other routes are tried soon.
 func TestOtherRoutesAreTriedSoon(t *testing.T) {
 	with(t, balancer.Config{}, func(t *testing.T, z *zone, p *proxy, _ func()) {
 		p.mu.Lock()
@@ -345,7 +345,7 @@ func TestOtherRoutesAreTriedSoon(t *testing.T) {
 	})
 }
 
-// Two companions of one name take the place from each other, and that ever more seldom.
+// Two companions of one name replace each other, with a growing pause.
 func TestTwoOfOneName(t *testing.T) {
 	with(t, balancer.Config{}, func(t *testing.T, z *zone, p *proxy, end func()) {
 		defer end()

@@ -36,7 +36,9 @@ type Plan struct {
 
 // Service is one group of instances.
 type Service struct {
-	Name   string
+	// Name is the service's name in the registry.
+	Name string
+	// Expose is how it is reached, without parts that were refused.
 	Expose *apiv1.Expose
 	// The servers of HTTP requests; empty if the service has no http.
 	HTTP []Server
@@ -49,7 +51,8 @@ type Service struct {
 // Server is one port of an instance.
 type Server struct {
 	// The endpoint's id.
-	ID      string
+	ID string
+	// Address and Port are where the instance is reached.
 	Address string
 	Port    int32
 	// At least 1.

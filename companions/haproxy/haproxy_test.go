@@ -100,7 +100,7 @@ func TestNoReloadForInstances(t *testing.T) {
 	}
 }
 
-// A HAProxy that ends right after its start is not waited for without end.
+// The wait for a HAProxy that ends right after its start is limited.
 func TestEndedRightAfterItsStart(t *testing.T) {
 	dir := t.TempDir()
 	program := dir + "/program"
@@ -151,7 +151,7 @@ func TestSocketsAreHandedOverLate(t *testing.T) {
 	}
 }
 
-// output is what HAProxy has said when it was started last.
+// output is what HAProxy has printed at its last start.
 func output(dir string) string {
 	text, _ := os.ReadFile(dir + "/start.out")
 	return string(text)

@@ -213,7 +213,7 @@ func clientTimeout(plan *balancer.Plan) time.Duration {
 	longest := expose.DefaultIdle
 	for _, service := range plan.Services {
 		if service.Expose.GetHttp() != nil {
-			longest = max(longest, expose.Patience(service.Expose))
+			longest = max(longest, expose.ClientIdle(service.Expose))
 		}
 	}
 	return longest

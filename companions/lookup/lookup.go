@@ -180,13 +180,13 @@ func (c *Client) Pick(ctx context.Context, name string) (Endpoint, error) {
 // false. A service that does not exist has no endpoints. Changes during a call are combined.
 func (c *Client) Watch(ctx context.Context, name string, changed func(Service) bool) error {
 	w := c.watch(name)
-	var told int64 = -1
+	var last int64 = -1
 	for {
 		c.mu.Lock()
 		known, service, next := w.known, w.service, w.changed
 		c.mu.Unlock()
-		if known && service.Index != told {
-			told = service.Index
+		if known && service.Index != last {
+			last = service.Index
 			if !changed(service) {
 				return nil
 			}

@@ -148,16 +148,16 @@ var classes = map[int]error{
 
 // refusal is the registry's own message.
 func refusal(answer *http.Response) error {
-	var said struct {
+	var body struct {
 		Message string `json:"message"`
 	}
-	_ = json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&said)
-	if said.Message == "" {
-		said.Message = "the registry answered " + answer.Status
+	_ = json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&body)
+	if body.Message == "" {
+		body.Message = "the registry answered " + answer.Status
 	}
 	class, known := classes[answer.StatusCode]
 	if !known {
 		class = errdefs.ErrUnavailable
 	}
-	return fmt.Errorf("%s: %w", said.Message, class)
+	return fmt.Errorf("%s: %w", body.Message, class)
 }

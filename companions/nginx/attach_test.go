@@ -16,7 +16,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/testenv"
 )
 
-// foreign is an nginx that somebody else runs; Start is what that somebody does, and then the companion.
+// foreign is an nginx that others run. Start starts it, and then the companion.
 type foreign struct {
 	*Proxy
 	dir string
@@ -118,8 +118,7 @@ func TestAttachLeavesOthersAlone(t *testing.T) {
 	}
 }
 
-// A companion that ends for now leaves its file, for nginx to go on by; one that ends for good takes it away, also from an nginx
-// that does not run.
+// A companion that is restarted leaves its file to nginx. One that ends for good removes it, also if nginx does not run.
 func TestTheAttachedFileGoesWhenItIsOver(t *testing.T) {
 	testenv.Need(t, "program:nginx")
 	for _, over := range []bool{false, true} {

@@ -183,7 +183,7 @@ func TestRefusedToStart(t *testing.T) {
 	}
 }
 
-// An nginx that ends right after its start is not waited for without end.
+// The wait for an nginx that ends right after its start is limited.
 func TestEndedRightAfterItsStart(t *testing.T) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, "program")
@@ -245,7 +245,7 @@ func TestConfigFile(t *testing.T) {
 	}
 }
 
-// A reload is taken back for what nginx complains of, not for what strangers write into its log.
+// A reload is rolled back for errors of nginx itself, not for text of clients in its log.
 func TestComplaint(t *testing.T) {
 	for text, want := range map[string]string{
 		"nginx: [emerg] unexpected \"}\" in nginx.conf:3\nnginx: configuration file nginx.conf test failed\n":                 "unexpected \"}\" in nginx.conf:3",

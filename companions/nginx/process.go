@@ -171,8 +171,8 @@ func (p *Proxy) running(ctx context.Context) string {
 // runs reports whether nginx has a revision. A slow answer is requested again, since a reload costs more.
 func (p *Proxy) runs(ctx context.Context, revision string) bool {
 	for range 10 {
-		if said := p.running(ctx); said != "" || ctx.Err() != nil {
-			return said == revision
+		if found := p.running(ctx); found != "" || ctx.Err() != nil {
+			return found == revision
 		}
 	}
 	return false

@@ -362,9 +362,9 @@ func (w *writer) timeouts(e *apiv1.Expose) {
 	w.line("proxy_connect_timeout %dms;", expose.Connect(e).Milliseconds())
 	w.line("proxy_read_timeout %dms;", idle)
 	w.line("proxy_send_timeout %dms;", idle)
-	patience := expose.Patience(e).Milliseconds()
-	w.line("client_body_timeout %dms;", patience)
-	w.line("send_timeout %dms;", patience)
+	clientIdle := expose.ClientIdle(e).Milliseconds()
+	w.line("client_body_timeout %dms;", clientIdle)
+	w.line("send_timeout %dms;", clientIdle)
 }
 
 // retry writes which requests are tried on another instance. nginx has one condition, timeout, for a failed connection,

@@ -45,7 +45,7 @@ func TestTraffic(t *testing.T) {
 		"web 127.0.0.1:1001 200", "web 127.0.0.1:1001, 127.0.0.1:1002 200", "web 127.0.0.1:1002 503", "- - 404", "web app_web 502", "web 127.0.0.1:9 200",
 	} {
 		say(requestTag(c.mark), line)
-		// Whoever does not know the mark is not nginx.
+		// Datagrams without the mark are ignored.
 		say("somebody", line)
 	}
 	say("", "")
@@ -79,7 +79,7 @@ func askTooMuch(t *testing.T, address string) {
 	}
 }
 
-// While no companion lives, nothing that nginx does fills the disk; the next one hears it again, without a reload.
+// Without a companion, nginx's messages are lost and fill no disk. The next companion receives them again without a reload.
 func TestNobodyHears(t *testing.T) {
 	testenv.Need(t, "program:nginx")
 	dir, port := t.TempDir(), testenv.Port(t)
@@ -142,8 +142,8 @@ func TestNobodyHears(t *testing.T) {
 		_ = ask("/")
 		balancer.Pause(t.Context(), time.Millisecond)
 	}
-	// While nobody holds the port where nginx is heard, a socket of anybody may be given it, nginx's own included. nginx is told of
-	// another one then, by a reload.
+	// While no companion has bound the port, the kernel may give it to another socket, even nginx's own. Then the next companion
+	// binds another port and reloads nginx.
 	if now := second.workers(); second.traffic.address() == heard && (len(now) == 0 || now[0] != workers[0]) {
 		t.Errorf("nginx was reloaded: its workers were %v, are %v", workers, now)
 	}

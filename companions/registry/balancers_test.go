@@ -122,7 +122,7 @@ func TestBalancerThatLeavesOrKeepsSilent(t *testing.T) {
 	})
 }
 
-// A service that is exposed no more is routed to until balancers have said otherwise.
+// Balancers may route to a service that is not exposed any more until they have confirmed its removal.
 func TestWhatIsNoLongerExposedIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := registry.New(epoch)
@@ -163,7 +163,7 @@ func TestExpectedBalancer(t *testing.T) {
 	})
 }
 
-// What an earlier connection says counts no more: it may be that of another proxy.
+// Reports of an earlier connection are ignored: it may be that of another proxy.
 func TestReplacedConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := registry.New(epoch)

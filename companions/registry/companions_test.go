@@ -18,7 +18,7 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
-// heard keeps what an observer is told.
+// heard records the calls of an observer.
 type heard struct {
 	mu    sync.Mutex
 	words []string

@@ -189,7 +189,7 @@ func TestBlockingLookup(t *testing.T) {
 			t.Fatalf("a negative wait: %v", err)
 		}
 
-		// A removal is told, also to one that was not waiting at that moment.
+		// A watcher gets a removal even if it was not waiting at that moment.
 		r.Publish("web", nil)
 		gone, err := r.GetService(ctx, &apiv1.GetServiceRequest{Name: "web", Index: service.GetIndex()})
 		if err != nil || gone.GetIndex() <= service.GetIndex() || len(gone.GetEndpoints()) != 0 {
@@ -265,7 +265,7 @@ func serve(t *testing.T, r *registry.Registry) *grpc.ClientConn {
 	return conn
 }
 
-// A thousand watchers of one service are all told of a change, and one that does not listen costs the others nothing.
+// A thousand watchers of one service all get a change, and one that does not read does not affect the others.
 func TestThousandWatchers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := registry.New(0)

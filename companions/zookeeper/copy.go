@@ -97,11 +97,11 @@ func (c *copier) logOnce(name, message string, reason error) {
 		why += reason.Error()
 	}
 	c.mu.Lock()
-	told := c.logged[name] == why
+	known := c.logged[name] == why
 	c.logged[name] = why
 	c.mu.Unlock()
 	switch {
-	case told:
+	case known:
 	case reason == nil:
 		c.log.Warn(message, "path", name)
 	default:

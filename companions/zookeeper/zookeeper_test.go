@@ -66,8 +66,8 @@ func newRig(t *testing.T, server *zktest.Server) *rig {
 	return r
 }
 
-// client is how a client reaches ZooKeeper. Its session outlasts what a busy machine keeps it waiting: a change that is under way when
-// a connection is lost fails.
+// client is the configuration of a client. Its session is long enough for a busy machine: a change that is in progress when the
+// connection is lost fails.
 func (r *rig) client() zk.Config {
 	return zk.Config{Servers: []string{r.server.Address}, SessionTimeout: time.Minute}
 }
@@ -273,7 +273,8 @@ func testInTheWay(r *rig) {
 	r.await("web", "web-1")
 }
 
-// Somebody has put a node under an instance's entry: the entry cannot be deleted, nobody is led to it, and it is said once.
+// Another program has created a node below an instance's entry. So the entry cannot be deleted: it is marked as disabled, and that
+// is logged once.
 func testNodeUnderAnEntry(r *rig) {
 	ctx := r.within()
 	log := &text{}
@@ -405,7 +406,7 @@ func testClosedFolder(r *rig) {
 	r.hear(said, func(word string) bool {
 		return strings.Contains(word, "belongs to somebody else") && strings.Contains(word, r.path+"/web")
 	})
-	// Nor does it slow them down: nothing is waited for that only its owner can change.
+	// It does not delay them either.
 	for i := range 20 {
 		name := fmt.Sprintf("db-%d", i+2)
 		r.registry.Publish("db", endpoints(name))
@@ -414,7 +415,7 @@ func testClosedFolder(r *rig) {
 	r.await("web")
 }
 
-// hear waits for a word. On a busy machine others may come before it: that a server cannot be reached, or a change was cut off.
+// hear waits for a log line. On a busy machine other lines may come before it, for example about an unreachable server.
 func (r *rig) hear(said <-chan string, right func(string) bool) {
 	r.t.Helper()
 	var words []string

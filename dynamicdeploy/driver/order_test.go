@@ -13,7 +13,7 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// slowly has the containers of one image need five seconds to become healthy.
+// slowly makes the containers of one image healthy after five seconds.
 func slowly(image string) func(*corev1.ContainerSpec) mastertest.Behaviour {
 	return func(spec *corev1.ContainerSpec) mastertest.Behaviour {
 		behaviour := mastertest.Normal(spec)
@@ -79,7 +79,7 @@ func TestARoleStartsAfterTheOnesThatItNames(t *testing.T) {
 		if r := w.Rollout(); r.GetState() != dynamicdeployv1.Rollout_PROGRESSING || r.GetTotal() != 3 || r.GetUpdated() != 0 {
 			t.Errorf("rollout %v", r)
 		}
-		// Whoever takes over in the middle waits as well.
+		// A master that takes over in the middle waits as well.
 		w.kill()
 		w.start()
 		w.after(500 * time.Millisecond)
@@ -103,7 +103,7 @@ func TestARoleIsUpdatedAfterTheOnesThatItNames(t *testing.T) {
 		if got := w.images(); got != "db-1 v2, db-2 v3, front-1 v2, front-2 v2" {
 			t.Errorf("before the new db is healthy there are %s", got)
 		}
-		// What fails meanwhile is replaced by the same, and the count counts.
+		// An instance that fails meanwhile is replaced by the same version, and the desired count is kept.
 		for container, status := range w.Containers() {
 			if status.GetLabels()["instance"] == "web-front-1" {
 				w.Kill(container)
@@ -166,7 +166,7 @@ func TestAStartAfterAStopKeepsTheOrder(t *testing.T) {
 		}
 		w.after(3 * time.Second)
 		w.serves("web-db-1", "web-front-1", "web-front-2")
-		// A db that fails later takes nothing of the front away.
+		// If the db fails later, the front keeps its instances.
 		for container, status := range w.Containers() {
 			if status.GetLabels()["instance"] == "web-db-1" {
 				w.Kill(container)

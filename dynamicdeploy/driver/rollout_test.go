@@ -349,7 +349,7 @@ func TestAnAskSaysWhatWouldHelpIfThereIsNoRoom(t *testing.T) {
 			role.Update.Strategy, role.Update.CanaryPercent = apiv1.UpdatePolicy_CANARY, 10
 		})
 		helps("a canary", "a rolling update with `maxUnavailable: 1` would help")
-		// What would help changes with what people say.
+		// The help changes with the strategy that people set.
 		w.SetDesired(func(wanted *masterv1.Wanted) {
 			wanted.Spec.Roles[0].Update = &apiv1.UpdatePolicy{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 10, MaxUnavailable: 1, MinHealthy: durationpb.New(0)}
 		})

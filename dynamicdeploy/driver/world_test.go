@@ -66,7 +66,7 @@ func (w *world) Rollout() *dynamicdeployv1.Rollout {
 
 func (w *world) add(name string) { w.nodes[name] = w.AddNode(name, 100) }
 
-// behave says what becomes of containers from now on, wherever they are started.
+// behave sets the behaviour of containers that are started from now on, on all nodes.
 func (w *world) behave(behave func(*corev1.ContainerSpec) mastertest.Behaviour) {
 	for _, node := range w.nodes {
 		node.SetBehaviour(behave)
@@ -96,7 +96,7 @@ func (w *world) start() {
 	}
 }
 
-// kill ends the master at once; its instances go on.
+// kill ends the master at once. Its instances keep running.
 func (w *world) kill() {
 	if err := w.stop(); err != nil {
 		w.Fatalf("the driver ended with %v", err)

@@ -150,7 +150,7 @@ func TestOneCallerCannotTakeTheConnectionsOfOthers(t *testing.T) {
 	})
 }
 
-// Whoever connects and says nothing makes room; a node that speaks every second, or answers pings, never does.
+// At the limit, connections without data are closed; those of a node that reports every second or answers pings are not.
 func TestTheSilentMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := bound(t, Limits{Total: 3, Others: 3, PerCaller: 3}, func(peer.User) bool { return true })

@@ -34,8 +34,7 @@ func spans(t *testing.T, s cron.Schedule, lasts time.Duration, from, to string) 
 	return all
 }
 
-// A span closes at its usual wall time, whatever the clocks do in between. Expressions that have every hour go by the time
-// that passes.
+// A span closes at its usual wall time, whatever the clocks do in between. Expressions that match every hour go by elapsed time.
 func TestSpansOverChangesOfClocks(t *testing.T) {
 	for _, c := range []struct {
 		zone, expression string
@@ -100,7 +99,7 @@ func TestSpansThatTouchAreOne(t *testing.T) {
 	}
 }
 
-// The spans are what one gets by taking every time at which the expression comes true, one after the other.
+// The spans are equal to those computed from every single time at which the expression fires.
 func TestSpansAreThoseOfEachTimeTakenTogether(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		zone := rapid.SampledFrom([]string{"UTC", "Europe/Berlin", "Africa/Cairo", "Antarctica/Troll", "America/New_York"}).Draw(t, "zone")
@@ -152,8 +151,8 @@ func TestSpansAreThoseOfEachTimeTakenTogether(t *testing.T) {
 	})
 }
 
-// usual is when the clock first reads so much more than it does by rights when an expression comes true at a moment: at that
-// moment the latest of its wall times counts, including those that a change of clocks skips.
+// usual is when a span that opens at a moment closes by local time: at that moment the latest of its wall times counts, including
+// those that a change of clocks skips.
 func usual(expression string, at time.Time, lasts time.Duration, location *time.Location) time.Time {
 	wall := func(t time.Time) time.Time {
 		_, offset := t.In(location).Zone()
@@ -161,14 +160,14 @@ func usual(expression string, at time.Time, lasts time.Duration, location *time.
 	}
 	read := wall(at)
 	if before := wall(at.Add(-time.Nanosecond)); read.Sub(before) > time.Second {
-		// Readings are left out here: the expression in UTC has them.
+		// A change of clocks skips wall times here; the expression in UTC has them.
 		s, err := cron.Parse(expression, "UTC")
 		if last, ok := s.Last(read); err == nil && ok && last.After(before) {
 			read = last
 		}
 	}
 	want := read.Add(lasts)
-	// The first moment that reads no less.
+	// The first moment whose local time is not less.
 	for minute := at.Truncate(time.Minute); ; minute = minute.Add(time.Minute) {
 		if !wall(minute).Before(want) {
 			return minute

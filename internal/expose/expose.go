@@ -62,8 +62,8 @@ func Connect(e *apiv1.Expose) time.Duration {
 // Idle is the time between two reads or writes.
 func Idle(e *apiv1.Expose) time.Duration { return orDefault(e.GetTimeouts().GetIdle(), DefaultIdle) }
 
-// Patience is the time between two reads or writes of a client: Idle, and no less than a slow network needs.
-func Patience(e *apiv1.Expose) time.Duration { return max(Idle(e), DefaultIdle) }
+// ClientIdle is the time between two reads or writes of a client: Idle, and no less than a slow network needs.
+func ClientIdle(e *apiv1.Expose) time.Duration { return max(Idle(e), DefaultIdle) }
 
 // Body is the largest request body; negative is no limit.
 func Body(h *apiv1.Expose_Http) int64 {

@@ -151,7 +151,7 @@ func TestTimes(t *testing.T) {
 		if test.connect > 0 {
 			e.Timeouts.Connect, e.Timeouts.Idle = durationpb.New(test.connect), durationpb.New(test.idle)
 		}
-		if connect, patience := expose.Connect(e), expose.Patience(e); connect != test.wantConnect || patience != test.wantPatience {
+		if connect, patience := expose.Connect(e), expose.ClientIdle(e); connect != test.wantConnect || patience != test.wantPatience {
 			t.Errorf("of connect %s and idle %s an instance is given %s and a client %s, want %s and %s",
 				test.connect, test.idle, connect, patience, test.wantConnect, test.wantPatience)
 		}

@@ -259,12 +259,12 @@ func (p *pusher) do(ctx context.Context, method, path string, body []byte, offse
 
 // answerError is the zone's own message, with its class.
 func answerError(httpStatus string, content []byte) error {
-	var said struct {
+	var answer struct {
 		Code    uint32 `json:"code"`
 		Message string `json:"message"`
 	}
-	if err := json.Unmarshal(content, &said); err != nil || said.Message == "" {
+	if err := json.Unmarshal(content, &answer); err != nil || answer.Message == "" {
 		return fmt.Errorf("the zone answered %q", httpStatus)
 	}
-	return wire.Error(status.Error(codes.Code(said.Code), said.Message))
+	return wire.Error(status.Error(codes.Code(answer.Code), answer.Message))
 }

@@ -65,7 +65,7 @@ func TestTheKernelSaysWhoIsAtTheOtherEnd(t *testing.T) {
 	}
 }
 
-// The kernel says of a socket without a process that it is root's.
+// For a socket without a process the kernel reports root.
 func TestWhoHasHungUpIsNobody(t *testing.T) {
 	client, server := connect(t, "tcp", "127.0.0.1:0")
 	if err := client.Close(); err != nil {
@@ -100,7 +100,7 @@ func (*distant) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 
 
 func (*distant) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 50000} }
 
-// asked is a service that tells who asked.
+// asked is a service that answers with the caller.
 type asked struct{ apiv1.UnimplementedZonesServer }
 
 func (asked) GetZone(ctx context.Context, _ *apiv1.GetZoneRequest) (*apiv1.Zone, error) {

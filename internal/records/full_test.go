@@ -28,8 +28,8 @@ func (d *fullDisk) options() records.Options {
 	return options
 }
 
-// A full disk is said, loses nothing and stops nothing for good: commits go on while the journal has room, are refused whole after
-// that, and go on when there is room again. The store opens and closes on a full disk.
+// A full disk loses nothing: commits succeed while the journal has space, fail completely after that, and succeed again once there
+// is space. The store opens and closes on a full disk.
 func TestAFullDiskLosesNothing(t *testing.T) {
 	disk, dir := &fullDisk{}, filepath.Join(folder(t), "store")
 	s := records.Inline(open(t, dir, disk.options()))

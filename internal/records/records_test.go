@@ -83,7 +83,7 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// crashed is a copy of a store's files as they are, which is what a process that is killed leaves.
+// crashed copies a store's files as they are, like after a kill of the process.
 func crashed(t fataler, dir, to string) string {
 	t.Helper()
 	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
@@ -193,7 +193,7 @@ func sample(t *testing.T) (dir string, want map[string]string) {
 // everyByte is 1 for a run by hand that tries each.
 var everyByte = flag.Int("every-byte", 7, "which bytes are flipped, each alone")
 
-// damages gives every damage that is tried, by what it is called.
+// damages returns every damage that is tried, by name.
 func damages(t *testing.T, dir string) map[string]func(dir string) error {
 	t.Helper()
 	all := map[string]func(string) error{}

@@ -20,7 +20,7 @@ func TestAPortIsGivenOnce(t *testing.T) {
 	}
 }
 
-// Whoever was told the port listens on it, again and again.
+// The caller can listen on the port repeatedly.
 func TestAPortIsKeptForItsTest(t *testing.T) {
 	port := Port(t)
 	address := fmt.Sprintf("127.0.0.1:%d", port)

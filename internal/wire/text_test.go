@@ -12,8 +12,8 @@ import (
 
 func TestWhatIsNoTextIsReplaced(t *testing.T) {
 	message := &trackerv1.RegisterRequest{
-		NodeId:     "n1",
-		Frameworks: []string{"web", "caf\xe9"},
+		NodeId:    "n1",
+		StateDirs: []string{"web", "caf\xe9"},
 		Attributes: map[string]*corev1.Attribute{
 			"cpu":   {Value: &corev1.Attribute_Text{Text: "\xff\xfe fast"}},
 			"k\x80": {Value: &corev1.Attribute_Flag{Flag: true}},
@@ -32,8 +32,8 @@ func TestWhatIsNoTextIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &trackerv1.RegisterRequest{
-		NodeId:     "n1",
-		Frameworks: []string{"web", "caf�"},
+		NodeId:    "n1",
+		StateDirs: []string{"web", "caf�"},
 		Attributes: map[string]*corev1.Attribute{
 			"cpu": {Value: &corev1.Attribute_Text{Text: "� fast"}},
 			"k�":  {Value: &corev1.Attribute_Flag{Flag: true}},

@@ -17,7 +17,7 @@ func (c *noted) SetReadDeadline(at time.Time) error {
 	return nil
 }
 
-// A server may make a session longer than was asked for: its pings are as far apart as it says.
+// A server may grant a longer session than requested, and the pings depend on that.
 func TestOnlyTheFirstAnswerIsBounded(t *testing.T) {
 	inner := &noted{}
 	conn := &bounded{Conn: inner, first: time.Second}

@@ -23,7 +23,7 @@ type Watch[T any] struct {
 	events     <-chan zk.Event
 	connection int64
 	last       T
-	told       bool
+	returned   bool
 }
 
 // Watch follows a node's data. The node need not exist.
@@ -113,8 +113,8 @@ func (w *Watch[T]) Next(ctx context.Context) (T, error) {
 			continue
 		case err != nil:
 			return w.last, err
-		case !w.told || !w.same(w.last, now):
-			w.last, w.told = now, true
+		case !w.returned || !w.same(w.last, now):
+			w.last, w.returned = now, true
 			return now, nil
 		}
 		if err := w.wait(ctx); err != nil {

@@ -47,7 +47,7 @@ func TestKernelHasTheLimits(t *testing.T) {
 	}
 }
 
-// A shell that forks on and on ignores every signal it can, and still goes in one piece.
+// A shell that forks continuously and ignores every signal that it can is killed with all its children.
 func TestKillTakesTheWholeTree(t *testing.T) {
 	for _, beside := range []bool{true, false} {
 		g := real(t, Limits{Pids: 100})
@@ -100,7 +100,7 @@ func TestKillTakesTheWholeTree(t *testing.T) {
 	}
 }
 
-// What is not there has no processes, needs no killing and no deletion, and cannot be measured.
+// A group that does not exist has no processes, can be killed and deleted without an error, and cannot be measured.
 func TestGroupThatIsNotThere(t *testing.T) {
 	testenv.Need(t, "cgroup")
 	h, err := Detect()
@@ -213,7 +213,7 @@ func TestVersion2Files(t *testing.T) {
 	if kills, err := g.OOMKills(); err != nil || kills != 1 {
 		t.Errorf("%d kills, %v", kills, err)
 	}
-	// The kernel that has the file kills through it, and none is told twice.
+	// If the kernel has cgroup.kill, it is used, and no process gets a signal in addition.
 	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +260,7 @@ func TestGroupOfAProcess(t *testing.T) {
 	}
 }
 
-// What a zone leaves is taken away group by group, and what somebody else is still in stays.
+// Empty groups of a zone are removed one by one, and groups with processes of others stay.
 func TestPruneTakesOnlyWhatIsEmpty(t *testing.T) {
 	testenv.Need(t, "cgroup")
 	h, err := Detect()

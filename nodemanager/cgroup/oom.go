@@ -41,9 +41,9 @@ func (*v2) watchOOM() (*OOMWatch, error) { return nil, errNoOOMWatch }
 
 var errNoOOMWatch = fmt.Errorf("kills at the memory quota of a group of version 2: %w", errdefs.ErrNotImplemented)
 
-// FindOOM begins a watch of the group that an engine has created for a container. It searches the two upper levels of the tree by
-// the engine's id, since a process that has just been started may be killed before /proc can be asked for its group. It fails with
-// errdefs.ErrNotFound while there is no such group, and with errdefs.ErrNotImplemented in version 2.
+// FindOOM begins a watch of the group that an engine has created for a container. It finds the group by the engine's id at the
+// second level of the tree, since a process that has just been started may be killed before /proc can be asked for its group. It
+// fails with errdefs.ErrNotFound while there is no such group, and with errdefs.ErrNotImplemented in version 2.
 func (h *Hierarchy) FindOOM(runtimeID string) (*OOMWatch, error) {
 	top, isV1 := h.Open("/").main.(*v1)
 	if !isV1 {

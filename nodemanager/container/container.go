@@ -10,6 +10,7 @@ import (
 // Container is the state of one container on its node. Only a Machine changes it. The exported fields are stored and survive
 // a restart of the NodeManager; the others are about operations that end with the process.
 type Container struct {
+	// ID is the container's id, which is that of its lease.
 	ID id.Container
 	// MemoryBytes is its memory quota, for the message about an OOM kill.
 	MemoryBytes int64 `json:",omitempty"`
@@ -22,25 +23,33 @@ type Container struct {
 	// KeepUntil is the expiry of its token. The id must be kept until then, since the container could be started again.
 	KeepUntil time.Time `json:",omitzero"`
 
-	State  State
+	// State only rises; see State.
+	State State
+	// Reason is why it is in its state, one sentence; it may be empty.
 	Reason string `json:",omitempty"`
 	// Sequence rises with every published change, also over restarts.
-	Sequence     int64
-	Health       Health `json:",omitempty"`
+	Sequence int64
+	Health   Health `json:",omitempty"`
+	// HealthDetail is the result of the last failed probe, one sentence.
 	HealthDetail string `json:",omitempty"`
 	// HealthySince is when Health became Healthy; zero while it is anything else.
 	HealthySince time.Time `json:",omitzero"`
-	Phases       []Phase
-	Process      Process
+	// Phases are the timed steps of its start so far.
+	Phases []Phase
+	// Process is its process as last reported; zero before the start.
+	Process Process
 	// StopRequest is the first stop that was requested; nil if none was.
-	StopRequest *Stop     `json:",omitempty"`
-	Exit        *Exit     `json:",omitempty"`
-	FinishedAt  time.Time `json:",omitzero"`
+	StopRequest *Stop `json:",omitempty"`
+	// Exit is how it ended, set when State is Done.
+	Exit *Exit `json:",omitempty"`
+	// FinishedAt is when it ended; zero before.
+	FinishedAt time.Time `json:",omitzero"`
 	// Launched is true once Start was called: a process may exist.
 	Launched bool `json:",omitempty"`
 	// EndAcknowledged is true once the ResourceManager has stored its end or holds no lease for it.
 	EndAcknowledged bool `json:",omitempty"`
-	Removed         bool `json:",omitempty"`
+	// Removed is true once it was removed from its engine. Its logs may still exist.
+	Removed bool `json:",omitempty"`
 
 	op        operation
 	probing   bool // true between Probe and Unprobe
@@ -87,9 +96,12 @@ func (h Health) String() string {
 
 // Process is what the engine reports of a running container.
 type Process struct {
-	RuntimeID string    `json:",omitempty"`
+	// RuntimeID is the engine's own id of the container.
+	RuntimeID string `json:",omitempty"`
+	// StartedAt is when the process was started, by the engine's clock.
 	StartedAt time.Time `json:",omitzero"`
-	Ports     []Port    `json:",omitempty"`
+	// Ports are its published ports.
+	Ports []Port `json:",omitempty"`
 	// Address is where the node reaches the container's own ports; it may be empty.
 	Address string `json:",omitempty"`
 }
@@ -101,7 +113,9 @@ func (s Process) equal(other Process) bool {
 
 // Port is a port of a container and where it is published.
 type Port struct {
-	Name      string
+	// Name is the port's name in the spec.
+	Name string
+	// Container is the port inside the container, and Host the port of the host.
 	Container int
 	Host      int
 }
@@ -109,16 +123,27 @@ type Port struct {
 // Reason is why a container ended.
 type Reason uint8
 
+// The values are those of the protocol; see corev1.Exit_Reason.
 const (
+	// Exited: the process ended by itself.
 	Exited Reason = iota + 1
+	// OOMKilled: the kernel killed it at its memory quota.
 	OOMKilled
+	// DiskQuotaExceeded: it was stopped for exceeding its disk quota.
 	DiskQuotaExceeded
+	// StopCommanded: its application master or an operator stopped it.
 	StopCommanded
+	// Preempted: it was stopped for another queue.
 	Preempted
+	// LaunchFailed: it never ran, because of its image, command, quotas or ports.
 	LaunchFailed
+	// NotHealthy: it did not become healthy, or was unhealthy for too long.
 	NotHealthy
+	// NodeLost: the ResourceManager stopped it because its node was lost or removed.
 	NodeLost
+	// LeaseEnded: the ResourceManager holds no lease for it.
 	LeaseEnded
+	// Vanished: it ended while no NodeManager watched, and its exit code is unknown.
 	Vanished
 	// NodeFailed: the node or its engine is at fault.
 	NodeFailed
@@ -128,13 +153,17 @@ const (
 
 // Exit is how a container ended.
 type Exit struct {
-	Reason  Reason
-	Code    int
+	// Reason is the kind of end.
+	Reason Reason
+	// Code is the exit code, 128+n for signal n, -1 if unknown.
+	Code int
+	// Message is one sentence; it may be empty.
 	Message string
 }
 
 // Stop is a request to stop a container.
 type Stop struct {
+	// Reason becomes the reason of the exit, and Message its message.
 	Reason  Reason
 	Message string
 	// Grace overrides the container's own if it is set.
@@ -143,11 +172,14 @@ type Stop struct {
 
 // Ending is what an engine reports of a container's end. Code is -1 if it is unknown.
 type Ending struct {
-	Code      int
+	Code int
+	// OOM is true if the kernel killed it at its memory quota, DiskQuota if it exceeded its disk quota.
 	OOM       bool
 	DiskQuota bool
-	Message   string
-	At        time.Time
+	// Message is one sentence; it may be empty.
+	Message string
+	// At is when it ended; zero if unknown.
+	At time.Time
 	// EngineDown is true if the engine was going down or away at that time, and may have caused the end.
 	EngineDown bool
 	// Signal is the signal that the engine was asked to send and that ended it, such as SIGKILL; empty if none was.

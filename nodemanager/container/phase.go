@@ -4,12 +4,16 @@ import "time"
 
 // Phase is a timed step on the way to running: download, load, run.
 type Phase struct {
-	Name      string
+	// Name is "download", "load" or "run".
+	Name string
+	// StartedAt is when the phase began.
 	StartedAt time.Time
 	// Duration is negative while the phase is in progress.
 	Duration time.Duration
-	Bytes    int64  `json:",omitempty"`
-	Error    string `json:",omitempty"`
+	// Bytes is how many bytes were fetched, for "download".
+	Bytes int64 `json:",omitempty"`
+	// Error is why the phase failed, one sentence; empty if it did not.
+	Error string `json:",omitempty"`
 }
 
 func (c *Container) progress(now time.Time, fact Fact) []Effect {

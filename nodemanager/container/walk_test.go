@@ -186,7 +186,7 @@ func (w *world) die() {
 	}
 }
 
-// revive is somebody who starts it again with the engine's own means, be it before anybody has heard of its end.
+// revive starts it again from outside, possibly before its end was reported.
 func (w *world) revive() {
 	if w.ended && !w.running && (w.c.State == container.Done || w.c.State == container.Running) {
 		w.run()
@@ -232,7 +232,7 @@ func (w *world) tick(by time.Duration) {
 	}
 }
 
-// crash is the sudden end of the NodeManager: calls under way happened or did not, nobody heard.
+// crash ends the NodeManager suddenly. Calls in progress have happened or not, and their results are lost.
 func (w *world) crash(happened bool) {
 	if w.disk == nil {
 		return // it was never accepted as far as anybody knows
@@ -254,7 +254,7 @@ func (w *world) crash(happened bool) {
 	}
 }
 
-// settle lets everything under way come to its end, with an engine that answers.
+// settle completes all calls in progress, with an engine that answers.
 func (w *world) settle() {
 	w.away = false
 	for range 200 {
@@ -267,9 +267,9 @@ func (w *world) settle() {
 	}
 }
 
-// Whatever happens in whatever order: no container has two processes, none is started after its end, none is
-// done while a process runs or may yet appear, one whose end is wanted comes to its end, and what somebody else
-// has started again or the engine has made too late is taken away.
+// Whatever happens in whatever order: no container has two processes; none is started after its end; none is Done while a process
+// runs or may still appear; one that is to be stopped ends; and a container that was started again from outside, or created late by
+// the engine, is removed.
 func TestNoContainerIsEverDoneWithAProcessLeftNorStartedTwice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)

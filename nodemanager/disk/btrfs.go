@@ -44,8 +44,8 @@ func OpenBtrfs(dir string) (*Btrfs, error) {
 
 // Enforces reports whether sizes are enforced. A kernel without the file is assumed to.
 func (b *Btrfs) Enforces() bool {
-	said, err := os.ReadFile(b.inconsistent)
-	return err != nil || strings.TrimSpace(string(said)) != "1"
+	text, err := os.ReadFile(b.inconsistent)
+	return err != nil || strings.TrimSpace(string(text)) != "1"
 }
 
 // Rescan starts a rescan of all quota groups, after which sizes are enforced again. It does not wait. begun is false if a

@@ -12,7 +12,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/testenv"
 )
 
-// The kernel gives up on quota groups that do not add up, and holds to them again once they were counted.
+// The kernel does not enforce inconsistent quota groups, and enforces them again after a rescan.
 func TestQuotaGroupsThatDoNotAddUpAreCountedAgain(t *testing.T) {
 	testenv.Need(t, "root", "program:mkfs.btrfs", "program:btrfs")
 	dir := t.TempDir()

@@ -55,7 +55,7 @@ func TestUsageCountsBlocksOnce(t *testing.T) {
 	}
 }
 
-// Who cannot wait is told of all that a few files have, also if the time is over at once.
+// UsageSoon counts a few files completely, even without any time.
 func TestAFewFilesAreAlwaysCounted(t *testing.T) {
 	dir := t.TempDir()
 	fill(t, filepath.Join(dir, "few"), 1<<20)
@@ -102,7 +102,7 @@ func TestDriverMayQuota(t *testing.T) {
 	}
 }
 
-// Whoever writes past the quota is ended within five seconds, however idle it was before.
+// A container that exceeds its quota is stopped within five seconds, however idle it was before.
 func TestWatcherEndsWithinFiveSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := NewWatcher(slog.New(slog.DiscardHandler))

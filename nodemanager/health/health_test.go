@@ -27,7 +27,7 @@ func key(seq int64) id.Container {
 	return id.Container{Epoch: 1, App: id.App{ClusterStart: 1, Seq: 1}, Seq: seq}
 }
 
-// bench runs a prober in a bubble and collects what it tells.
+// bench runs a prober in a bubble and collects its verdicts.
 type bench struct {
 	*testing.T
 	*health.Prober
@@ -177,7 +177,7 @@ func TestAnEngineThatIsAwaySaysNothingOfTheContainer(t *testing.T) {
 	})
 }
 
-// What the prober lacks is told of the node, and of no container.
+// A lack of file descriptors is reported for the node, not for a container.
 func TestALackOfDescriptorsSaysNothingOfTheContainer(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		var lacking atomic.Bool
@@ -210,7 +210,7 @@ func TestALackOfDescriptorsSaysNothingOfTheContainer(t *testing.T) {
 	})
 }
 
-// However many probes of one app hang, those of another come when they are due, and after a second those of the same app too.
+// However many probes of one app hang, the probes of other apps run in time and, after a second, also other probes of the same app.
 func TestProbesThatHangHoldUpNoOther(t *testing.T) {
 	for name, exec := range map[string]bool{"connections": false, "commands": true} {
 		t.Run(name, func(t *testing.T) {

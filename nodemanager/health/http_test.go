@@ -15,7 +15,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/health"
 )
 
-// An instance whose page a probe breaks off writes that down as an error. Ordinary pages are read to their end.
+// An instance may log an error if a probe closes the connection before the page ends. So ordinary pages are read to their end.
 func TestAPageIsReadToItsEnd(t *testing.T) {
 	broken := make(chan error, 100)
 	page := strings.Repeat("x", 300<<10)

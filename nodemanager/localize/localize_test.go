@@ -27,7 +27,7 @@ import (
 type imageStore struct {
 	mu    sync.Mutex
 	blobs map[digest.Digest][]byte
-	// cut and corrupt say how many more answers for a blob end half-way or come wrong.
+	// cut and corrupt are how many further answers for a blob end half-way or have wrong content.
 	cut, corrupt map[digest.Digest]int
 	served       map[digest.Digest]int64
 	requests     []string

@@ -8,7 +8,7 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// ApplyCommand performs a command of the ResourceManager, except EndFramework, which its owner performs.
+// ApplyCommand performs a command of the ResourceManager, except RemoveStateDir, which its owner performs.
 func (n *Node) ApplyCommand(command *trackerv1.NodeCommand) {
 	switch c := command.GetCommand().(type) {
 	case *trackerv1.NodeCommand_Launch_:

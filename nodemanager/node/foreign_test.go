@@ -7,7 +7,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 )
 
-// The log says of a container without an owner what is true: only one that had a record has ended before it runs again.
+// The log message about a container without an owner must be true: only one with a record has ended before it ran again.
 func TestWhatRunsWithoutAnOwnerIsSaidAsItIs(t *testing.T) {
 	for found, want := range map[bool]string{false: "was started again from outside", true: "was found without a record still runs"} {
 		n := &Node{}

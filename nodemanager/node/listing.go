@@ -10,10 +10,12 @@ import (
 
 // Listed is a container as an engine lists it.
 type Listed struct {
+	// ID, AppName, Attempt and Labels are those with which it was started.
 	ID      id.Container
 	AppName string
 	Attempt int32
 	Labels  map[string]string
+	// Running is true while its process runs, which Process describes.
 	Running bool
 	// NeverRan is true if it was created and not started yet.
 	NeverRan bool
@@ -56,7 +58,7 @@ func (n *Node) Reconcile(kind corev1.ContainerSpec_Runtime, asOf time.Time, list
 	return adopted
 }
 
-// adopt takes over a container of this node without a record, so that the ResourceManager hears of it and decides whether it
+// adopt takes over a container of this node without a record, so that the ResourceManager learns of it and decides whether it
 // stays.
 func (n *Node) adopt(kind corev1.ContainerSpec_Runtime, c Listed) {
 	lease := &corev1.Lease{

@@ -45,9 +45,12 @@ type Node struct {
 
 // Entry is one container: its state, and what is needed to run it.
 type Entry struct {
-	Core  *container.Container
+	// Core is the container's state machine.
+	Core *container.Container
+	// Lease is the right to the container, from its token.
 	Lease *corev1.Lease
-	Spec  *corev1.ContainerSpec
+	// Spec is what it runs. After its removal only Runtime and Labels are kept.
+	Spec *corev1.ContainerSpec
 	// at is its deadline; zero if it has none.
 	at time.Time
 	// recordPending is true until its first record is durable: only then does the container survive a restart.

@@ -12,7 +12,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/processes"
 )
 
-// start runs a shell script as the leader of a session, and returns once it has said something.
+// start runs a shell script as the leader of a session, and returns once it has printed something.
 func start(t *testing.T, script string, env ...string) *exec.Cmd {
 	t.Helper()
 	command := exec.Command("sh", "-c", script)

@@ -202,7 +202,7 @@ func TestAFolderKeepsItsID(t *testing.T) {
 	}
 }
 
-// A record that is damaged is refused in a sentence, and not passed over: its container would be taken for one without a record.
+// A damaged record is an error and is not skipped: its container would look like one without a record.
 func TestDamagedRecordsAreRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	file, shut := open(t, dir)

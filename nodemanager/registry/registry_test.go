@@ -16,7 +16,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/registry"
 )
 
-// manager is a ResourceManager that says what it was asked, and fails the test if that is anything but the registry.
+// manager is a ResourceManager that echoes the request, and fails the test for requests to anything but the registry.
 func manager(t *testing.T) *httptest.Server {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.URL.Path, "/v1/registry/services") || strings.Contains(r.URL.Path, "..") {
@@ -145,7 +145,7 @@ func TestWithoutAResourceManagerOneTriesAgain(t *testing.T) {
 	}
 }
 
-// Containers are told the address once, so a NodeManager that is started again listens where the one before did.
+// Containers get the address once, so a restarted NodeManager listens on the same address as before.
 func TestTheAddressIsKept(t *testing.T) {
 	kept := 0
 	config := registry.Config{
@@ -212,7 +212,7 @@ func TestTheBridgeMayComeLater(t *testing.T) {
 	running.Wait()
 }
 
-// Containers that are started after the engine has given its bridge another address are told that one.
+// Containers that are started after the bridge has got another address get the new one.
 func TestTheBridgeMayChangeItsAddress(t *testing.T) {
 	gateway, away := "127.0.0.1", false
 	f := registry.New(registry.Config{Upstream: manager(t).Listener.Addr().String(), Gateway: func(context.Context) (string, error) {
@@ -259,7 +259,7 @@ func TestTheBridgeMayChangeItsAddress(t *testing.T) {
 	}
 }
 
-// A container that opens connection after connection takes nothing from its neighbours, nor from its NodeManager.
+// The connections of one container are limited, so that other containers and the NodeManager can still open some.
 func TestOneContainerHasItsShareOfConnections(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusOK)
@@ -306,7 +306,7 @@ func TestOneContainerHasItsShareOfConnections(t *testing.T) {
 	}
 }
 
-// What a container says beside a registration is not passed on: nothing of it could be taken for another request.
+// Only the parts of a registration are forwarded, so that no other part can be read as another request.
 func TestABodyIsPassedOnWholeOrNotAtAll(t *testing.T) {
 	seen := make(chan *http.Request, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -11,9 +11,9 @@ func TestAContainerIsToldItsPorts(t *testing.T) {
 	ports := []runtime.Port{{Name: "http", Container: 8080, Host: 20001}, {Name: "admin-ui", Container: 9090, Host: 20002}}
 	spec := runtime.Spec{Env: map[string]string{"GREETING": "hello", "PORT": "1"}}
 	for network, want := range map[runtime.Network][]string{
-		// Its own network: the ports are its own, and so is the last word on what it is told of them.
+		// With a network of its own, the ports are those inside the container, and the spec can override the variables.
 		runtime.Bridge: {"GREETING=hello", "PORT=1", "PORT_ADMIN_UI=9090", "PORT_HTTP=8080"},
-		// The host's: no other port than the leased one will do.
+		// With the host's network, the variables have the leased ports and cannot be overridden.
 		runtime.Host: {"GREETING=hello", "PORT=20001", "PORT_ADMIN_UI=20002", "PORT_HTTP=20001"},
 	} {
 		spec.Network = network

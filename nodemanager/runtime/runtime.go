@@ -74,6 +74,7 @@ const (
 
 // Spec is everything that a runtime needs to run one container. It does not change after the start.
 type Spec struct {
+	// ID is the container's id, unique in the zone.
 	ID id.Container
 	// AppName, Attempt and Labels are stored with the container and returned by List.
 	AppName string
@@ -82,20 +83,25 @@ type Spec struct {
 	// Image is NAME@sha256:… of the zone's store; empty for a process.
 	Image string
 	// Command replaces the image's entrypoint if set. Args replaces its arguments: nil keeps them, an empty list means none.
-	Command    []string
-	Args       []string
-	Env        map[string]string
+	Command []string
+	Args    []string
+	// Env adds variables to those of the image, and overrides them.
+	Env map[string]string
+	// WorkingDir and User override those of the image if they are set.
 	WorkingDir string
 	User       string
-	Network    Network
+	// Network is the container's network.
+	Network Network
 	// Ports are to be published; with Host network, leased.
 	Ports []Port
 	// Quotas. Zero is unlimited, which only tests use.
-	CPUMillis   int64
+	CPUMillis int64
+	// MemoryBytes limits memory, DiskBytes what it writes, and Pids its processes and threads.
 	MemoryBytes int64
 	DiskBytes   int64
 	Pids        int64
 
+	// ReadOnlyRoot makes the root file system read-only.
 	ReadOnlyRoot bool
 	// StopSignal is the signal of a stop, in the syntax of signal.Number; empty is the image's own, else SIGTERM.
 	StopSignal string
@@ -108,6 +114,7 @@ type Spec struct {
 
 // Port is a port of a container by name.
 type Port struct {
+	// Name is the port's name, and Container the port inside the container.
 	Name      string
 	Container int
 	// Host is set once the port is bound.
@@ -119,12 +126,14 @@ type Container struct {
 	ID id.Container
 	// RuntimeID is the engine's own id.
 	RuntimeID string
-	AppName   string
-	Attempt   int32
-	Labels    map[string]string
+	// AppName, Attempt, Labels and Ports are those of its Spec; Ports with the bound host ports.
+	AppName string
+	Attempt int32
+	Labels  map[string]string
 	// Running is false before the start and after the end.
-	Running    bool
-	Ports      []Port
+	Running bool
+	Ports   []Port
+	// StartedAt and FinishedAt are by the engine's clock; zero before the start and the end.
 	StartedAt  time.Time
 	FinishedAt time.Time
 	// Exit is set once it has ended.
@@ -155,12 +164,14 @@ type Exit struct {
 
 // Event is one thing that happened to one container.
 type Event struct {
+	// ID is the container.
 	ID id.Container
 	// Kind decides which fields are set. Containers that were started again from outside have events too.
 	Kind EventKind
 	// Exit is set for Ended.
 	Exit *Exit
-	At   time.Time
+	// At is when it happened, by the engine's clock.
+	At time.Time
 }
 
 // EventKind is what happened.
@@ -185,9 +196,11 @@ type Progress struct {
 
 // LogOptions select what Logs reads.
 type LogOptions struct {
+	// Follow continues with later lines until the container has ended.
 	Follow bool
 	// Tail is how many of the last lines are read; negative is all.
-	Tail  int
+	Tail int
+	// Since selects lines that were written at that time or later; zero selects all.
 	Since time.Time
 }
 
@@ -200,9 +213,11 @@ type LogLine struct {
 
 // Exec is a command to run inside a container.
 type Exec struct {
+	// Command is the program and its arguments.
 	Command []string
-	Env     map[string]string
-	TTY     bool
+	// Env adds variables to those of the container, and overrides them.
+	Env map[string]string
+	TTY bool
 	// Stdin may be nil. With TTY, Stderr is not used.
 	Stdin  io.Reader
 	Stdout io.Writer

@@ -143,7 +143,7 @@ func (r Rules) MayJoin(who peer.User, node string) error {
 	if who.Operator || slices.Contains(root.Admin, who.Name) || who.Name == "" && r.AllowInsecure {
 		return nil
 	}
-	return denied("%s may not register node %q, which would be told the keys of the zone; run NodeManagers as root, as the user that runs the zone, or as an administrator of queue %s (%s)",
+	return denied("%s may not register node %q, which would receive the keys of the zone; run NodeManagers as root, as the user that runs the zone, or as an administrator of queue %s (%s)",
 		who, node, root.Name, administrators(root.Admin))
 }
 

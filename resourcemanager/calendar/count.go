@@ -12,7 +12,7 @@ import (
 // Count is the number of instances of a role with a schedule: that of the entry that fired last, or the one that a person has set
 // since. set is when a person set it.
 func Count(role *apiv1.RoleSpec, set, now time.Time) *apiv1.Schedule {
-	count := &apiv1.Schedule{Role: role.GetName(), Instances: role.GetInstances(), Said: role.GetInstances()}
+	count := &apiv1.Schedule{Role: role.GetName(), Instances: role.GetInstances(), SpecInstances: role.GetInstances()}
 	since, next := set, time.Time{}
 	for _, entry := range role.GetSchedule() {
 		schedule, err := cron.Parse(entry.GetCron(), entry.GetTimezone())

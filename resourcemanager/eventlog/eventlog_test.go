@@ -103,7 +103,7 @@ func TestFollowersGoOnWithWhatComes(t *testing.T) {
 	})
 }
 
-// A reader that stands still while the log goes on is told so, and one that begins late misses nothing of its own.
+// A reader that falls behind gets an error; one that begins late does not.
 func TestWhoFallsBehindIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New(100)

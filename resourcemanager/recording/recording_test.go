@@ -70,7 +70,7 @@ func anHour(t *testing.T, most int64) (string, *zone.Core, error) {
 	return to.String(), core, w.Err()
 }
 
-// replay gives the numbers of the turns that decided something else than before.
+// replay returns the numbers of the turns whose decisions differ.
 func replay(recorded string) (played recording.Played, others []int, err error) {
 	played, err = recording.Replay(strings.NewReader(recorded), func(turn recording.Turn) error {
 		if !turn.Same {
@@ -118,7 +118,7 @@ func TestAnotherInputIsNoticed(t *testing.T) {
 	}
 }
 
-// What a program was about to do when it died is the end of its recording.
+// A recording may end within a turn, when the program ended.
 func TestARecordingMayEndAnywhere(t *testing.T) {
 	recorded, _, err := anHour(t, 1<<30)
 	if err != nil {

@@ -46,10 +46,14 @@ type RemoveNode struct{ Node id.Node }
 
 // AddApp lets an app ask. Adding it again changes queue, user and priority.
 type AddApp struct {
-	App      id.App
-	Name     string
-	Queue    id.Queue
-	User     string
+	App id.App
+	// Name is the app's name, to which affinities refer.
+	Name string
+	// Queue is the leaf in which the app asks.
+	Queue id.Queue
+	// User is the user whose limits apply.
+	User string
+	// Priority decides the order of the asks in a leaf before anything else; higher is served first.
 	Priority int32
 	// Weight is the app's share of a fair leaf, against the other apps there; zero is 1.
 	Weight float64
@@ -73,9 +77,12 @@ type Hold struct {
 	Container id.Container
 	Node      id.Node
 	Resources resource.Vector
-	Ask       string
-	Group     string
-	Master    bool
+	// Ask and Group are the ask that it was granted to and that ask's group.
+	Ask   string
+	Group string
+	// Master is true for an application master.
+	Master bool
+	// StartedAt is when it was granted.
 	StartedAt time.Time
 	// Duration is the expected duration in its ask; zero is unknown.
 	Duration time.Duration
@@ -111,8 +118,11 @@ func (SetContracts) isInput() {}
 
 // QueueSpec is one queue: a capacity contract. A tree has one root, the queue without a parent.
 type QueueSpec struct {
-	Name       id.Queue
-	Parent     id.Queue
+	// Name is unique in the tree.
+	Name id.Queue
+	// Parent is empty for the root.
+	Parent id.Queue
+	// Guaranteed is what the queue can always have, Maximum what it may have at most.
 	Guaranteed Capacity
 	Maximum    Capacity
 	// Stopped and draining queues take no new apps; a stopped one grants nothing either.
@@ -122,7 +132,8 @@ type QueueSpec struct {
 	// MaxMasterPercent is the share of the queue's maximum that application masters may hold; zero is 50. One master is always
 	// allowed.
 	MaxMasterPercent float64
-	// Fair serves the apps of a leaf by their weighted shares, the smallest first, instead of in the order of their submission.
+	// Fair serves apps of equal priority in the leaf by their weighted shares, the smallest first, instead of in the order of their
+	// submission.
 	Fair bool
 	// UserLimitPercent is the share of the queue's maximum that one user may hold; zero is no limit.
 	UserLimitPercent float64
@@ -153,8 +164,10 @@ type Capacity struct {
 
 // NodeSpec is a node as the scheduler sees it.
 type NodeSpec struct {
-	Name       id.Node
-	Capacity   resource.Vector
+	Name id.Node
+	// Capacity is what the node offers to containers.
+	Capacity resource.Vector
+	// Attributes are compared with constraints and spread over.
 	Attributes map[string]Value
 	// Closed is why nothing new may be placed on the node, one sentence; empty if the node is open.
 	Closed string
@@ -162,6 +175,7 @@ type NodeSpec struct {
 
 // Value is a typed node attribute.
 type Value struct {
+	// Kind is which of the other fields counts.
 	Kind ValueKind
 	// Text is the text or, for a number that was parsed from text, that text.
 	Text   string
@@ -194,18 +208,22 @@ type Ask struct {
 	// ID is the app's own name for it.
 	ID string
 	// Pending is how many are still to be granted.
-	Pending   int
+	Pending int
+	// Resources is what each container holds.
 	Resources resource.Vector
-	// Priority: higher first within the queue.
+	// Priority orders the asks of apps with equal priority; higher is served first.
 	Priority int32
-	Policy   Policy
+	// Policy chooses among the nodes that fit.
+	Policy Policy
 	// SpreadOver is the node attribute over whose values to spread; empty spreads over nodes.
-	SpreadOver  string
+	SpreadOver string
+	// Constraints are tests that a node must pass.
 	Constraints []Constraint
 	// MaxPerNode limits the containers of Group on a node; zero is no limit.
 	MaxPerNode int
 	// Group is what spread and MaxPerNode count, within the app.
 	Group string
+	// Avoid are nodes on which it must not be placed.
 	Avoid []id.Node
 	// Affinity and AntiAffinity name apps whose containers must be, or must not be, on the same node.
 	Affinity     []string
@@ -224,10 +242,14 @@ type Ask struct {
 
 // Decisions is what Schedule decided. Its slices are valid until the next call.
 type Decisions struct {
-	Grants  []Grant
+	// Grants are new containers.
+	Grants []Grant
+	// Notices are preemption notices to containers.
 	Notices []Notice
-	Stops   []Stop
-	// Cancelled are the containers whose preemption is cancelled.
+	// Stops are containers whose notice has expired.
+	Stops []Stop
+	// Cancelled are the containers whose earlier notice is cancelled. Cancellations apply before Notices: a container in both
+	// keeps the new notice.
 	Cancelled []id.Container
 	// Next is when to call Schedule again even if nothing new is applied; zero is never. If it is the present time, the pass has
 	// reached its bound and there is more to decide.
@@ -269,7 +291,8 @@ type Explanation struct {
 
 // AskExplanation is why an ask is not granted.
 type AskExplanation struct {
-	Ask     string
+	Ask string
+	// Pending is how many containers wait.
 	Pending int
 	// Limit is a sentence about the limit of a queue, user or master that the ask would exceed; empty if none.
 	Limit string
@@ -293,7 +316,7 @@ type FailedTest struct {
 	// Test, for example "not enough memory".
 	Test  string
 	Nodes int
-	// Example is the closest miss: "node-2 has 32MiB of memory free, 64MiB are asked".
+	// Example is the closest miss: "node-2 has 32MiB of memory free, 64MiB are requested".
 	Example string
 }
 
@@ -309,11 +332,15 @@ type Plan struct {
 
 // QueueUsage is a queue and its usage.
 type QueueUsage struct {
-	Spec       QueueSpec
-	Used       resource.Vector
-	Pending    resource.Vector
+	// Spec is the queue as it was set.
+	Spec QueueSpec
+	// Used is what its containers hold, Pending what its asks wait for.
+	Used    resource.Vector
+	Pending resource.Vector
+	// Guaranteed and Maximum are the capacities of Spec in the present zone.
 	Guaranteed resource.Vector
 	Maximum    resource.Vector
+	// Apps is the number of apps of a leaf, Containers the number of containers that are held.
 	Apps       int
 	Containers int
 }

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// owners are the files that may select the fields of each part, by the names of the fields by which parts are reached. A part
-// is the type of that name; what it knows of a queue and of a shape are structs of their own in those.
+// owners are the files that may select the fields of each part, by the field names through which parts are reached. A part is the
+// type of that name; its data about a queue or a shape is a struct in those.
 var owners = map[string]struct {
 	structs []string
 	files   []string

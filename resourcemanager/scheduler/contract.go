@@ -10,7 +10,9 @@ import (
 
 // Contract lends a part of one queue's guarantee to others while one of its windows is open.
 type Contract struct {
-	Name      string
+	// Name is unique among contracts.
+	Name string
+	// Lender is the queue whose guarantee is lent to Borrowers.
 	Lender    id.Queue
 	Borrowers []id.Queue
 	// LendPercent of the lender's guarantee is lent. FloorPercent of it stays reserved for the lender, used or not.

@@ -11,8 +11,8 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// lendingZone is a lender that uses little and a borrower that takes all that it can get, second by second: its
-// containers end when they said or, now and then, much later, and stop within the grace when they are told to.
+// lendingZone is a lender that uses little, and a borrower that takes all that it can get. The borrower's containers end after
+// their expected duration or, sometimes, much later, and stop within the grace.
 type lendingZone struct {
 	core    *Core
 	now     time.Time
@@ -157,9 +157,9 @@ func TestEveryLenderHasItsCapacityBackHoweverTheWindowsOverlap(t *testing.T) {
 	})
 }
 
-// checkBack works out how much of its guarantee each lender whose window has just closed is owed: all but what its other
-// contracts go on lending. The lenders use nothing, so that this has to be free, unless the borrower holds no more than
-// it is guaranteed.
+// checkBack computes how much of its guarantee each lender must have back when its window has just closed: all except what its
+// other contracts continue to lend. The lenders use nothing, so this has to be free, unless the borrower holds no more than its
+// guarantee.
 func (z *lendingZone) checkBack(t *rapid.T, contracts []Contract) {
 	root, batch := z.core.tree.root(), z.core.tree.named("batch")
 	for dim := range 2 {
@@ -170,7 +170,7 @@ func (z *lendingZone) checkBack(t *rapid.T, contracts []Contract) {
 				w := k.Windows[0]
 				if k.Lender == name && !z.now.Before(w.Open) && z.now.Before(w.Close) {
 					lent += k.LendPercent
-					// A floor that came up during the hand-back was not known when that began.
+					// A floor that began to apply during the hand-back was not known at its beginning.
 					if z.now.Sub(w.Open) > 10*time.Second {
 						floor = max(floor, k.FloorPercent)
 					}

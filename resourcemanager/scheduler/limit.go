@@ -71,10 +71,10 @@ func (l *limit) sentence(schema resource.Schema, k *ask, need *resource.Vector, 
 	case stoppedLimit:
 		return fmt.Sprintf("queue %s is stopped and grants nothing", q.spec.Name)
 	case userLimit:
-		return fmt.Sprintf("user %s holds %s in queue %s, where one user may hold %s; %s more are asked",
+		return fmt.Sprintf("user %s holds %s in queue %s, where one user may hold %s; %s more are requested",
 			quoteIfEmpty(k.app.user), of(k.app.owner.used[dim]), q.spec.Name, of(k.app.owner.limit[dim]), of(need[dim]))
 	case masterLimit:
-		return fmt.Sprintf("application masters hold %s in queue %s, where they may hold %s; %s more are asked",
+		return fmt.Sprintf("application masters hold %s in queue %s, where they may hold %s; %s more are requested",
 			of(q.masters[dim]), q.spec.Name, of(q.masterLimit[dim]), of(need[dim]))
 	case lendingLimit:
 		if l.contract.phase != phaseGuarded && l.contract.isOutlastedBy(k, now) {
@@ -83,7 +83,7 @@ func (l *limit) sentence(schema resource.Schema, k *ask, need *resource.Vector, 
 		}
 		return fmt.Sprintf("contract %s keeps what is left for queue %s", l.contract.spec.Name, l.contract.spec.Lender)
 	case maximumLimit:
-		return fmt.Sprintf("queue %s holds %s of its maximum of %s; %s more are asked",
+		return fmt.Sprintf("queue %s holds %s of its maximum of %s; %s more are requested",
 			q.spec.Name, of(q.used[dim]), of(q.maximum[dim]), of(need[dim]))
 	}
 	return ""
@@ -104,7 +104,7 @@ func (l *limit) help(schema resource.Schema, need *resource.Vector) string {
 	case masterLimit:
 		return fmt.Sprintf("a larger maxMasterPercent of queue %s would help, or ending another app there", q.spec.Name)
 	case stoppedLimit:
-		return fmt.Sprintf("queue %s has to be started, which \"mammoth queue set\" does", q.spec.Name)
+		return fmt.Sprintf("start queue %s with \"mammoth queue set\"", q.spec.Name)
 	}
 	return ""
 }

@@ -54,11 +54,11 @@ func (e *explainer) neverOn(nodes []*node, need *resource.Vector, what string) s
 			}
 		}
 		if has := largest.spec.Capacity[dim]; asked > has {
-			return fmt.Sprintf("no node is that large: %s are asked%s, the largest node, %s, has %s",
+			return fmt.Sprintf("no node is large enough: %s are requested%s, and the largest node, %s, has %s",
 				amount(schema, dim, asked), what, largest.spec.Name, schema.Format(dim, has))
 		}
 	}
-	return fmt.Sprintf("no node is that large: none has all at once of %s%s", describe(schema, *need), what)
+	return fmt.Sprintf("no node is large enough: none has all at once of %s%s", describe(schema, *need), what)
 }
 
 // neverBeside is a sentence why no node has room for an app's master and a container of the ask together.
@@ -94,7 +94,7 @@ func (e *explainer) neverBeside(k *ask, eligible []*node, master *resource.Vecto
 	}
 	dim := max(0, both.Lacking(large.spec.Capacity))
 	schema, has := e.schema, large.spec.Capacity[dim]
-	return fmt.Sprintf("no node has room for it beside its own application master: %s are asked, and of the %s of node %s the master needs %s; ask for %s at most",
+	return fmt.Sprintf("no node has room for it beside its own application master: %s are requested, and of the %s of node %s the master needs %s; ask for %s at most",
 		amount(schema, dim, need[dim]), schema.Format(dim, has), large.spec.Name, schema.Format(dim, master[dim]), schema.Format(dim, has-master[dim]))
 }
 
@@ -137,10 +137,10 @@ func (e *explainer) neverWithin(whole, master *resource.Vector, each string, mos
 		return fmt.Sprintf("an application master alone needs %s, and %s %s, so that no app can ever start", amount(schema, dim, master[dim]), holder, schema.Format(dim, limit[dim]))
 	}
 	if dim := exceeds(&resource.Vector{}, whole, limit); dim >= 0 {
-		return fmt.Sprintf("%s are asked%s, %s %s", amount(schema, dim, whole[dim]), each, holder, schema.Format(dim, limit[dim]))
+		return fmt.Sprintf("%s are requested%s, %s %s", amount(schema, dim, whole[dim]), each, holder, schema.Format(dim, limit[dim]))
 	}
 	if dim := exceeds(master, whole, limit); dim >= 0 {
-		return fmt.Sprintf("%s are asked%s, %s %s, and its application master needs %s of that",
+		return fmt.Sprintf("%s are requested%s, %s %s, and its application master needs %s of that",
 			amount(schema, dim, whole[dim]), each, holder, schema.Format(dim, limit[dim]), schema.Format(dim, master[dim]))
 	}
 	return ""

@@ -18,11 +18,11 @@ type walk struct {
 	now     time.Time
 	live    []id.Container
 	journal []entry
-	// told are the deadlines that containers have heard of.
+	// told are the deadlines of the notices to containers.
 	told map[id.Container]time.Time
 }
 
-// entry is what was done to the core: an input, or a pass at a time and what came of it.
+// entry is one operation on the core: an input, or a pass at a time with its decisions.
 type entry struct {
 	input     Input
 	at        time.Time
@@ -248,7 +248,7 @@ func (w *walk) schedule(t *rapid.T) Decisions {
 	return d
 }
 
-// settle runs passes until all is decided that there is to decide now, and gives how much was granted.
+// settle runs passes until nothing more can be decided now, and returns the number of grants.
 func (w *walk) settle(t *rapid.T) int {
 	granted := 0
 	for range 1_000 {

@@ -12,9 +12,8 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// reference is the scheduler without an index, classes or memory: it looks at every node for every container, and
-// at every queue and ask for every turn. It knows what the comparison needs: queues, order, constraints, limits a
-// node, pack and spread.
+// reference is a scheduler without an index or caches: for each container it examines every node, and for each grant every queue
+// and ask. It has what the comparison needs: queues, order, constraints, limits per node, pack and spread.
 type reference struct {
 	queues  []QueueSpec
 	nodes   []NodeSpec

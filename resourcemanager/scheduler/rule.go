@@ -178,7 +178,7 @@ func (f *failure) example(schema resource.Schema) string {
 	case maxPerNodeRule:
 		return fmt.Sprintf("%s already holds %d, the most allowed is %d", name, f.ask.group.count(f.node.slot), f.ask.spec.MaxPerNode)
 	case roomRule:
-		return fmt.Sprintf("%s has %s free, %s are asked", name, amount(schema, f.lacks, max(f.free, 0)), schema.Format(f.lacks, f.ask.spec.Resources[f.lacks]))
+		return fmt.Sprintf("%s has %s free, %s are requested", name, amount(schema, f.lacks, max(f.free, 0)), schema.Format(f.lacks, f.ask.spec.Resources[f.lacks]))
 	case nominatedRule:
 		return fmt.Sprintf("%s has room, but it is reserved for %s", name, f.node.nominations[0].ask.app.title())
 	}
@@ -195,7 +195,7 @@ func (f *failure) help() string {
 			return fmt.Sprintf("it needs a node with %s, or a manifest without that constraint", constraint)
 		}
 	case maxPerNodeRule:
-		return fmt.Sprintf("another node, or a maxPerNode above %d, would let it in", f.ask.spec.MaxPerNode)
+		return fmt.Sprintf("add a node, or set maxPerNode above %d", f.ask.spec.MaxPerNode)
 	}
 	return ""
 }

@@ -31,9 +31,9 @@ type snapshot struct {
 	gangs map[*app]map[string]int
 	// over has, for each leaf, whether it or a queue above it holds more than its guarantee.
 	over map[id.Queue]bool
-	// warned are the containers under notice.
+	// warned are the containers with a notice.
 	warned map[id.Container]bool
-	// told are the deadlines that containers had heard of.
+	// told are the deadlines of the notices to containers.
 	told map[id.Container]time.Time
 	// nodes holds what is free on each node.
 	free map[id.Node]resource.Vector
@@ -136,7 +136,7 @@ func grantedBelow(w *walk, d Decisions) holders {
 	return granted
 }
 
-// touch reports whether a queue, or one above it but the root, holds more than before the pass.
+// touch reports whether a queue, or one above it except the root, holds more than before the pass.
 func (h holders) touch(q *queue) bool {
 	for ; q.parent != nil; q = q.parent {
 		if h[q.spec.Name] {
@@ -185,7 +185,8 @@ func TestEveryNoticeIsAtLeastAsLongAsTheQueueOrTheContractPromises(t *testing.T)
 			}
 			promised := w.now.Add(w.core.config.Notice)
 			if lent := k.notice.contract; lent != nil {
-				// What is fetched back has to be gone before the window closes, however short that is.
+				// Containers that are preempted for a hand-back must have ended before the window closes, however short the window
+				// is.
 				if claim := k.notice.claim; claim == nil || !claim.ask.app.leaf.isUnder(lent.lender) {
 					continue
 				}
@@ -351,7 +352,7 @@ func TestNoGuaranteeIsBreachedBeyondNoticeAndStop(t *testing.T) {
 					w.live = append(w.live[:i], w.live[i+1:]...)
 				}
 			}
-			// One pass gives notice, one at the deadline stops, one more grants what was freed.
+			// One pass gives notices, one at the deadline stops containers, and one more grants the freed room.
 			for passes, turns := 0, 0; passes < 3; turns++ {
 				d := w.core.Schedule(w.now)
 				for _, grant := range d.Grants {
@@ -366,7 +367,7 @@ func TestNoGuaranteeIsBreachedBeyondNoticeAndStop(t *testing.T) {
 						}
 					}
 				}
-				// A pass that has more to decide wants the next at once.
+				// A pass that has more to decide requests the next one at once.
 				if d.Next.Equal(w.now) && turns < 1000 {
 					continue
 				}
@@ -384,8 +385,8 @@ func TestNoGuaranteeIsBreachedBeyondNoticeAndStop(t *testing.T) {
 }
 
 func TestTheSameContainerIsNotTakenAgainAndAgain(t *testing.T) {
-	// Two batch apps borrow all; a service comes and goes. Whoever was stopped once has more to lose than the other,
-	// so that the stops alternate.
+	// Two batch apps borrow everything, and a service comes and goes. An app that was preempted has a credit and is more expensive
+	// to preempt, so the stops alternate.
 	c := New(Config{Epoch: 1})
 	must := func(in Input) {
 		t.Helper()

@@ -72,8 +72,8 @@ func (fl *fleet) find(k *ask) int32 {
 	return slot
 }
 
-// findSpread returns a node with as few containers of the group as possible, and among those one with much free. found is how many
-// the group has there.
+// findSpread returns a node with as few containers of the group as possible, but at least level, and among those one with much
+// free. found is the number of containers of the group there.
 func (fl *fleet) findSpread(s *shape, g *group, level int) (slot int32, found int) {
 	deny := len(fl.search.deny)
 	for ; ; level++ {

@@ -13,7 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// TestTranscripts replays testdata/transcripts: each file tells one rule of the scheduler as commands and what comes of them.
+// TestTranscripts replays testdata/transcripts: each file shows one rule of the scheduler as commands and their results.
 func TestTranscripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/transcripts", func(t *testing.T, path string) {
 		s := newStage()
@@ -386,14 +386,14 @@ func (s *stage) schedule(t *testing.T, d *datadriven.TestData) string {
 	for _, grant := range decisions.Grants {
 		fmt.Fprintf(&b, "grant %s on %s\n", s.title(grant.Container), grant.Node)
 	}
+	for _, k := range decisions.Cancelled {
+		fmt.Fprintf(&b, "cancel preemption of %s\n", s.title(k))
+	}
 	for _, notice := range decisions.Notices {
 		fmt.Fprintf(&b, "notice to %s: gone by %s: %s\n", s.title(notice.Container), notice.Deadline.Sub(start), notice.Reason)
 	}
 	for _, stop := range decisions.Stops {
 		fmt.Fprintf(&b, "stop %s\n", s.title(stop.Container))
-	}
-	for _, k := range decisions.Cancelled {
-		fmt.Fprintf(&b, "cancel preemption of %s\n", s.title(k))
 	}
 	if !decisions.Next.IsZero() {
 		fmt.Fprintf(&b, "again at %s\n", decisions.Next.Sub(start))

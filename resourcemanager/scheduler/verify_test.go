@@ -8,8 +8,8 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
-// verify works out from the containers alone all that a core keeps beside them, and compares. After Schedule it
-// also looks, by full scan, for an ask that should have been granted.
+// verify computes all derived state of a core from the containers alone, and compares. After Schedule it also searches, by a full
+// scan, for an ask that should have been granted.
 func verify(c *Core, scheduled bool) error {
 	c.resolveQueues()
 	zone := resource.Vector{}
@@ -176,7 +176,7 @@ func verify(c *Core, scheduled bool) error {
 	return nil
 }
 
-// verifyReservations looks at what ends on a node, and at what its reservations wait for.
+// verifyReservations checks the containers on a node that end by themselves, and those that reservations wait for.
 func verifyReservations(n *node) error {
 	ending, coming := resource.Vector{}, map[*nomination]resource.Vector{}
 	for held := n.containers; held != nil; held = held.nextOfNode {
@@ -228,7 +228,7 @@ func verifyGroup(c *Core, g *group) error {
 	return nil
 }
 
-// verifyWaiting looks for a reason why an ask still waits after Schedule.
+// verifyWaiting checks that there is a reason why an ask still waits after Schedule.
 func verifyWaiting(c *Core, k *ask) error {
 	if k.spec.Gang {
 		return nil
@@ -244,7 +244,7 @@ func verifyWaiting(c *Core, k *ask) error {
 	return nil
 }
 
-// verifyConditions works out from specs and containers which nodes break the conditions of each shape.
+// verifyConditions computes from specs and containers which nodes break the conditions of each shape, and compares.
 func verifyConditions(c *Core) error {
 	for _, s := range c.backlog.shapes {
 		for _, n := range c.fleet.nodes {
@@ -277,7 +277,7 @@ func verifyConditions(c *Core) error {
 	return nil
 }
 
-// verifySpreads looks for a node that a search to spread would pass over for what it remembers.
+// verifySpreads searches for a node that a cached result of a search by spread would wrongly skip.
 func verifySpreads(c *Core) error {
 	for _, s := range c.backlog.shapes {
 		for _, known := range s.lastSpreads {
@@ -294,8 +294,8 @@ func verifySpreads(c *Core) error {
 	return nil
 }
 
-// verifyNotices looks for notices that have run out and became neither stops nor reprieves, and for room that is waited
-// for though nothing goes on to make it.
+// verifyNotices searches for expired notices that are neither stopped nor cancelled, and for claims that wait although no container
+// ends for them.
 func verifyNotices(c *Core) error {
 	for _, given := range c.preemption.notices {
 		if !given.stopped && !given.deadline.After(c.pass.now) {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A browser runs the programs of whoever's page is looked at, in the name of the person who looks.
+// A browser runs the scripts of any page with the access of the person who opens it.
 func TestPagesOfOthersChangeNothing(t *testing.T) {
 	served := 0
 	handler := fromOwnPages(false, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served++ }))
@@ -25,7 +25,7 @@ func TestPagesOfOthersChangeNothing(t *testing.T) {
 		{http.MethodPost, "127.0.0.1:7070", "http://evil.example.test", "", http.StatusForbidden},
 		{http.MethodDelete, "127.0.0.1:7070", "null", "", http.StatusForbidden},
 		{http.MethodPost, "127.0.0.1:7070", "http://127.0.0.1:8080", "same-site", http.StatusForbidden},
-		// Its name was given this machine's address after it was looked at.
+		// DNS rebinding: the page's name now has this machine's address.
 		{http.MethodPost, "evil.example.test:7070", "http://evil.example.test:7070", "", http.StatusForbidden},
 	} {
 		request := httptest.NewRequest(test.method, "http://"+test.host+"/v1/apps", strings.NewReader("{}"))

@@ -104,16 +104,16 @@ func write(w http.ResponseWriter, before string, view *AppView, after string) er
 
 // Refuse writes an error over REST in the gateway's form.
 func Refuse(w http.ResponseWriter, err error) {
-	said := status.Convert(wire.Status(err))
-	refuseWith(w, runtime.HTTPStatusFromCode(said.Code()), said)
+	answer := status.Convert(wire.Status(err))
+	refuseWith(w, runtime.HTTPStatusFromCode(answer.Code()), answer)
 }
 
-func refuseWith(w http.ResponseWriter, httpStatus int, said *status.Status) {
+func refuseWith(w http.ResponseWriter, httpStatus int, answer *status.Status) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(httpStatus)
-	_ = json.NewEncoder(w).Encode(refusal(said))
+	_ = json.NewEncoder(w).Encode(refusal(answer))
 }
 
-func refusal(said *status.Status) map[string]any {
-	return map[string]any{"code": said.Code(), "message": said.Message(), "details": []any{}}
+func refusal(answer *status.Status) map[string]any {
+	return map[string]any{"code": answer.Code(), "message": answer.Message(), "details": []any{}}
 }

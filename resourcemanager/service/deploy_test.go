@@ -13,7 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
 
-// changing is a loop with an app that somebody else changes now and then.
+// changing is a loop with an app that another caller changes now and then.
 type changing struct {
 	service.Apps
 	generation int64
@@ -38,7 +38,7 @@ func (l *changing) Deploy(_ context.Context, request *apiv1.DeployRequest) (*api
 	return &apiv1.DeployResponse{App: &apiv1.App{Spec: request.GetSpec()}}, nil
 }
 
-// Both sides of a diff are of one moment: an app that was changed in between is looked at again.
+// Both sides of a diff are of one generation: if the app changes in between, it is read again.
 func TestADiffIsOfOneMoment(t *testing.T) {
 	const manifest = "name: names\nkind: framework\ncommand: [/bin/true]\n"
 	loop := &changing{generation: 3, changes: 2}
@@ -56,7 +56,7 @@ func TestADiffIsOfOneMoment(t *testing.T) {
 		if fmt.Sprint(loop.asked) != "[3 4 5]" || before != "5" {
 			t.Errorf("it was asked about the generations %v, and the diff is %v", loop.asked, answer.GetDiff())
 		}
-		// Who names a generation is told that it is not that one any more.
+		// With an expected generation the call fails instead.
 		_, err = client.Deploy(context.Background(), &apiv1.DeployRequest{Manifest: []byte(manifest), Diff: true, IfGeneration: 3})
 		if status.Code(err) != codes.Aborted {
 			t.Errorf("of an earlier generation: %v", err)

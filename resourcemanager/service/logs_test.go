@@ -326,7 +326,7 @@ func TestANodeThatIsAwayKeepsNobodyFromTheLogsOfOthers(t *testing.T) {
 	})
 }
 
-// The container on a lost node is not the one that is looked for once another runs in its place.
+// Once the replacement of a container on a lost node runs, its logs are read and not those of the lost one.
 func TestLogsOfWhatALostNodeHoldsAreThoseOfItsReplacement(t *testing.T) {
 	s := newStage()
 	s.start("c1", "web-1")

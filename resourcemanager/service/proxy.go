@@ -149,16 +149,16 @@ func reach(target zone.Target) int {
 // nodeError converts an error of a node for a person. A node that does not answer is an errdefs.ErrFailedPrecondition, so that
 // clients do not conclude that the ResourceManager does not answer.
 func nodeError(target zone.Target, doing string, err error) error {
-	said := wire.Error(err)
+	answer := wire.Error(err)
 	switch {
-	case !errdefs.IsUnavailable(said):
-		return fmt.Errorf("%s %s on node %s: %w", doing, target.Instance, target.Node, said)
+	case !errdefs.IsUnavailable(answer):
+		return fmt.Errorf("%s %s on node %s: %w", doing, target.Instance, target.Node, answer)
 	case target.Trouble != "":
 		return unreachable(target, doing, target.Trouble)
-	case strings.Contains(said.Error(), "connection error") || strings.Contains(said.Error(), "error reading from server"):
+	case strings.Contains(answer.Error(), "connection error") || strings.Contains(answer.Error(), "error reading from server"):
 		return unreachable(target, doing, fmt.Sprintf("%s does not answer at %s", target.Node, target.ContainerManager))
 	}
-	return unreachable(target, doing, fmt.Sprintf("on %s, %s", target.Node, wire.Sentence(said)))
+	return unreachable(target, doing, fmt.Sprintf("on %s, %s", target.Node, wire.Sentence(answer)))
 }
 
 func unreachable(target zone.Target, doing, why string) error {

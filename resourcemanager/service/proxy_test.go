@@ -269,7 +269,7 @@ func (n awayNode) Exec(grpc.BidiStreamingServer[corev1.ExecInput, corev1.ExecOut
 	return status.Error(codes.Unavailable, n.said)
 }
 
-// A person must not look for a fault of the zone when it is a node that does not answer.
+// The error about a node that does not answer must not look like an error of the zone.
 func TestTheSilenceOfANodeIsNotTakenForTheZones(t *testing.T) {
 	for name, c := range map[string]struct{ trouble, said, want string }{
 		"a known reason": {"node-1 is unhealthy: it has too many files open", "error reading server preface: EOF", "node-1 is unhealthy: it has too many files open"},

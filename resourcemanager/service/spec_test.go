@@ -18,7 +18,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
 
-// TestSpecs replays what people write: a spec that is complete, or the sentence that they are told.
+// TestSpecs replays testdata/specs: a spec, and either the complete spec or the error.
 func TestSpecs(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {

@@ -331,7 +331,7 @@ func (e *engine) retry(k *ask) {
 		e.want(k, 1)
 		return
 	}
-	e.steer(k)
+	e.scale(k)
 }
 
 // pass lets the core decide, and performs its decisions.

@@ -27,9 +27,11 @@ type Scenario struct {
 	Name        string `yaml:"name"`
 	Description string `yaml:"description"`
 	// Seed is the seed of the random numbers.
-	Seed     uint64    `yaml:"seed"`
-	Start    time.Time `yaml:"start"`
-	Duration duration  `yaml:"duration"`
+	Seed uint64 `yaml:"seed"`
+	// Start is the date of second zero.
+	Start time.Time `yaml:"start"`
+	// Duration is how long the simulated time is, at most 31 days.
+	Duration duration `yaml:"duration"`
 	// Sample is how often the charts take a point; 5m if absent.
 	Sample duration `yaml:"sample"`
 	// Stop is how long a container takes to stop; 5s if absent.
@@ -46,13 +48,14 @@ type Scenario struct {
 
 // Nodes is a number of equal nodes.
 type Nodes struct {
-	Name     string     `yaml:"name"`
-	Count    int        `yaml:"count"`
-	CPU      millicores `yaml:"cpu"`
-	Memory   bytes      `yaml:"memory"`
-	Disk     bytes      `yaml:"disk"`
-	PerRack  int        `yaml:"perRack"`
-	Attrs    attrs      `yaml:"attributes"`
+	Name   string     `yaml:"name"`
+	Count  int        `yaml:"count"`
+	CPU    millicores `yaml:"cpu"`
+	Memory bytes      `yaml:"memory"`
+	Disk   bytes      `yaml:"disk"`
+	// PerRack is how many nodes a rack has; a Failure may take a rack.
+	PerRack  int   `yaml:"perRack"`
+	Attrs    attrs `yaml:"attributes"`
 	capacity resource.Vector
 }
 
@@ -60,8 +63,10 @@ type attrs map[string]string
 
 // Failure makes nodes fail for a time: a rack, or a number of nodes, once or repeatedly.
 type Failure struct {
+	// At is when the first failure begins. With Every it is repeated at that interval.
 	At    duration `yaml:"at"`
 	Every duration `yaml:"every"`
+	// For is how long the nodes are away.
 	For   duration `yaml:"for"`
 	Rack  string   `yaml:"rack"`
 	Nodes int      `yaml:"nodes"`
@@ -105,11 +110,13 @@ type Workload struct {
 	Kind   string     `yaml:"kind"`
 	CPU    millicores `yaml:"cpu"`
 	Memory bytes      `yaml:"memory"`
-	Gang   bool       `yaml:"gang"`
+	// Gang grants all containers of a job together.
+	Gang bool `yaml:"gang"`
 
 	// A service has Apps apps of Instances instances each, which follow a daily curve and surges.
-	Apps       int      `yaml:"apps"`
-	Instances  int      `yaml:"instances"`
+	Apps      int `yaml:"apps"`
+	Instances int `yaml:"instances"`
+	// Curve, Schedule and Surges change the number of instances of a service.
 	Curve      *Curve   `yaml:"curve"`
 	Schedule   []Change `yaml:"schedule"`
 	Surges     []Surge  `yaml:"surges"`

@@ -10,10 +10,10 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// steerEvery is how often a service on a daily curve looks how many instances it wants.
-const steerEvery = 5 * time.Minute
+// curveInterval is how often the number of instances of a service on a daily curve is computed.
+const curveInterval = 5 * time.Minute
 
-// service is how many instances an app wants over the day.
+// service is an app with a desired number of instances that changes over the day.
 type service struct {
 	ask    *ask
 	base   int
@@ -40,7 +40,7 @@ func (e *engine) addService(w *Workload, random *rand.Rand) error {
 	e.meter.services = append(e.meter.services, s)
 	look := func() {
 		s.wanted = s.at(e.now, e.start)
-		e.steer(k)
+		e.scale(k)
 	}
 	look()
 	times := make([]time.Duration, 0, len(changes))
@@ -62,14 +62,14 @@ func (e *engine) addService(w *Workload, random *rand.Rand) error {
 		var again func()
 		again = func() {
 			look()
-			e.plan(e.now+steerEvery, again)
+			e.plan(e.now+curveInterval, again)
 		}
-		e.plan(steerEvery, again)
+		e.plan(curveInterval, again)
 	}
 	return nil
 }
 
-// at is how many instances the service wants at a moment.
+// at is the desired number of instances at a time.
 func (s *service) at(now time.Duration, start time.Time) int {
 	w := s.ask.app.workload
 	wanted := float64(s.base)
@@ -88,8 +88,8 @@ func (s *service) at(now time.Duration, start time.Time) int {
 	return int(math.Round(wanted))
 }
 
-// steer asks for what a service lacks, or stops its newest instances.
-func (e *engine) steer(k *ask) {
+// scale asks for what a service lacks, or stops its newest instances.
+func (e *engine) scale(k *ask) {
 	s := e.meter.serviceOf(k)
 	stopping := 0
 	for _, held := range k.running {

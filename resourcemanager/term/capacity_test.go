@@ -99,7 +99,7 @@ func TestAnAskThatCannotBeMetKeepsNothingFromOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		obstacle := explanation.GetObstacles()[0]
-		if !strings.Contains(obstacle.GetReason(), "node-1 has 3.5 cpu free, 3.9 are asked") || !strings.Contains(obstacle.GetHelp(), "node-1 comes nearest and lacks 0.4 cpu") {
+		if !strings.Contains(obstacle.GetReason(), "node-1 has 3.5 cpu free, 3.9 are requested") || !strings.Contains(obstacle.GetHelp(), "node-1 comes nearest and lacks 0.4 cpu") {
 			t.Errorf("the large one is told %v", obstacle)
 		}
 	})

@@ -312,7 +312,7 @@ func (n *fakeNode) register() {
 	client := trackerv1.NewResourceTrackerClient(n.z.conn)
 	response, err := client.Register(context.Background(), &trackerv1.RegisterRequest{
 		NodeId: n.name, Address: "10.0.0.1", ContainerManager: n.name + n.port(), Capacity: n.capacity, Containers: statuses,
-		Health: &corev1.NodeHealth{Healthy: true}, Version: "test", Frameworks: n.frameworks,
+		Health: &corev1.NodeHealth{Healthy: true}, Version: "test", StateDirs: n.frameworks,
 		FolderId: "folder of " + n.name, ProcessId: "process of " + n.name,
 	})
 	if err != nil {
@@ -371,8 +371,8 @@ func (n *fakeNode) listen(stream grpc.BidiStreamingClient[trackerv1.NodeReport, 
 			for _, name := range command.GetForget().GetContainerIds() {
 				delete(n.containers, name)
 			}
-		case command.GetEndFramework() != nil:
-			n.ended = append(n.ended, command.GetEndFramework().GetPlace())
+		case command.GetRemoveStateDir() != nil:
+			n.ended = append(n.ended, command.GetRemoveStateDir().GetName())
 		case command.GetKeys() != nil:
 			n.keys = command.GetKeys().GetKeys()
 		}

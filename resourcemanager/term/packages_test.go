@@ -402,7 +402,7 @@ func TestAMasterThatFitsNoNodeIsRefused(t *testing.T) {
 		p.Master.Resources.CpuMillis = 100_000
 		z.install(p)
 		_, err := z.rm.Deploy(as("root"), &apiv1.DeployRequest{Spec: ringSpec(1), IfGeneration: -1})
-		if got := sentence(t, err, errdefs.IsInvalidArgument); !strings.HasPrefix(got, "its application master cannot run: no node is that large: ") {
+		if got := sentence(t, err, errdefs.IsInvalidArgument); !strings.HasPrefix(got, "its application master cannot run: no node is large enough: ") {
 			t.Errorf("it is refused with %q", got)
 		}
 	})

@@ -89,7 +89,7 @@ func TestAsksArePlannedAndNothingIsGranted(t *testing.T) {
 		m.startInstance(n, "web-1")
 		small := proto.CloneOf(ask1("small"))
 		small.Resources.CpuMillis = 100
-		full := &masterv1.PlannedAsk{Reason: "queue narrow holds 0.6 cpu of its maximum of 0.7 cpu; 0.5 cpu more are asked"}
+		full := &masterv1.PlannedAsk{Reason: "queue narrow holds 0.6 cpu of its maximum of 0.7 cpu; 0.5 cpu more are requested"}
 		free := &masterv1.PlannedAsk{Nodes: []string{"node-1"}}
 		for name, c := range map[string]struct {
 			queue string

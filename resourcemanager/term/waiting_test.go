@@ -65,7 +65,7 @@ func TestARolloutInAFullQueueSaysWhichLimitAndWhatWouldDo(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		n, m := fullQueue(z)
 		z.pass(time.Second)
-		const why = "web-2 waits for capacity: queue narrow holds 0.6 cpu of its maximum of 0.7 cpu; 0.5 cpu more are asked"
+		const why = "web-2 waits for capacity: queue narrow holds 0.6 cpu of its maximum of 0.7 cpu; 0.5 cpu more are requested"
 		const help = oldFirst
 		app := z.app("web")
 		if len(app.GetWaiting()) != 1 || app.GetWaiting()[0].GetText() != why || app.GetWaiting()[0].GetHelp() != help || app.GetWaiting()[0].GetInstances() != 1 {

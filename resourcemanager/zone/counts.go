@@ -71,7 +71,7 @@ func (ds *desired) refreshCounts(a *app) {
 func (ds *desired) count(a *app) int32 {
 	sum := specs.Instances(a.record.GetSpec())
 	for _, count := range ds.scheduledCounts(a) {
-		sum += count.GetInstances() - count.GetSaid()
+		sum += count.GetInstances() - count.GetSpecInstances()
 	}
 	return sum
 }

@@ -99,7 +99,7 @@ func (fs *frameworks) settle(a *app) {
 
 func (fs *frameworks) end(n *node, framework string) {
 	delete(n.frameworks, framework)
-	fs.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_EndFramework_{
-		EndFramework: &trackerv1.NodeCommand_EndFramework{Place: framework},
+	fs.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_RemoveStateDir_{
+		RemoveStateDir: &trackerv1.NodeCommand_RemoveStateDir{Name: framework},
 	}})
 }

@@ -85,7 +85,7 @@ func (ns *nodes) register(request *trackerv1.RegisterRequest) (*trackerv1.Regist
 	r.Capacity, r.Attributes, r.Health = request.GetCapacity(), request.GetAttributes(), request.GetHealth()
 	r.RegisteredAt, r.FolderId = timestamppb.New(ns.now), request.GetFolderId()
 
-	ns.frameworks.set(n, request.GetFrameworks())
+	ns.frameworks.set(n, request.GetStateDirs())
 	ns.damage.forgetUnknown(n)
 	reap := ns.reconcile(n, request.GetContainers())
 	ns.move(n, lifecycle.NodeRegisters, "the node registered")

@@ -26,9 +26,9 @@ func testNoHost(r *rig) {
 			r.t.Errorf("without a host: %d %q", answer.StatusCode, body)
 		}
 		if last := rest.Last.Load(); last == nil || last.Host != r.front.HTTP {
-			r.t.Errorf("without a host the instance is told %v, want %s", last, r.front.HTTP)
-		} else if said, there := last.Header["X-Forwarded-Host"]; there {
-			r.t.Errorf("without a host the client is said to have asked for %q", said)
+			r.t.Errorf("without a host the instance receives %v, want %s", last, r.front.HTTP)
+		} else if host, there := last.Header["X-Forwarded-Host"]; there {
+			r.t.Errorf("without a host X-Forwarded-Host is %q", host)
 		}
 	}
 	// The line itself may name the host.
@@ -282,12 +282,12 @@ func testForwarded(r *rig) {
 		"X-Mine": "1, 2", "X-Real-Ip": "127.0.0.1", "X-Forwarded-For": "6.6.6.6, 127.0.0.1", "X-Forwarded-Proto": "http",
 		"X-Forwarded-Host": "web.example.test:81", "X_Real_IP": "", "X_real_ip": "",
 	} {
-		if said := strings.Join(got.Header[name], ", "); said != want {
-			r.t.Errorf("the instance is told %s: %q, want %q", name, said, want)
+		if value := strings.Join(got.Header[name], ", "); value != want {
+			r.t.Errorf("the instance receives %s: %q, want %q", name, value, want)
 		}
 	}
 	if got.Host != "web.example.test:81" {
-		r.t.Errorf("the instance is told the host %q", got.Host)
+		r.t.Errorf("the instance receives the host %q", got.Host)
 	}
 }
 
@@ -349,7 +349,7 @@ func testChunks(r *rig) {
 	conn, reader := r.raw(r.front.HTTP, "PUT /upload HTTP/1.1\r\nHost: web.example.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
 	answer, err := http.ReadResponse(reader, nil)
 	if err != nil || answer.StatusCode != http.StatusContinue {
-		r.t.Fatalf("a client that waits for a word is told %v, %v", answer, err)
+		r.t.Fatalf("a client that waits for 100 Continue receives %v, %v", answer, err)
 	}
 	_, _ = io.WriteString(conn, "hello")
 	answer, err = http.ReadResponse(reader, nil)

@@ -115,7 +115,7 @@ func testOldestEnd(r *rig) {
 		if refusals, err := r.proxy.Apply(r.t.Context(), routes); err != nil || len(refusals) > 0 {
 			r.t.Fatal(refusals, err)
 		}
-		// Those that were told to end may take a moment.
+		// Processes that got SIGTERM may take a moment.
 		for deadline := time.Now().Add(patience); len(r.subject.Old(r.proxy)) > most; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				r.t.Fatalf("after %d changes %d old processes run, want at most %d", n+1, len(r.subject.Old(r.proxy)), most)
@@ -128,8 +128,8 @@ func testOldestEnd(r *rig) {
 	if !rested {
 		r.t.Error("the next change was never delayed, though as many old processes ran as may")
 	}
-	if told := r.log.String(); !strings.Contains(told, "the oldest are ended") {
-		r.t.Errorf("the end of connections is not logged: %q", told)
+	if logged := r.log.String(); !strings.Contains(logged, "the oldest are ended") {
+		r.t.Errorf("the end of connections is not logged: %q", logged)
 	}
 	last := len(echoes) - 1
 	for _, n := range []int{last, last - 1} {

@@ -99,7 +99,7 @@ func Run(t *testing.T, subject Subject) {
 		{"a connection that does not come about is tried elsewhere", testNoConnection},
 		{"however a host is written it is the same app", testHostSpelling},
 		{"however a path is written it is the same app", testPathSpelling},
-		{"an instance is told who asks", testForwarded},
+		{"an instance receives the address of the client", testForwarded},
 		{"answers without a body", testNoContent},
 		{"a body that is refused early", testEarlyAnswer},
 		{"bodies in chunks, and those that wait for a word", testChunks},

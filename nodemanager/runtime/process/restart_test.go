@@ -68,8 +68,8 @@ func nodeManager(dir string) error {
 	select {}
 }
 
-// startAndKill has another process start the container, which goes on for a quarter of an hour, and kills that process. What is left
-// of the container goes with the test.
+// startAndKill makes another process start the container, which runs for a quarter of an hour, and kills that process. The
+// container ends with the test.
 func startAndKill(t *testing.T, dir, program string) (pid int, started int64, port int) {
 	t.Helper()
 	command := exec.Command(os.Args[0])
@@ -117,7 +117,7 @@ func TestKillOfTheNodeManagerIsNotNoticed(t *testing.T) {
 	if err != nil || len(list) != 1 || !list[0].Running || list[0].Pid != pid || list[0].StartedAt.UnixNano() != started || list[0].Ports[0].Host != port {
 		t.Fatalf("lists %+v, %v", list, err)
 	}
-	// Its output goes on, without a gap and in order. The kill may have it kept twice what was being kept.
+	// Its output continues, without a gap and in order. The batch that was written during the kill may be there twice.
 	next, repeated := 1, false
 	err = r.Logs(ctx, lonely, runtime.LogOptions{Follow: true, Tail: -1}, func(line runtime.LogLine) error {
 		var number int
@@ -152,7 +152,7 @@ func TestEndWhileTheNodeManagerWasAway(t *testing.T) {
 	testenv.Need(t, "cgroup")
 	dir, program := t.TempDir(), runtimetest.Build(t)
 	pid, _, _ := startAndKill(t, dir, program)
-	// It is alone, and says something that only its spool has.
+	// No NodeManager runs while it prints a line, which only its spool has.
 	for spool := filepath.Join(config(dir).Dir, lonely.String(), "stdout"); ; {
 		if said, err := os.ReadFile(spool); err != nil {
 			t.Fatal(err)
@@ -233,7 +233,7 @@ func TestWithoutControlGroups(t *testing.T) {
 	}
 }
 
-// What is written and left between two looks of the watcher is found at the end.
+// What a container writes between two measurements of the watcher is found at its end.
 func TestDiskQuotaOfAShortLife(t *testing.T) {
 	c := config(t.TempDir())
 	c.Unlimited = true
@@ -290,7 +290,7 @@ func TestSpecsThatCannotRun(t *testing.T) {
 	}
 }
 
-// A letter that changes in what is noted of a container leaves a valid note, of another process for instance.
+// A changed character may leave a valid state file, for example of another process.
 func TestAContainerWhoseNoteIsDamagedIsEnded(t *testing.T) {
 	testenv.Need(t, "cgroup")
 	dir, program := t.TempDir(), runtimetest.Build(t)

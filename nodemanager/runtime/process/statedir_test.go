@@ -78,7 +78,7 @@ func numbered(seq int64) id.Container {
 	return id.Container{Epoch: 4, App: id.App{ClusterStart: 1, Seq: 1}, Seq: seq}
 }
 
-// left is the process that was left.
+// left is the process that a container has left running.
 func (p *withStateDirs) left() int {
 	p.t.Helper()
 	for p.ctx.Err() == nil {
@@ -142,7 +142,7 @@ func TestWhatAContainerLeavesInItsStateDirIsTakenOverByTheNext(t *testing.T) {
 		t.Errorf("after the container's death, what it left is in %q", got)
 	}
 
-	// The next one takes it into its own quotas, and leaves it again when it is stopped.
+	// The next container takes it over under its own quotas, and leaves it again when it is stopped.
 	p.start(2)
 	if got := group(left); got != numbered(2).String() {
 		t.Errorf("beside the next container, what was left is in %q", got)
@@ -157,7 +157,7 @@ func TestWhatAContainerLeavesInItsStateDirIsTakenOverByTheNext(t *testing.T) {
 		t.Errorf("after a stop, what was left is in %q", got)
 	}
 
-	// The NodeManager is not needed for it, nor for it to be found again.
+	// It outlives the NodeManager, and the next one finds it.
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func TestAStateDirIsNamedLikeAFramework(t *testing.T) {
 	}
 }
 
-// What is left in a state directory may take its time to end; nothing else on the node waits for that, but who comes to the state directory.
+// The processes of a state directory may take long to end. Only a container that uses the state directory waits for that.
 func TestAStateDirThatEndsSlowlyHoldsUpNoOtherStart(t *testing.T) {
 	p := openWithStateDirs(t)
 	p.SetStateDirGrace(time.Hour) // only a start that waits for it is as slow as that
@@ -274,7 +274,7 @@ func TestAStateDirThatEndsSlowlyHoldsUpNoOtherStart(t *testing.T) {
 	}
 }
 
-// A NodeManager that was killed while it handed a state directory over has its successor do the rest.
+// If a NodeManager is killed during a hand-over of a state directory, the next one completes it.
 func TestAStateDirThatWasHalfHandedOverIsTakenOver(t *testing.T) {
 	p := openWithStateDirs(t)
 	p.start(1)
@@ -299,8 +299,7 @@ func TestAStateDirThatWasHalfHandedOverIsTakenOver(t *testing.T) {
 	}
 }
 
-// A runtime without control groups, which tests and zones that only pretend have, ends by the folder what it cannot end by
-// the group.
+// A runtime without control groups, as in tests, finds the processes of a state directory by their working directory.
 func TestWithoutControlGroupsAStateDirEndsToo(t *testing.T) {
 	p := &withStateDirs{t: t, config: config(t.TempDir())}
 	p.config.StateDirs, p.config.Unlimited = filepath.Join(filepath.Dir(p.config.Dir), "state"), true

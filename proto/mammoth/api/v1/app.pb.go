@@ -4,8 +4,8 @@
 // 	protoc        (unknown)
 // source: mammoth/api/v1/app.proto
 
-// Package mammoth.api.v1 is what people, the command line and other programs ask of a zone. Each service is
-// served as gRPC and as REST/JSON.
+// Package mammoth.api.v1 is the API of a zone for people, the command line and other programs. Each service is served as gRPC and
+// as REST/JSON.
 
 package apiv1
 
@@ -30,7 +30,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// NodeState is a node's place in its life.
+// NodeState is the state of a node.
 type NodeState int32
 
 const (
@@ -94,7 +94,7 @@ type AppSpec_Kind int32
 const (
 	AppSpec_APP       AppSpec_Kind = 0
 	AppSpec_FRAMEWORK AppSpec_Kind = 1
-	// Its application master is a program outside of the zone, which StartMaster lets in. It has no roles.
+	// Its application master is a program outside of the zone; see StartMaster. It has no roles.
 	AppSpec_EXTERNAL AppSpec_Kind = 2
 )
 
@@ -341,12 +341,12 @@ const (
 	App_STATE_UNSPECIFIED App_State = 0
 	// Stored; its application master is not running yet.
 	App_ACCEPTED App_State = 1
-	// Its master is at work: see wanted and running for the count.
+	// Its master has registered. See wanted and running for the number of instances.
 	App_RUNNING App_State = 2
 	// Its instances are being ended.
 	App_STOPPING App_State = 3
 	App_STOPPED  App_State = 4
-	// No master is left and no attempt either; its instances go on serving.
+	// Its attempts have failed too often and no other is started; its instances keep serving.
 	App_DEGRADED App_State = 5
 	App_REMOVING App_State = 6
 	App_REMOVED  App_State = 7
@@ -406,11 +406,11 @@ func (App_State) EnumDescriptor() ([]byte, []int) {
 type App_Outcome int32
 
 const (
-	// It has not ended, or it is an app whose work has no end.
+	// It has not ended, or its work has no end.
 	App_OUTCOME_NONE App_Outcome = 0
 	App_SUCCEEDED    App_Outcome = 1
 	App_FAILED       App_Outcome = 2
-	// Somebody stopped it.
+	// A person has stopped it.
 	App_KILLED App_Outcome = 3
 )
 
@@ -529,10 +529,10 @@ const (
 	// Healthy for update.min_healthy without a break.
 	Instance_RUNNING   Instance_State = 5
 	Instance_UNHEALTHY Instance_State = 6
-	// Out of the registry, requests in flight end.
+	// It is withdrawn from the registry, and requests in flight end.
 	Instance_DRAINING Instance_State = 7
 	Instance_STOPPING Instance_State = 8
-	// It failed, and its replacement is held back for a while.
+	// It has failed and is replaced after a back-off.
 	Instance_BACKOFF Instance_State = 9
 	// Its node does not answer.
 	Instance_UNREACHABLE Instance_State = 10
@@ -602,7 +602,7 @@ const (
 	MasterStatus_NONE MasterStatus_State = 0
 	// The work goes on.
 	MasterStatus_WORKING MasterStatus_State = 1
-	// It goes on when a person says so.
+	// It waits for a person.
 	MasterStatus_WAITING MasterStatus_State = 2
 	MasterStatus_DONE    MasterStatus_State = 3
 	MasterStatus_FAILED  MasterStatus_State = 4
@@ -658,13 +658,13 @@ type RoleDiff_Effect int32
 const (
 	// Nothing would change.
 	RoleDiff_UNCHANGED RoleDiff_Effect = 0
-	// Instances keep running, and what changes takes effect on them.
+	// Instances keep running, and the changes take effect on them.
 	RoleDiff_IN_PLACE RoleDiff_Effect = 1
-	// New instances would take the place of those that run.
+	// All instances would be replaced by new ones.
 	RoleDiff_REPLACED RoleDiff_Effect = 2
-	// The app does not have the role yet.
+	// The role would be added.
 	RoleDiff_ADDED RoleDiff_Effect = 3
-	// The app would not have the role any more, and its instances would end.
+	// The role would be removed, and its instances would end.
 	RoleDiff_REMOVED RoleDiff_Effect = 4
 )
 
@@ -721,13 +721,13 @@ type AppSpec struct {
 	Kind AppSpec_Kind `protobuf:"varint,2,opt,name=kind,proto3,enum=mammoth.api.v1.AppSpec_Kind" json:"kind,omitempty"`
 	// Leaf queue; empty is the zone's default.
 	Queue string `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
-	// Of an app of DynamicDeploy, never empty. The role of an app with a single one is named "". Other apps have none.
+	// At least one for an app of DynamicDeploy. A single role may have the name "". Apps of other frameworks have none.
 	Roles []*RoleSpec `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
-	// Higher first among the apps of a queue.
+	// Among the apps of a queue; higher is served first.
 	Priority int32 `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
-	// The framework package whose application master runs the app; empty is DynamicDeploy, "dynamicdeploy". An app keeps it.
+	// The framework package whose application master runs the app; empty is DynamicDeploy, "dynamicdeploy". It cannot be changed.
 	Framework string `protobuf:"bytes,6,opt,name=framework,proto3" json:"framework,omitempty"`
-	// What its application master reads, as the framework's schema says. DynamicDeploy reads none. Nested at most 32 deep.
+	// Options for the application master, which must match the framework's schema. DynamicDeploy has none. Nested at most 32 deep.
 	Options       *structpb.Struct `protobuf:"bytes,7,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -831,16 +831,17 @@ type RoleSpec struct {
 	Update      *UpdatePolicy     `protobuf:"bytes,12,opt,name=update,proto3" json:"update,omitempty"`
 	Restart     *RestartPolicy    `protobuf:"bytes,13,opt,name=restart,proto3" json:"restart,omitempty"`
 	Stop        *StopPolicy       `protobuf:"bytes,14,opt,name=stop,proto3" json:"stop,omitempty"`
-	// Takes the place of the image's entry point.
+	// Replaces the image's entry point.
 	Command []string `protobuf:"bytes,15,rep,name=command,proto3" json:"command,omitempty"`
-	// Texts. Not there are the image's own arguments; an empty list is none.
+	// A list of texts. If absent, the image's own arguments are used; an empty list means no arguments.
 	Args         *structpb.ListValue      `protobuf:"bytes,16,opt,name=args,proto3" json:"args,omitempty"`
 	Network      v1.ContainerSpec_Network `protobuf:"varint,17,opt,name=network,proto3,enum=mammoth.core.v1.ContainerSpec_Network" json:"network,omitempty"`
 	ReadOnlyRoot bool                     `protobuf:"varint,18,opt,name=read_only_root,json=readOnlyRoot,proto3" json:"read_only_root,omitempty"`
 	WorkingDir   string                   `protobuf:"bytes,19,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
 	User         string                   `protobuf:"bytes,20,opt,name=user,proto3" json:"user,omitempty"`
 	Expose       *Expose                  `protobuf:"bytes,21,opt,name=expose,proto3" json:"expose,omitempty"`
-	// Roles of the app that are ready before the first instance of this one is started, and before it is moved to a new version.
+	// Roles of the app that must be ready before the first instance of this role is started, and before its rollout to a new version
+	// begins.
 	After         []string `protobuf:"bytes,22,rep,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1030,7 +1031,7 @@ func (x *RoleSpec) GetAfter() []string {
 	return nil
 }
 
-// ScheduleEntry sets the instance count whenever its time comes.
+// ScheduleEntry sets the instance count whenever its cron expression fires.
 type ScheduleEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Five-field cron.
@@ -1093,7 +1094,7 @@ func (x *ScheduleEntry) GetInstances() int32 {
 	return 0
 }
 
-// Expose says how balancers reach the role's instances.
+// Expose is how balancers reach the role's instances.
 type Expose struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Http          *Expose_Http           `protobuf:"bytes,1,opt,name=http,proto3" json:"http,omitempty"`
@@ -1261,22 +1262,23 @@ func (x *Placement) GetAntiAffinity() []string {
 type UpdatePolicy struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Strategy UpdatePolicy_Strategy  `protobuf:"varint,1,opt,name=strategy,proto3,enum=mammoth.api.v1.UpdatePolicy_Strategy" json:"strategy,omitempty"`
-	// Instances above the wanted count during a rollout.
+	// Instances above the desired count during a rollout.
 	MaxSurge int32 `protobuf:"varint,2,opt,name=max_surge,json=maxSurge,proto3" json:"max_surge,omitempty"`
-	// Instances below it.
+	// Instances below the desired count during a rollout.
 	MaxUnavailable int32 `protobuf:"varint,3,opt,name=max_unavailable,json=maxUnavailable,proto3" json:"max_unavailable,omitempty"`
-	// Go back when the new version does not become healthy.
+	// Revert to the version before if the rollout fails.
 	AutoRevert bool `protobuf:"varint,4,opt,name=auto_revert,json=autoRevert,proto3" json:"auto_revert,omitempty"`
-	// A rollout without progress for so long has failed. Default 5m.
+	// How long a rollout may make no progress before it fails. Default 5m.
 	Deadline *durationpb.Duration `protobuf:"bytes,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
-	// With CANARY: the share of requests that the new version is given until it is promoted, in percent. 1 to 100.
+	// With CANARY: the share of requests that the new version receives until it is promoted, in percent. 1 to 100.
 	CanaryPercent int32 `protobuf:"varint,6,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
-	// With BLUE_GREEN: the new version is routed to only once the old one is closed. False: both for a moment.
+	// With BLUE_GREEN: the new version is routed to only after all instances of the old one are gone. Otherwise both are routed to
+	// for a moment.
 	Exclusive bool `protobuf:"varint,7,opt,name=exclusive,proto3" json:"exclusive,omitempty"`
-	// Go back when balancers count more than this share of the new version's answers as 5xx, in percent, over at
-	// least 20 requests; zero does not look.
+	// The rollout fails if more than this share of the new version's answers are 5xx, in percent, over at least 20 requests; zero is
+	// no limit.
 	MaxErrorPercent float64 `protobuf:"fixed64,8,opt,name=max_error_percent,json=maxErrorPercent,proto3" json:"max_error_percent,omitempty"`
-	// Said of the change to this version, and of no later one: it wins over the policy.
+	// The strategy of the rollout to this version only. It overrides the policy.
 	Once *UpdatePolicy_OneRollout `protobuf:"bytes,9,opt,name=once,proto3" json:"once,omitempty"`
 	// How long an instance must have been healthy without a break before it counts; without a health check, how long it must
 	// have run. Requests are routed to it before that. Default 10s, at most half of deadline; must be less than deadline.
@@ -1385,7 +1387,7 @@ func (x *UpdatePolicy) GetMinHealthy() *durationpb.Duration {
 	return nil
 }
 
-// RestartPolicy holds back the replacement of instances that keep failing. Failures are counted in a sliding window.
+// RestartPolicy is the back-off before a failed instance is replaced. Failures are counted in a sliding window.
 type RestartPolicy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Window        *durationpb.Duration   `protobuf:"bytes,1,opt,name=window,proto3" json:"window,omitempty"`
@@ -1460,7 +1462,7 @@ type StopPolicy struct {
 	Grace *durationpb.Duration `protobuf:"bytes,1,opt,name=grace,proto3" json:"grace,omitempty"`
 	// Between the end of the routing and the signal. Default 10s with expose, else none.
 	Drain *durationpb.Duration `protobuf:"bytes,2,opt,name=drain,proto3" json:"drain,omitempty"`
-	// The signal that asks an instance to end, as in "SIGQUIT", "QUIT" or "3". Empty is the image's own, else SIGTERM.
+	// The signal that asks an instance to end: "SIGQUIT", "QUIT" or "3". Empty is the image's own, else SIGTERM.
 	Signal        string `protobuf:"bytes,3,opt,name=signal,proto3" json:"signal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1517,7 +1519,7 @@ func (x *StopPolicy) GetSignal() string {
 	return ""
 }
 
-// App is an installed app as it is now.
+// App is the present state of an app.
 type App struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1525,33 +1527,34 @@ type App struct {
 	Id    string    `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	State App_State `protobuf:"varint,3,opt,name=state,proto3,enum=mammoth.api.v1.App_State" json:"state,omitempty"`
 	Queue string    `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
-	// As the calendar or a person said last; spec has what a person said last.
+	// The desired number of instances of all roles, which a person or the calendar has set last. spec has the numbers that a person
+	// has set.
 	Wanted int32 `protobuf:"varint,5,opt,name=wanted,proto3" json:"wanted,omitempty"`
 	// Instances that count: they have been healthy for update.min_healthy.
 	Running   int32       `protobuf:"varint,6,opt,name=running,proto3" json:"running,omitempty"`
 	Version   int32       `protobuf:"varint,7,opt,name=version,proto3" json:"version,omitempty"`
 	Instances []*Instance `protobuf:"bytes,8,rep,name=instances,proto3" json:"instances,omitempty"`
-	// What the application master says of its work.
+	// The status that its application master has reported.
 	Status *MasterStatus `protobuf:"bytes,9,opt,name=status,proto3" json:"status,omitempty"`
 	Master *Master       `protobuf:"bytes,10,opt,name=master,proto3" json:"master,omitempty"`
 	// Why it is in this state, one sentence; may be empty.
 	Reason    string                 `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	Spec      *AppSpec               `protobuf:"bytes,13,opt,name=spec,proto3" json:"spec,omitempty"`
-	// Rises with every change that a person made.
+	// Rises with every change of the spec.
 	Generation int64 `protobuf:"varint,14,opt,name=generation,proto3" json:"generation,omitempty"`
-	// What the application master has acted upon; equal to generation once it has seen the newest wish.
+	// The generation on which the application master has acted; equal to generation once it has acted on the newest.
 	ObservedGeneration int64 `protobuf:"varint,15,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
-	// Who deployed it first: its owner. Empty if that was nobody whom the ResourceManager's machine knows.
+	// The user who deployed it first, its owner. Empty if the user was unknown to the ResourceManager's machine.
 	User string `protobuf:"bytes,20,opt,name=user,proto3" json:"user,omitempty"`
 	// Why the app differs from its spec, one entry for each reason; empty when nothing is missing. It is updated about twice a
 	// second while something is.
 	Waiting []*Waiting `protobuf:"bytes,21,rep,name=waiting,proto3" json:"waiting,omitempty"`
-	// Of each role that has a schedule.
+	// One for each role with a schedule.
 	Schedules []*Schedule `protobuf:"bytes,22,rep,name=schedules,proto3" json:"schedules,omitempty"`
-	// Of a stopped app whose work has an end: how it ended.
+	// How the work of a stopped app has ended, if its work has an end.
 	Outcome App_Outcome `protobuf:"varint,23,opt,name=outcome,proto3,enum=mammoth.api.v1.App_Outcome" json:"outcome,omitempty"`
-	// Its work has an end, which its application master says.
+	// Its work has an end, which its application master reports.
 	Ends          bool `protobuf:"varint,24,opt,name=ends,proto3" json:"ends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1727,18 +1730,18 @@ func (x *App) GetEnds() bool {
 	return false
 }
 
-// Schedule is how many instances a role that has a schedule is to have at present. What was said last counts: by a person, with
-// a deployment that names a number or a scaling, or by the calendar, with an entry that came true.
+// Schedule is the desired number of instances of a role with a schedule. It is the number that was set last: by a person, with a
+// scaling or a deployment with a number, or by an entry of the schedule that fired.
 type Schedule struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Role      string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
 	Instances int32                  `protobuf:"varint,2,opt,name=instances,proto3" json:"instances,omitempty"`
-	// What a person said last, which is the spec's number.
-	Said int32 `protobuf:"varint,3,opt,name=said,proto3" json:"said,omitempty"`
-	// The calendar said it last.
+	// The number in the spec, which a person has set last.
+	SpecInstances int32 `protobuf:"varint,3,opt,name=spec_instances,json=specInstances,proto3" json:"spec_instances,omitempty"`
+	// An entry of the schedule has set instances.
 	ByCalendar bool                   `protobuf:"varint,4,opt,name=by_calendar,json=byCalendar,proto3" json:"by_calendar,omitempty"`
 	Since      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
-	// When the calendar's next entry comes true, and what it says then. Unset if none ever does.
+	// When the next entry fires, and the number that it sets. Unset if none ever does.
 	Until         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"`
 	Then          int32                  `protobuf:"varint,7,opt,name=then,proto3" json:"then,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1789,9 +1792,9 @@ func (x *Schedule) GetInstances() int32 {
 	return 0
 }
 
-func (x *Schedule) GetSaid() int32 {
+func (x *Schedule) GetSpecInstances() int32 {
 	if x != nil {
-		return x.Said
+		return x.SpecInstances
 	}
 	return 0
 }
@@ -1830,13 +1833,13 @@ type Waiting struct {
 	// The role whose instances wait; empty if the app has a single role, or if the reason is about the whole app.
 	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
 	// One sentence, for example "web-4 waits for capacity: queue default holds 1.9 cpu of its maximum of 2 cpu; 0.5 cpu more
-	// are asked".
+	// are requested".
 	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
 	// What a person could do about it, one sentence; may be empty.
 	Help string `protobuf:"bytes,3,opt,name=help,proto3" json:"help,omitempty"`
 	// Since when the reason holds.
 	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
-	// When the next try is made, or the wait ends by itself; absent if that is not known.
+	// When the next attempt is made, or the wait ends by itself; absent if that is not known.
 	Until *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
 	// How many instances wait for this reason; zero if it is about the whole app.
 	Instances     int32 `protobuf:"varint,6,opt,name=instances,proto3" json:"instances,omitempty"`
@@ -2009,7 +2012,7 @@ type Instance struct {
 	Reason        string                 `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`
 	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=next_attempt_at,json=nextAttemptAt,proto3" json:"next_attempt_at,omitempty"`
-	// Docker's id, for whom wants to look there.
+	// The id of the container in Docker.
 	RuntimeId string `protobuf:"bytes,15,opt,name=runtime_id,json=runtimeId,proto3" json:"runtime_id,omitempty"`
 	// How many failures it had within restart.window.
 	Failures      int32 `protobuf:"varint,16,opt,name=failures,proto3" json:"failures,omitempty"`
@@ -2159,24 +2162,24 @@ func (x *Instance) GetFailures() int32 {
 	return 0
 }
 
-// MasterStatus is what an app's application master says of its work on a version of the app.
+// MasterStatus is the progress of an application master's work on a version of the app.
 type MasterStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	State MasterStatus_State     `protobuf:"varint,1,opt,name=state,proto3,enum=mammoth.api.v1.MasterStatus_State" json:"state,omitempty"`
 	// The version of the app that the work is for; zero is the present one.
 	Version int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	// How far it is, one sentence: "2 of 3 instances are at version 4". May be empty.
+	// The progress, one sentence: "2 of 3 instances are at version 4". May be empty.
 	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
 	// Why it waits or has failed, or what went wrong before it was done, one sentence; may be empty.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What a person could do about it, one sentence; may be empty.
 	Help string `protobuf:"bytes,5,opt,name=help,proto3" json:"help,omitempty"`
-	// How much of the work is done, and how much it is in all, in units of the master's.
+	// How much of the work is done, and how much there is in total, in units of the master.
 	Done  int32 `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`
 	Total int32 `protobuf:"varint,7,opt,name=total,proto3" json:"total,omitempty"`
 	// What happens if nothing changes. Unset if nothing is known to happen.
 	Outlook *Outlook `protobuf:"bytes,8,opt,name=outlook,proto3" json:"outlook,omitempty"`
-	// The same in the master's own terms, for whoever knows it: of an app of DynamicDeploy a mammoth.dynamicdeploy.v1.Rollout.
+	// A message of the master's own with more details: mammoth.dynamicdeploy.v1.Rollout for DynamicDeploy.
 	Detail        *anypb.Any `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2281,7 +2284,7 @@ type Outlook struct {
 	Text  string                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
 	// Unset if the time is not known.
 	At *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	// Empty: unless anything changes.
+	// What would prevent it, a clause; empty if not known.
 	Unless        string `protobuf:"bytes,3,opt,name=unless,proto3" json:"unless,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2342,18 +2345,19 @@ func (x *Outlook) GetUnless() string {
 type DeployRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Spec  *AppSpec               `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
-	// Only say what would be placed where, or why not.
+	// Change nothing; return where instances would be placed, or why not.
 	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Refuse with ABORTED unless the app is at this generation; zero: refuse with ALREADY_EXISTS if it exists, unless validate or diff is
-	// set; negative: whatever is there is replaced.
+	// Fail with ABORTED unless the app has this generation. Zero: fail with ALREADY_EXISTS if it exists, unless validate or diff is
+	// set. Negative: replace an app of any generation.
 	IfGeneration int64 `protobuf:"varint,3,opt,name=if_generation,json=ifGeneration,proto3" json:"if_generation,omitempty"`
 	// The app's manifest as it is written in a file: YAML or JSON.
 	Manifest []byte `protobuf:"bytes,4,opt,name=manifest,proto3" json:"manifest,omitempty"`
-	// By what the manifest calls an image: the name in the zone's store that counts instead, as of a file that was uploaded.
+	// Names of images in the zone's store that replace names in the manifest, by the latter. The command line uses it for image files
+	// that it has uploaded.
 	Images map[string]string `protobuf:"bytes,5,rep,name=images,proto3" json:"images,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Only check everything that can be checked. The answer has the app's spec as it would be.
+	// Change nothing; check everything. The answer has the complete spec.
 	Validate bool `protobuf:"varint,6,opt,name=validate,proto3" json:"validate,omitempty"`
-	// Like dry_run, and say what would change of the app that is there.
+	// Like dry_run, and return the changes to the present app.
 	Diff          bool `protobuf:"varint,7,opt,name=diff,proto3" json:"diff,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2438,7 +2442,7 @@ func (x *DeployRequest) GetDiff() bool {
 	return false
 }
 
-// ManifestMistakes is everything that was found wrong with a manifest, by line.
+// ManifestMistakes has all mistakes of a manifest, by line.
 type ManifestMistakes struct {
 	state         protoimpl.MessageState      `protogen:"open.v1"`
 	Mistakes      []*ManifestMistakes_Mistake `protobuf:"bytes,1,rep,name=mistakes,proto3" json:"mistakes,omitempty"`
@@ -2490,7 +2494,7 @@ type DeployResponse struct {
 	Placements []*PlannedPlacement `protobuf:"bytes,2,rep,name=placements,proto3" json:"placements,omitempty"`
 	// With dry_run: why the rest would have to wait.
 	Explanation *Explanation `protobuf:"bytes,3,opt,name=explanation,proto3" json:"explanation,omitempty"`
-	// With dry_run, of an app whose application master is at work: what the master says that it would do.
+	// With dry_run, if the app's application master runs: what the master would do.
 	Preview *Previewed `protobuf:"bytes,4,opt,name=preview,proto3" json:"preview,omitempty"`
 	// With diff.
 	Diff *AppDiff `protobuf:"bytes,5,opt,name=diff,proto3" json:"diff,omitempty"`
@@ -2572,12 +2576,12 @@ func (x *DeployResponse) GetUnchanged() bool {
 	return false
 }
 
-// AppDiff is what a deployment would change of an app, key by key of its manifest.
+// AppDiff has the changes of an app by a deployment, by keys of its manifest.
 type AppDiff struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of the app as a whole.
 	Fields []*FieldDiff `protobuf:"bytes,1,rep,name=fields,proto3" json:"fields,omitempty"`
-	// Every role that the app has or would have.
+	// One for each role before or after.
 	Roles         []*RoleDiff `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2627,7 +2631,7 @@ func (x *AppDiff) GetRoles() []*RoleDiff {
 	return nil
 }
 
-// RoleDiff is what a deployment would change of a role.
+// RoleDiff has the changes of a role by a deployment.
 type RoleDiff struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Role   string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
@@ -2692,9 +2696,9 @@ func (x *RoleDiff) GetFields() []*FieldDiff {
 // FieldDiff is a key with two different values.
 type FieldDiff struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The key with those around it, as in "resources.memory"; "imageDigest" where one name has come to mean another image.
+	// The path of the key, as in "resources.memory"; "imageDigest" if the tag of the image has moved.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// The value as a manifest has it, in one line; empty if the key is not there.
+	// The value as in a manifest, in one line; empty if the key is absent.
 	Before        string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
 	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2752,10 +2756,10 @@ func (x *FieldDiff) GetAfter() string {
 	return ""
 }
 
-// Preview is the command that asks an application master what it would do if a spec were deployed.
+// Preview is the command that asks an application master what it would do after the deployment of a spec.
 type Preview struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Complete, as it would be wanted.
+	// The complete spec.
 	Spec          *AppSpec `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2801,11 +2805,11 @@ func (x *Preview) GetSpec() *AppSpec {
 // Previewed is the answer to Preview.
 type Previewed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What would become of the instances that there are, one clause: "2 instances would be replaced".
+	// What would happen to the present instances, one clause: "2 instances would be replaced".
 	Summary string `protobuf:"bytes,1,opt,name=summary,proto3" json:"summary,omitempty"`
-	// One line for each role of which something would change.
+	// One line for each role with changes.
 	Lines []*PreviewLine `protobuf:"bytes,2,rep,name=lines,proto3" json:"lines,omitempty"`
-	// The same in the master's own terms; may be absent.
+	// A message of the master's own with more details; may be absent.
 	Detail        *anypb.Any `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3252,7 +3256,7 @@ type AppManifest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// YAML. Every value is written out, defaults too.
 	Manifest string `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
-	// The app's, for Deploy to refuse what was written for an earlier one.
+	// The app's generation, for DeployRequest.if_generation.
 	Generation    int64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3498,7 +3502,7 @@ func (x *RemoveAppRequest) GetName() string {
 type RollbackAppRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Zero is the newest version before the present one that came up and is another program.
+	// Zero is the newest version before the present one that came up and needs other instances.
 	Version       int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3550,9 +3554,9 @@ func (x *RollbackAppRequest) GetVersion() int32 {
 
 type StartMasterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of an app of the kind EXTERNAL, or of none.
+	// The name of an app of the kind EXTERNAL, or of no app.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// For an app that is made. Empty and zero are as in AppSpec.
+	// For a new app. Empty and zero are as in AppSpec.
 	Queue         string `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"`
 	Priority      int32  `protobuf:"varint,3,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3610,14 +3614,14 @@ func (x *StartMasterRequest) GetPriority() int32 {
 	return 0
 }
 
-// StartMasterResponse is what the environment of an application master has.
+// StartMasterResponse has what other application masters get in their environment.
 type StartMasterResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	AppId   string                 `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
 	Attempt int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// The attempt's bearer token: whoever has it may act for the app.
 	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
-	// host:port of the ResourceManager. Empty: the one that this answer comes from.
+	// host:port of the ResourceManager. Empty: the address to which the request was sent.
 	ResourceManager string `protobuf:"bytes,4,opt,name=resource_manager,json=resourceManager,proto3" json:"resource_manager,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -3684,7 +3688,7 @@ func (x *StartMasterResponse) GetResourceManager() string {
 type CommandAppRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// A message of the application master's own. At most 16 KiB.
+	// A message that the application master defines. At most 16 KiB.
 	Command       *anypb.Any `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3737,7 +3741,7 @@ func (x *CommandAppRequest) GetCommand() *anypb.Any {
 type CommandAppResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Answer *anypb.Any             `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
-	// The app once the command was carried out.
+	// The app after the command.
 	App           *App `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3846,7 +3850,7 @@ type AppLogsRequest struct {
 	// Empty: every instance.
 	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	Follow   bool   `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
-	// Only the last so many lines of each container. Absent means all; zero with follow means only new lines.
+	// Only this number of last lines of each container. Absent means all; zero with follow means only new lines.
 	Tail  *int32                 `protobuf:"varint,4,opt,name=tail,proto3,oneof" json:"tail,omitempty"`
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
 	// Also the logs of containers that have ended. Without it, those of an ended container are read only for an instance that has no
@@ -3937,7 +3941,7 @@ func (x *AppLogsRequest) GetRole() string {
 	return ""
 }
 
-// Explanation says in words why something is not running.
+// Explanation explains why something is not running.
 type Explanation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One sentence for the whole.
@@ -3991,16 +3995,16 @@ func (x *Explanation) GetObstacles() []*Obstacle {
 	return nil
 }
 
-// Obstacle is one ask, one instance or one limit that waits, and for what.
+// Obstacle is an ask or an instance that waits, and what for.
 type Obstacle struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The instance or ask.
 	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
-	// How many of it wait.
+	// How many containers of it wait.
 	Count       int32                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	Reason      string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	FailedTests []*Obstacle_FailedTest `protobuf:"bytes,4,rep,name=failed_tests,json=failedTests,proto3" json:"failed_tests,omitempty"`
-	// The limit of a queue that stands in the way, if one does.
+	// A sentence about the limit of a queue that it would exceed; may be empty.
 	Limit string `protobuf:"bytes,5,opt,name=limit,proto3" json:"limit,omitempty"`
 	// What a person could do about it, one sentence; may be empty.
 	Help          string `protobuf:"bytes,6,opt,name=help,proto3" json:"help,omitempty"`
@@ -4083,21 +4087,20 @@ func (x *Obstacle) GetHelp() string {
 // Http is reached by host name and path on the balancers' front ports.
 type Expose_Http struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Lower-case DNS name, or "*." before one for every name below it, or "*" for the requests that no other app
-	// claims. Adds to hosts.
+	// A lower-case DNS name; "*." and a name for all names below it; or "*" for requests that no other app claims. Added to hosts.
 	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
-	// Requests whose path is this, or continues it after a "/", are routed. Empty is "/". Adds to paths.
+	// Requests whose path is this, or begins with this and a "/", are routed. Empty is "/". Added to paths.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	// Name of a port of the role; empty is its first.
 	Port  string   `protobuf:"bytes,3,opt,name=port,proto3" json:"port,omitempty"`
 	Hosts []string `protobuf:"bytes,4,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	Paths []string `protobuf:"bytes,5,rep,name=paths,proto3" json:"paths,omitempty"`
-	// Name of a certificate that the balancer's operator has put into its folder of certificates; the hosts are then
-	// served on the TLS front port too. Empty is no TLS.
+	// Name of a certificate in the balancer's folder of certificates. The hosts are then served on the TLS front port too. Empty is
+	// no TLS.
 	Certificate string `protobuf:"bytes,6,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// Largest request body; zero is 1 MiB, negative is no limit.
 	MaxBodyBytes int64 `protobuf:"varint,7,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
-	// Name of the cookie that keeps a client with the instance it met first; empty is none.
+	// Name of the cookie by which requests of a client go to the same instance; empty is none.
 	StickyCookie  string `protobuf:"bytes,8,opt,name=sticky_cookie,json=stickyCookie,proto3" json:"sticky_cookie,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4189,7 +4192,7 @@ func (x *Expose_Http) GetStickyCookie() string {
 	return ""
 }
 
-// Tcp passes connections on as they are.
+// Tcp forwards connections unchanged.
 type Expose_Tcp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The balancer's port, 1024 to 65535.
@@ -4298,7 +4301,7 @@ func (x *Expose_Timeouts) GetIdle() *durationpb.Duration {
 	return nil
 }
 
-// OneRollout is how a new version takes the place of the one before; the fields are those of the policy.
+// OneRollout is the strategy of a single rollout. Its fields are those of the policy.
 type UpdatePolicy_OneRollout struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Strategy      UpdatePolicy_Strategy  `protobuf:"varint,1,opt,name=strategy,proto3,enum=mammoth.api.v1.UpdatePolicy_Strategy" json:"strategy,omitempty"`
@@ -4430,7 +4433,7 @@ type AppHistory_Version struct {
 	Cause   string   `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
 	Spec    *AppSpec `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
 	Current bool     `protobuf:"varint,5,opt,name=current,proto3" json:"current,omitempty"`
-	// All of its instances counted at the same time once.
+	// All of its instances have counted at the same time.
 	CameUp bool `protobuf:"varint,6,opt,name=came_up,json=cameUp,proto3" json:"came_up,omitempty"`
 	// Why it failed, before or after it came up; empty if it did not.
 	Failure       string `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`
@@ -4850,11 +4853,11 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\n" +
 	"\x06FAILED\x10\x02\x12\n" +
 	"\n" +
-	"\x06KILLED\x10\x03\"\xe9\x01\n" +
+	"\x06KILLED\x10\x03\"\xfc\x01\n" +
 	"\bSchedule\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x1c\n" +
-	"\tinstances\x18\x02 \x01(\x05R\tinstances\x12\x12\n" +
-	"\x04said\x18\x03 \x01(\x05R\x04said\x12\x1f\n" +
+	"\tinstances\x18\x02 \x01(\x05R\tinstances\x12%\n" +
+	"\x0espec_instances\x18\x03 \x01(\x05R\rspecInstances\x12\x1f\n" +
 	"\vby_calendar\x18\x04 \x01(\bR\n" +
 	"byCalendar\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +

@@ -4,8 +4,8 @@
 // - protoc             (unknown)
 // source: mammoth/api/v1/app.proto
 
-// Package mammoth.api.v1 is what people, the command line and other programs ask of a zone. Each service is
-// served as gRPC and as REST/JSON.
+// Package mammoth.api.v1 is the API of a zone for people, the command line and other programs. Each service is served as gRPC and
+// as REST/JSON.
 
 package apiv1
 
@@ -45,14 +45,14 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Apps installs, changes and looks into apps.
+// Apps deploys, changes and shows apps.
 type AppsClient interface {
-	// Deploy creates an app or replaces its spec. Over REST the body is the app's manifest, as application/yaml or application/json. What is
-	// wrong with a manifest is INVALID_ARGUMENT, with all mistakes that were found as a detail of the type ManifestMistakes.
+	// Deploy creates an app or replaces its spec. Over REST the body is the app's manifest, as application/yaml or application/json.
+	// An invalid manifest is INVALID_ARGUMENT, with all mistakes in a detail of the type ManifestMistakes.
 	Deploy(ctx context.Context, in *DeployRequest, opts ...grpc.CallOption) (*DeployResponse, error)
 	ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error)
 	GetApp(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (*App, error)
-	// GetAppManifest gives the manifest that Deploy would make this app of.
+	// GetAppManifest returns a manifest with which Deploy would create this app.
 	GetAppManifest(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (*AppManifest, error)
 	// WatchApp sends the app now and after each change.
 	WatchApp(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[App], error)
@@ -61,18 +61,18 @@ type AppsClient interface {
 	RestartApp(ctx context.Context, in *RestartAppRequest, opts ...grpc.CallOption) (*App, error)
 	// StopApp ends every instance and keeps the app.
 	StopApp(ctx context.Context, in *StopAppRequest, opts ...grpc.CallOption) (*App, error)
-	// RemoveApp ends every instance and forgets the app.
+	// RemoveApp ends every instance and removes the app.
 	RemoveApp(ctx context.Context, in *RemoveAppRequest, opts ...grpc.CallOption) (*App, error)
-	// RollbackApp makes an earlier version the wanted one again, as a new version.
+	// RollbackApp deploys the spec of an earlier version again, as a new version.
 	RollbackApp(ctx context.Context, in *RollbackAppRequest, opts ...grpc.CallOption) (*App, error)
-	// StartMaster lets a program outside of the zone be the application master of an app: the answer is what it registers with. The app is
-	// made if there is none of that name. An attempt that runs is replaced.
+	// StartMaster begins an attempt of an app whose application master is a program outside of the zone. The answer has what the
+	// program registers with. The app is created if it does not exist. A running attempt is superseded.
 	StartMaster(ctx context.Context, in *StartMasterRequest, opts ...grpc.CallOption) (*StartMasterResponse, error)
-	// CommandApp hands a command to the app's application master, and returns its answer. Which commands there are is the master's
-	// affair; those of DynamicDeploy are in mammoth.dynamicdeploy.v1.
+	// CommandApp passes a command to the app's application master, and returns its answer. Each kind of master defines its commands;
+	// those of DynamicDeploy are in mammoth.dynamicdeploy.v1.
 	CommandApp(ctx context.Context, in *CommandAppRequest, opts ...grpc.CallOption) (*CommandAppResponse, error)
 	GetAppHistory(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (*AppHistory, error)
-	// ExplainApp says in words what the app is waiting for.
+	// ExplainApp explains in sentences what the app is waiting for.
 	ExplainApp(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (*Explanation, error)
 	AppLogs(ctx context.Context, in *AppLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[v1.LogChunk], error)
 	// Exec runs a command in one instance. Metadata "mammoth-app" names the app, "mammoth-instance" the
@@ -273,14 +273,14 @@ type Apps_ExecClient = grpc.BidiStreamingClient[v1.ExecInput, v1.ExecOutput]
 // All implementations must embed UnimplementedAppsServer
 // for forward compatibility.
 //
-// Apps installs, changes and looks into apps.
+// Apps deploys, changes and shows apps.
 type AppsServer interface {
-	// Deploy creates an app or replaces its spec. Over REST the body is the app's manifest, as application/yaml or application/json. What is
-	// wrong with a manifest is INVALID_ARGUMENT, with all mistakes that were found as a detail of the type ManifestMistakes.
+	// Deploy creates an app or replaces its spec. Over REST the body is the app's manifest, as application/yaml or application/json.
+	// An invalid manifest is INVALID_ARGUMENT, with all mistakes in a detail of the type ManifestMistakes.
 	Deploy(context.Context, *DeployRequest) (*DeployResponse, error)
 	ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error)
 	GetApp(context.Context, *GetAppRequest) (*App, error)
-	// GetAppManifest gives the manifest that Deploy would make this app of.
+	// GetAppManifest returns a manifest with which Deploy would create this app.
 	GetAppManifest(context.Context, *GetAppRequest) (*AppManifest, error)
 	// WatchApp sends the app now and after each change.
 	WatchApp(*GetAppRequest, grpc.ServerStreamingServer[App]) error
@@ -289,18 +289,18 @@ type AppsServer interface {
 	RestartApp(context.Context, *RestartAppRequest) (*App, error)
 	// StopApp ends every instance and keeps the app.
 	StopApp(context.Context, *StopAppRequest) (*App, error)
-	// RemoveApp ends every instance and forgets the app.
+	// RemoveApp ends every instance and removes the app.
 	RemoveApp(context.Context, *RemoveAppRequest) (*App, error)
-	// RollbackApp makes an earlier version the wanted one again, as a new version.
+	// RollbackApp deploys the spec of an earlier version again, as a new version.
 	RollbackApp(context.Context, *RollbackAppRequest) (*App, error)
-	// StartMaster lets a program outside of the zone be the application master of an app: the answer is what it registers with. The app is
-	// made if there is none of that name. An attempt that runs is replaced.
+	// StartMaster begins an attempt of an app whose application master is a program outside of the zone. The answer has what the
+	// program registers with. The app is created if it does not exist. A running attempt is superseded.
 	StartMaster(context.Context, *StartMasterRequest) (*StartMasterResponse, error)
-	// CommandApp hands a command to the app's application master, and returns its answer. Which commands there are is the master's
-	// affair; those of DynamicDeploy are in mammoth.dynamicdeploy.v1.
+	// CommandApp passes a command to the app's application master, and returns its answer. Each kind of master defines its commands;
+	// those of DynamicDeploy are in mammoth.dynamicdeploy.v1.
 	CommandApp(context.Context, *CommandAppRequest) (*CommandAppResponse, error)
 	GetAppHistory(context.Context, *GetAppRequest) (*AppHistory, error)
-	// ExplainApp says in words what the app is waiting for.
+	// ExplainApp explains in sentences what the app is waiting for.
 	ExplainApp(context.Context, *GetAppRequest) (*Explanation, error)
 	AppLogs(*AppLogsRequest, grpc.ServerStreamingServer[v1.LogChunk]) error
 	// Exec runs a command in one instance. Metadata "mammoth-app" names the app, "mammoth-instance" the

@@ -25,7 +25,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// FrameworkPackage brings a kind of application master.
+// FrameworkPackage defines a kind of application master.
 type FrameworkPackage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique in the zone: lower-case letters, digits and "-", starting with a letter, at most 40.
@@ -35,8 +35,8 @@ type FrameworkPackage struct {
 	// One sentence; may be empty.
 	Description string      `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
 	Master      *MasterKind `protobuf:"bytes,4,opt,name=master,proto3" json:"master,omitempty"`
-	// JSON Schema of the options that an app of the framework has; it refers to nothing outside of itself. Absent: its apps have no
-	// options. At most 64 KiB, nested at most 32 deep.
+	// JSON Schema of the options of the framework's apps, without external references. Absent: its apps have no options. At most 64
+	// KiB, nested at most 32 deep.
 	Options       *structpb.Struct `protobuf:"bytes,5,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -110,19 +110,19 @@ func (x *FrameworkPackage) GetOptions() *structpb.Struct {
 // MasterKind is how the application masters of a framework are started.
 type MasterKind struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// NAME:TAG in the zone's store. It runs with its node's own network, which the zone has to allow. Empty: command is a program of
+	// NAME:TAG in the zone's image store. It runs on the host's network, which the zone has to allow. Empty: command is a program of
 	// the node.
 	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
 	// sha256:…, resolved by the ResourceManager when the package is installed.
 	ImageDigest string `protobuf:"bytes,2,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"`
-	// Takes the place of the image's entry point. Needed without an image.
+	// Replaces the image's entry point. Required without an image.
 	Command []string `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
 	Args    []string `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
-	// Names that begin with MAMMOTH_ are the ResourceManager's own.
+	// Names that begin with MAMMOTH_ are reserved for the ResourceManager.
 	Env map[string]string `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// cpu, memory and disk of one master; what is zero is as with DynamicDeploy.
+	// cpu, memory and disk of one master; zero is the value of DynamicDeploy's.
 	Resources *v1.Resources `protobuf:"bytes,6,opt,name=resources,proto3" json:"resources,omitempty"`
-	// The work of an app has an end: its master says when, and how it has ended.
+	// The work of an app has an end, which its master reports with Finish.
 	Ends          bool `protobuf:"varint,7,opt,name=ends,proto3" json:"ends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -207,14 +207,14 @@ func (x *MasterKind) GetEnds() bool {
 	return false
 }
 
-// Framework is a framework package that is installed.
+// Framework is an installed framework package.
 type Framework struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Package     *FrameworkPackage      `protobuf:"bytes,1,opt,name=package,proto3" json:"package,omitempty"`
 	InstalledAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=installed_at,json=installedAt,proto3" json:"installed_at,omitempty"`
-	// Who installed it; empty for what every new zone has.
+	// The user who installed it; empty for one that every new zone has.
 	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
-	// How many apps have it.
+	// The number of apps of the framework.
 	Apps int32 `protobuf:"varint,4,opt,name=apps,proto3" json:"apps,omitempty"`
 	// It is part of Mammoth.
 	BuiltIn       bool `protobuf:"varint,5,opt,name=built_in,json=builtIn,proto3" json:"built_in,omitempty"`

@@ -29,10 +29,10 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Frameworks installs, looks into and removes framework packages. An app names the one whose application master runs it.
+// Frameworks installs, shows and removes framework packages. An app names the one whose application master runs it.
 type FrameworksClient interface {
-	// InstallFramework adds a framework package, or replaces the one of the same name: masters that run go on, the next ones are
-	// started as the new package says. It is refused if the options of an app that is there do not fit.
+	// InstallFramework adds a framework package, or replaces the one of the same name. Running masters continue; later attempts use
+	// the new package. It is refused if the options of an existing app do not match the new schema.
 	InstallFramework(ctx context.Context, in *InstallFrameworkRequest, opts ...grpc.CallOption) (*Framework, error)
 	ListFrameworks(ctx context.Context, in *ListFrameworksRequest, opts ...grpc.CallOption) (*ListFrameworksResponse, error)
 	GetFramework(ctx context.Context, in *GetFrameworkRequest, opts ...grpc.CallOption) (*Framework, error)
@@ -92,10 +92,10 @@ func (c *frameworksClient) RemoveFramework(ctx context.Context, in *GetFramework
 // All implementations must embed UnimplementedFrameworksServer
 // for forward compatibility.
 //
-// Frameworks installs, looks into and removes framework packages. An app names the one whose application master runs it.
+// Frameworks installs, shows and removes framework packages. An app names the one whose application master runs it.
 type FrameworksServer interface {
-	// InstallFramework adds a framework package, or replaces the one of the same name: masters that run go on, the next ones are
-	// started as the new package says. It is refused if the options of an app that is there do not fit.
+	// InstallFramework adds a framework package, or replaces the one of the same name. Running masters continue; later attempts use
+	// the new package. It is refused if the options of an existing app do not match the new schema.
 	InstallFramework(context.Context, *InstallFrameworkRequest) (*Framework, error)
 	ListFrameworks(context.Context, *ListFrameworksRequest) (*ListFrameworksResponse, error)
 	GetFramework(context.Context, *GetFrameworkRequest) (*Framework, error)

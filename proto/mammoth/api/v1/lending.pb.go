@@ -33,7 +33,7 @@ const (
 	Contract_RESTING Contract_State = 1
 	// Borrowers are entitled to what is lent.
 	Contract_LENDING Contract_State = 2
-	// The window ends soon, or was ended: what is lent is being fetched back.
+	// The window closes soon or was closed: the lent capacity returns.
 	Contract_RETURNING Contract_State = 3
 )
 
@@ -91,11 +91,11 @@ type ContractSpec struct {
 	Window *LendingWindow `protobuf:"bytes,4,opt,name=window,proto3" json:"window,omitempty"`
 	// Of the lender's guarantee.
 	LendPercent float64 `protobuf:"fixed64,5,opt,name=lend_percent,json=lendPercent,proto3" json:"lend_percent,omitempty"`
-	// Of the lender's guarantee; stays free for it, used or not.
+	// Of the lender's guarantee; stays reserved for it, used or not.
 	FloorPercent float64 `protobuf:"fixed64,6,opt,name=floor_percent,json=floorPercent,proto3" json:"floor_percent,omitempty"`
-	// How long a borrower's containers hear before they are stopped. Absent is 2m.
+	// The time between the preemption notice to a borrower's container and its stop. Absent is 2m.
 	Notice *durationpb.Duration `protobuf:"bytes,7,opt,name=notice,proto3" json:"notice,omitempty"`
-	// How long a container may take to stop after that. Absent is 30s. Hand-back begins so early that both fit.
+	// How long a container may take to stop after that. Absent is 30s. The hand-back begins early enough for both.
 	Grace         *durationpb.Duration `protobuf:"bytes,8,opt,name=grace,proto3" json:"grace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -187,7 +187,7 @@ func (x *ContractSpec) GetGrace() *durationpb.Duration {
 	return nil
 }
 
-// LendingWindow opens at the ticks of a cron expression and lasts for a duration on the clock of its time zone.
+// LendingWindow opens when a cron expression fires. Its duration is a difference of local time in its time zone.
 type LendingWindow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Five fields, for example "0 22 * * *".
@@ -251,16 +251,16 @@ func (x *LendingWindow) GetTimezone() string {
 	return ""
 }
 
-// Contract is a contract and where it stands.
+// Contract is a contract and its state.
 type Contract struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Spec  *ContractSpec          `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
 	State Contract_State         `protobuf:"varint,2,opt,name=state,proto3,enum=mammoth.api.v1.Contract_State" json:"state,omitempty"`
 	// When the open window closes. Absent if it never does, because the next window always opens before.
 	ClosesAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=closes_at,json=closesAt,proto3" json:"closes_at,omitempty"`
-	// When the next window opens; absent if none is foreseen.
+	// When the next window opens; absent if none will.
 	OpensAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=opens_at,json=opensAt,proto3" json:"opens_at,omitempty"`
-	// What is lent at most right now, and how much of it is in use.
+	// How much can be borrowed at present, and how much of that is in use.
 	Lent          *v1.Resources `protobuf:"bytes,5,opt,name=lent,proto3" json:"lent,omitempty"`
 	Borrowed      *v1.Resources `protobuf:"bytes,6,opt,name=borrowed,proto3" json:"borrowed,omitempty"`
 	Ledger        *Ledger       `protobuf:"bytes,7,opt,name=ledger,proto3" json:"ledger,omitempty"`
@@ -347,19 +347,19 @@ func (x *Contract) GetLedger() *Ledger {
 	return nil
 }
 
-// Ledger is what a contract came to since it was added.
+// Ledger is the account of a contract since it was added.
 type Ledger struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Core-seconds that were on offer, that borrowers used of them, and that came back unused.
+	// Core-seconds that were lent, that borrowers have used of them, and that were unused.
 	LentCoreSeconds     float64 `protobuf:"fixed64,1,opt,name=lent_core_seconds,json=lentCoreSeconds,proto3" json:"lent_core_seconds,omitempty"`
 	UsedCoreSeconds     float64 `protobuf:"fixed64,2,opt,name=used_core_seconds,json=usedCoreSeconds,proto3" json:"used_core_seconds,omitempty"`
 	ReturnedCoreSeconds float64 `protobuf:"fixed64,3,opt,name=returned_core_seconds,json=returnedCoreSeconds,proto3" json:"returned_core_seconds,omitempty"`
-	// Containers that were stopped for the lender, and the work that was thrown away with them.
+	// Containers that were stopped for the lender, and the work that was lost with them.
 	StoppedContainers int64   `protobuf:"varint,4,opt,name=stopped_containers,json=stoppedContainers,proto3" json:"stopped_containers,omitempty"`
 	LostCoreSeconds   float64 `protobuf:"fixed64,5,opt,name=lost_core_seconds,json=lostCoreSeconds,proto3" json:"lost_core_seconds,omitempty"`
 	// The newest hundred, oldest first.
 	HandBacks []*HandBack `protobuf:"bytes,6,rep,name=hand_backs,json=handBacks,proto3" json:"hand_backs,omitempty"`
-	// Containers that heard that they must go for the lender, and had gone by themselves before their deadline.
+	// Containers that ended by themselves after a notice for the lender and before its deadline.
 	ReturnedContainers int64 `protobuf:"varint,7,opt,name=returned_containers,json=returnedContainers,proto3" json:"returned_containers,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -444,12 +444,12 @@ func (x *Ledger) GetReturnedContainers() int64 {
 	return 0
 }
 
-// HandBack is one return of what was lent.
+// HandBack is the return of lent capacity at one close of a window.
 type HandBack struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The close of the window.
 	PromisedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=promised_at,json=promisedAt,proto3" json:"promised_at,omitempty"`
-	// When all was back; absent if it never was.
+	// When all was returned; absent if it was not.
 	DoneAt             *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=done_at,json=doneAt,proto3" json:"done_at,omitempty"`
 	StoppedContainers  int64                  `protobuf:"varint,3,opt,name=stopped_containers,json=stoppedContainers,proto3" json:"stopped_containers,omitempty"`
 	Kept               bool                   `protobuf:"varint,4,opt,name=kept,proto3" json:"kept,omitempty"`
@@ -828,7 +828,7 @@ type LendingReport struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Time      *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
 	Contracts []*ContractReport      `protobuf:"bytes,2,rep,name=contracts,proto3" json:"contracts,omitempty"`
-	// Of all contracts together; without hand-backs.
+	// The sum of all contracts, without hand-backs.
 	Total         *Ledger `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -892,10 +892,10 @@ type ContractReport struct {
 	Borrowers []string               `protobuf:"bytes,3,rep,name=borrowers,proto3" json:"borrowers,omitempty"`
 	State     Contract_State         `protobuf:"varint,4,opt,name=state,proto3,enum=mammoth.api.v1.Contract_State" json:"state,omitempty"`
 	Ledger    *Ledger                `protobuf:"bytes,5,opt,name=ledger,proto3" json:"ledger,omitempty"`
-	// Of all hand-backs that are over, those by their promised time.
+	// How many of all completed hand-backs were in time.
 	HandBacksKept int32 `protobuf:"varint,6,opt,name=hand_backs_kept,json=handBacksKept,proto3" json:"hand_backs_kept,omitempty"`
 	HandBacks     int32 `protobuf:"varint,7,opt,name=hand_backs,json=handBacks,proto3" json:"hand_backs,omitempty"`
-	// The slowest of them against its promise: below zero is early.
+	// The longest delay of a hand-back after its promised time; negative if all were early.
 	SlowestHandBack *durationpb.Duration `protobuf:"bytes,8,opt,name=slowest_hand_back,json=slowestHandBack,proto3" json:"slowest_hand_back,omitempty"`
 	// Lost work as a share of used core-seconds, in percent.
 	LostPercent   float64 `protobuf:"fixed64,9,opt,name=lost_percent,json=lostPercent,proto3" json:"lost_percent,omitempty"`

@@ -32,19 +32,19 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Lending looks into and changes the contracts between queues.
+// Lending shows and changes the contracts between queues.
 type LendingClient interface {
 	ListContracts(ctx context.Context, in *ListContractsRequest, opts ...grpc.CallOption) (*ListContractsResponse, error)
 	GetContract(ctx context.Context, in *GetContractRequest, opts ...grpc.CallOption) (*Contract, error)
 	// AddContracts adds contracts, or replaces those of the same names; all of them or none.
 	AddContracts(ctx context.Context, in *AddContractsRequest, opts ...grpc.CallOption) (*ListContractsResponse, error)
-	// RemoveContract ends a contract. What it lent is no longer a right at once; its ledger is forgotten.
+	// RemoveContract removes a contract with its ledger. Borrowers lose their entitlement at once.
 	RemoveContract(ctx context.Context, in *GetContractRequest, opts ...grpc.CallOption) (*RemoveContractResponse, error)
-	// LendNow opens a window at once, beside those of the calendar.
+	// LendNow opens a window at once, in addition to those of the calendar.
 	LendNow(ctx context.Context, in *LendNowRequest, opts ...grpc.CallOption) (*Contract, error)
 	// StopLending ends the window that is open: what is lent is handed back after the contract's notice and grace.
 	StopLending(ctx context.Context, in *GetContractRequest, opts ...grpc.CallOption) (*Contract, error)
-	// GetReport tells what every contract came to.
+	// GetReport returns the ledgers of all contracts.
 	GetReport(ctx context.Context, in *GetReportRequest, opts ...grpc.CallOption) (*LendingReport, error)
 }
 
@@ -130,19 +130,19 @@ func (c *lendingClient) GetReport(ctx context.Context, in *GetReportRequest, opt
 // All implementations must embed UnimplementedLendingServer
 // for forward compatibility.
 //
-// Lending looks into and changes the contracts between queues.
+// Lending shows and changes the contracts between queues.
 type LendingServer interface {
 	ListContracts(context.Context, *ListContractsRequest) (*ListContractsResponse, error)
 	GetContract(context.Context, *GetContractRequest) (*Contract, error)
 	// AddContracts adds contracts, or replaces those of the same names; all of them or none.
 	AddContracts(context.Context, *AddContractsRequest) (*ListContractsResponse, error)
-	// RemoveContract ends a contract. What it lent is no longer a right at once; its ledger is forgotten.
+	// RemoveContract removes a contract with its ledger. Borrowers lose their entitlement at once.
 	RemoveContract(context.Context, *GetContractRequest) (*RemoveContractResponse, error)
-	// LendNow opens a window at once, beside those of the calendar.
+	// LendNow opens a window at once, in addition to those of the calendar.
 	LendNow(context.Context, *LendNowRequest) (*Contract, error)
 	// StopLending ends the window that is open: what is lent is handed back after the contract's notice and grace.
 	StopLending(context.Context, *GetContractRequest) (*Contract, error)
-	// GetReport tells what every contract came to.
+	// GetReport returns the ledgers of all contracts.
 	GetReport(context.Context, *GetReportRequest) (*LendingReport, error)
 	mustEmbedUnimplementedLendingServer()
 }

@@ -184,7 +184,7 @@ type Endpoint_State int32
 const (
 	Endpoint_STATE_UNSPECIFIED Endpoint_State = 0
 	Endpoint_HEALTHY           Endpoint_State = 1
-	// Registered, failing its probes: not to be routed to unless nothing else is there.
+	// Its probes fail. It is routed to only if there is no healthy endpoint.
 	Endpoint_UNHEALTHY Endpoint_State = 2
 )
 
@@ -244,8 +244,8 @@ type Node struct {
 	Version      string                   `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
 	// While the node is drained: why it still has containers.
 	Waiting []*Waiting `protobuf:"bytes,12,rep,name=waiting,proto3" json:"waiting,omitempty"`
-	// Containers that the node runs and that the zone has no record of. They go on running until somebody accepts that records were
-	// lost.
+	// Containers that the node runs and of which the zone has no record. They keep running until an operator accepts that records
+	// were lost.
 	Unknown       []*NodeContainer `protobuf:"bytes,13,rep,name=unknown,proto3" json:"unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1279,10 +1279,10 @@ type QueueSpec struct {
 	Submit []string        `protobuf:"bytes,8,rep,name=submit,proto3" json:"submit,omitempty"`
 	Admin  []string        `protobuf:"bytes,9,rep,name=admin,proto3" json:"admin,omitempty"`
 	Order  QueueSpec_Order `protobuf:"varint,10,opt,name=order,proto3,enum=mammoth.api.v1.QueueSpec_Order" json:"order,omitempty"`
-	// Share of the queue one user may hold, in percent; zero is no limit.
+	// Share of the queue's maximum that one user may hold, in percent; zero is no limit.
 	UserLimitPercent float64 `protobuf:"fixed64,11,opt,name=user_limit_percent,json=userLimitPercent,proto3" json:"user_limit_percent,omitempty"`
-	// How long containers of the queue hear before they are stopped for another queue's guarantee; absent is that of
-	// the queue above, and 10s at the root.
+	// The time between the preemption notice to a container of the queue and its stop; absent is that of the queue above, and 10s at
+	// the root.
 	Notice        *durationpb.Duration `protobuf:"bytes,12,opt,name=notice,proto3" json:"notice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1585,7 +1585,7 @@ func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
 
 type ListQueuesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Behind each queue stand the ones below it; those of one parent are in the order of the file.
+	// Each queue is followed by the ones below it. Those of one parent are in the order of the file.
 	Queues        []*Queue `protobuf:"bytes,1,rep,name=queues,proto3" json:"queues,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1870,7 +1870,7 @@ type WatchEventsRequest struct {
 	Kind string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Only events after this sequence number.
 	After int64 `protobuf:"varint,5,opt,name=after,proto3" json:"after,omitempty"`
-	// Only the last so many stored events. Absent means all; zero with follow means only new events.
+	// Only this number of last stored events. Absent means all; zero with follow means only new events.
 	Tail          *int32 `protobuf:"varint,6,opt,name=tail,proto3,oneof" json:"tail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1951,10 +1951,10 @@ func (x *WatchEventsRequest) GetTail() int32 {
 // Service is an app's endpoints.
 type Service struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The app's name; of an app with several roles, role.app for each role beside it.
+	// The app's name. An app with several roles also has the service role.app for each role.
 	Name      string      `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Endpoints []*Endpoint `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// The zone's generation when it changed last.
+	// The zone's generation of its last change.
 	Index         int64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2025,9 +2025,9 @@ type Endpoint struct {
 	Node         string                 `protobuf:"bytes,8,opt,name=node,proto3" json:"node,omitempty"`
 	Version      int32                  `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"`
 	RegisteredAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
-	// Key/values that the app has set.
+	// Values that the app has set.
 	Values map[string]string `protobuf:"bytes,11,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The app registered it itself; otherwise it is an instance that the zone runs.
+	// The app has registered it; otherwise it is an instance of the zone.
 	AppOwned      bool `protobuf:"varint,12,opt,name=app_owned,json=appOwned,proto3" json:"app_owned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2152,7 +2152,7 @@ type RegisterEndpointRequest struct {
 	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// Letters, digits, "-", "_" and ".", at most 63. An instance's id adds values to that instance.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// An IP address. Empty, as port and ports, when the id is an instance's.
+	// An IP address. Empty, like port and ports, if the id is an instance's.
 	Address string           `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	Port    int32            `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
 	Ports   map[string]int32 `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
@@ -2160,7 +2160,7 @@ type RegisterEndpointRequest struct {
 	Weight int32 `protobuf:"varint,6,opt,name=weight,proto3" json:"weight,omitempty"`
 	// At most 4 KiB in all.
 	Values map[string]string `protobuf:"bytes,7,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// How long the endpoint stays without being registered again: 2s to 10m, default 30s.
+	// How long the endpoint is kept without a renewal: 2s to 10m, default 30s.
 	Lease         *durationpb.Duration `protobuf:"bytes,8,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2255,7 +2255,7 @@ func (x *RegisterEndpointRequest) GetLease() *durationpb.Duration {
 type RegisterEndpointResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Endpoint *Endpoint              `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	// When it is forgotten unless it is registered again.
+	// When it is removed unless it is renewed.
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2485,9 +2485,9 @@ func (x *ListServicesResponse) GetGeneration() int64 {
 type GetServiceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Block until the service's index is above this one.
+	// Wait until the service's index is above this one.
 	Index int64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
-	// How long to block at most. Default 30s, at most 10m.
+	// How long to wait at most. Default 30s, at most 10m.
 	Wait          *durationpb.Duration `protobuf:"bytes,3,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2721,7 +2721,7 @@ func (*ListImagesRequest) Descriptor() ([]byte, []int) {
 type ListImagesResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Images []*Image               `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
-	// What the store holds on disk, every layer counted once.
+	// The size of the store on disk. Every layer counts once.
 	StoredBytes   int64 `protobuf:"varint,2,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2907,11 +2907,11 @@ type Zone struct {
 	Containers int32                  `protobuf:"varint,7,opt,name=containers,proto3" json:"containers,omitempty"`
 	Capacity   *v1.Resources          `protobuf:"bytes,8,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	Used       *v1.Resources          `protobuf:"bytes,9,opt,name=used,proto3" json:"used,omitempty"`
-	// How long a silent node is waited for.
+	// How long a node may be silent before it is LOST.
 	NodeTimeout *durationpb.Duration `protobuf:"bytes,10,opt,name=node_timeout,json=nodeTimeout,proto3" json:"node_timeout,omitempty"`
 	// Which records were lost, one sentence each. While there are any the zone grants and ends nothing: see AcceptLoss.
 	Losses []string `protobuf:"bytes,11,rep,name=losses,proto3" json:"losses,omitempty"`
-	// Why changes are refused, as in "the disk of DIR is full"; empty if they are not.
+	// Why changes are refused, for example "the disk of DIR is full"; empty if they are not.
 	Full          string `protobuf:"bytes,12,opt,name=full,proto3" json:"full,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3069,7 +3069,7 @@ func (*AcceptLossRequest) Descriptor() ([]byte, []int) {
 
 type AcceptLossResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What was lost, as Zone.losses said.
+	// What was lost, as in Zone.losses.
 	Losses []string `protobuf:"bytes,1,rep,name=losses,proto3" json:"losses,omitempty"`
 	// Containers without a record, which are being ended.
 	Ended         []*NodeContainer `protobuf:"bytes,2,rep,name=ended,proto3" json:"ended,omitempty"`

@@ -30,15 +30,15 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Nodes looks into, drains and removes nodes.
+// Nodes shows, drains and removes nodes.
 type NodesClient interface {
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*Node, error)
-	// DrainNode places nothing new on the node and has its containers moved.
+	// DrainNode stops placing containers on the node and moves its instances elsewhere.
 	DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	UndrainNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*Node, error)
-	// RemoveNode is an operator's word that a node is gone for good: it is forgotten, and its containers count as gone.
-	// It is refused while the node answers. It returns the node as it was.
+	// RemoveNode removes a node that is gone for good. Its containers count as gone. It is refused while the node answers. It returns
+	// the last state of the node.
 	RemoveNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*Node, error)
 }
 
@@ -104,15 +104,15 @@ func (c *nodesClient) RemoveNode(ctx context.Context, in *GetNodeRequest, opts .
 // All implementations must embed UnimplementedNodesServer
 // for forward compatibility.
 //
-// Nodes looks into, drains and removes nodes.
+// Nodes shows, drains and removes nodes.
 type NodesServer interface {
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
 	GetNode(context.Context, *GetNodeRequest) (*Node, error)
-	// DrainNode places nothing new on the node and has its containers moved.
+	// DrainNode stops placing containers on the node and moves its instances elsewhere.
 	DrainNode(context.Context, *DrainNodeRequest) (*Node, error)
 	UndrainNode(context.Context, *GetNodeRequest) (*Node, error)
-	// RemoveNode is an operator's word that a node is gone for good: it is forgotten, and its containers count as gone.
-	// It is refused while the node answers. It returns the node as it was.
+	// RemoveNode removes a node that is gone for good. Its containers count as gone. It is refused while the node answers. It returns
+	// the last state of the node.
 	RemoveNode(context.Context, *GetNodeRequest) (*Node, error)
 	mustEmbedUnimplementedNodesServer()
 }
@@ -438,7 +438,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Queues looks into and changes the queue tree.
+// Queues shows and changes the queue tree.
 type QueuesClient interface {
 	ListQueues(ctx context.Context, in *ListQueuesRequest, opts ...grpc.CallOption) (*ListQueuesResponse, error)
 	GetQueue(ctx context.Context, in *GetQueueRequest, opts ...grpc.CallOption) (*Queue, error)
@@ -488,7 +488,7 @@ func (c *queuesClient) SetQueues(ctx context.Context, in *SetQueuesRequest, opts
 // All implementations must embed UnimplementedQueuesServer
 // for forward compatibility.
 //
-// Queues looks into and changes the queue tree.
+// Queues shows and changes the queue tree.
 type QueuesServer interface {
 	ListQueues(context.Context, *ListQueuesRequest) (*ListQueuesResponse, error)
 	GetQueue(context.Context, *GetQueueRequest) (*Queue, error)
@@ -620,9 +620,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Events tells every transition in the zone.
+// Events sends the events of the zone.
 type EventsClient interface {
-	// WatchEvents sends stored events that match, and with follow those to come.
+	// WatchEvents sends stored events that match, and with follow also later ones.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 }
 
@@ -657,9 +657,9 @@ type Events_WatchEventsClient = grpc.ServerStreamingClient[Event]
 // All implementations must embed UnimplementedEventsServer
 // for forward compatibility.
 //
-// Events tells every transition in the zone.
+// Events sends the events of the zone.
 type EventsServer interface {
-	// WatchEvents sends stored events that match, and with follow those to come.
+	// WatchEvents sends stored events that match, and with follow also later ones.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[Event]) error
 	mustEmbedUnimplementedEventsServer()
 }
@@ -735,16 +735,16 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Registry answers where instances are.
+// Registry answers look-ups of endpoints.
 type RegistryClient interface {
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
-	// GetService answers at once, or, when index is given, as soon as the service's index is above it.
+	// GetService answers at once or, with an index, as soon as the service's index is above it.
 	GetService(ctx context.Context, in *GetServiceRequest, opts ...grpc.CallOption) (*Service, error)
 	// WatchService sends the service now and after each change.
 	WatchService(ctx context.Context, in *GetServiceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Service], error)
-	// RegisterEndpoint adds an endpoint that the app owns, or key/values to an instance of it, for as long as the
-	// lease is renewed by calling this again. The service is the app's name, or NAME.app for one beside it. The
-	// caller shows the app's registry key: "authorization: Bearer KEY", or Basic with the app's name and KEY.
+	// RegisterEndpoint adds an endpoint of the app's own, or values to one of its instances. Calling it again renews the lease. The
+	// service is the app's name, or NAME.app for another service of the app. The caller authenticates with the app's registry key:
+	// "authorization: Bearer KEY", or Basic with the app's name and KEY.
 	RegisterEndpoint(ctx context.Context, in *RegisterEndpointRequest, opts ...grpc.CallOption) (*RegisterEndpointResponse, error)
 	// UnregisterEndpoint ends the lease at once. Idempotent.
 	UnregisterEndpoint(ctx context.Context, in *UnregisterEndpointRequest, opts ...grpc.CallOption) (*UnregisterEndpointResponse, error)
@@ -821,16 +821,16 @@ func (c *registryClient) UnregisterEndpoint(ctx context.Context, in *UnregisterE
 // All implementations must embed UnimplementedRegistryServer
 // for forward compatibility.
 //
-// Registry answers where instances are.
+// Registry answers look-ups of endpoints.
 type RegistryServer interface {
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
-	// GetService answers at once, or, when index is given, as soon as the service's index is above it.
+	// GetService answers at once or, with an index, as soon as the service's index is above it.
 	GetService(context.Context, *GetServiceRequest) (*Service, error)
 	// WatchService sends the service now and after each change.
 	WatchService(*GetServiceRequest, grpc.ServerStreamingServer[Service]) error
-	// RegisterEndpoint adds an endpoint that the app owns, or key/values to an instance of it, for as long as the
-	// lease is renewed by calling this again. The service is the app's name, or NAME.app for one beside it. The
-	// caller shows the app's registry key: "authorization: Bearer KEY", or Basic with the app's name and KEY.
+	// RegisterEndpoint adds an endpoint of the app's own, or values to one of its instances. Calling it again renews the lease. The
+	// service is the app's name, or NAME.app for another service of the app. The caller authenticates with the app's registry key:
+	// "authorization: Bearer KEY", or Basic with the app's name and KEY.
 	RegisterEndpoint(context.Context, *RegisterEndpointRequest) (*RegisterEndpointResponse, error)
 	// UnregisterEndpoint ends the lease at once. Idempotent.
 	UnregisterEndpoint(context.Context, *UnregisterEndpointRequest) (*UnregisterEndpointResponse, error)
@@ -1006,10 +1006,10 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Images looks into the zone's image store. Uploads go over plain HTTP: see docs/design/protocols.md.
+// Images shows the zone's image store and removes images. Uploads use plain HTTP: see docs/design/protocols.md.
 type ImagesClient interface {
 	ListImages(ctx context.Context, in *ListImagesRequest, opts ...grpc.CallOption) (*ListImagesResponse, error)
-	// RemoveImage forgets a tag; layers that nothing needs any more are deleted.
+	// RemoveImage removes a tag. Layers that nothing refers to any more are deleted.
 	RemoveImage(ctx context.Context, in *RemoveImageRequest, opts ...grpc.CallOption) (*RemoveImageResponse, error)
 }
 
@@ -1045,10 +1045,10 @@ func (c *imagesClient) RemoveImage(ctx context.Context, in *RemoveImageRequest, 
 // All implementations must embed UnimplementedImagesServer
 // for forward compatibility.
 //
-// Images looks into the zone's image store. Uploads go over plain HTTP: see docs/design/protocols.md.
+// Images shows the zone's image store and removes images. Uploads use plain HTTP: see docs/design/protocols.md.
 type ImagesServer interface {
 	ListImages(context.Context, *ListImagesRequest) (*ListImagesResponse, error)
-	// RemoveImage forgets a tag; layers that nothing needs any more are deleted.
+	// RemoveImage removes a tag. Layers that nothing refers to any more are deleted.
 	RemoveImage(context.Context, *RemoveImageRequest) (*RemoveImageResponse, error)
 	mustEmbedUnimplementedImagesServer()
 }
@@ -1153,13 +1153,13 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Zones tells about the zone itself.
+// Zones shows the zone itself.
 type ZonesClient interface {
 	GetZone(ctx context.Context, in *GetZoneRequest, opts ...grpc.CallOption) (*Zone, error)
 	// Watch sends what there is, and then the newest state of each object that changes. Whoever reads slowly skips states.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
-	// AcceptLoss is an operator's word that records which were lost are lost: a zone that stands still because of them goes on, and
-	// containers that it has no record of are ended. In another zone it does nothing.
+	// AcceptLoss accepts that records were lost. A zone that stands still because of that continues, and containers without a record
+	// are ended. In another zone it does nothing.
 	AcceptLoss(ctx context.Context, in *AcceptLossRequest, opts ...grpc.CallOption) (*AcceptLossResponse, error)
 }
 
@@ -1214,13 +1214,13 @@ func (c *zonesClient) AcceptLoss(ctx context.Context, in *AcceptLossRequest, opt
 // All implementations must embed UnimplementedZonesServer
 // for forward compatibility.
 //
-// Zones tells about the zone itself.
+// Zones shows the zone itself.
 type ZonesServer interface {
 	GetZone(context.Context, *GetZoneRequest) (*Zone, error)
 	// Watch sends what there is, and then the newest state of each object that changes. Whoever reads slowly skips states.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
-	// AcceptLoss is an operator's word that records which were lost are lost: a zone that stands still because of them goes on, and
-	// containers that it has no record of are ended. In another zone it does nothing.
+	// AcceptLoss accepts that records were lost. A zone that stands still because of that continues, and containers without a record
+	// are ended. In another zone it does nothing.
 	AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error)
 	mustEmbedUnimplementedZonesServer()
 }

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: mammoth/companion/v1/companion.proto
 
-// Package mammoth.companion.v1 is what companions and the ResourceManager say to each other.
+// Package mammoth.companion.v1 is the protocol between companions and the ResourceManager.
 
 package companionv1
 
@@ -25,19 +25,19 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// RouteReport is what a balancer says. Fields that are not set say nothing.
+// RouteReport is a report of a balancer. Fields that are not set have no meaning.
 type RouteReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Stable over restarts, unique in the zone. Only in the first report.
 	Balancer string `protobuf:"bytes,1,opt,name=balancer,proto3" json:"balancer,omitempty"`
-	// After its connection is lost the balancer is waited for so long, since its proxy goes on routing. Only in the
-	// first report. Default 30s, at most 10m.
+	// How long the zone waits for confirmations of the balancer after its connection was lost, since its proxy keeps routing. Only in
+	// the first report. Default 30s, at most 10m.
 	LostAfter *durationpb.Duration `protobuf:"bytes,2,opt,name=lost_after,json=lostAfter,proto3" json:"lost_after,omitempty"`
-	// The newest update that is applied: nothing is routed by an older one any more.
+	// The generation of the newest update that is applied. Nothing is routed by an older one any more.
 	Applied int64 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
-	// Of the update named by applied: what could not be routed, and why.
+	// The services of the applied update that could not be routed, and why.
 	Refusals []*Refusal `protobuf:"bytes,4,rep,name=refusals,proto3" json:"refusals,omitempty"`
-	// The balancer routes to nothing any more: nobody has to wait for it.
+	// The balancer does not route any more, and the zone need not wait for it.
 	Leaving       bool       `protobuf:"varint,5,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	Traffic       []*Traffic `protobuf:"bytes,6,rep,name=traffic,proto3" json:"traffic,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -116,8 +116,8 @@ func (x *RouteReport) GetTraffic() []*Traffic {
 	return nil
 }
 
-// Refusal is a service that a balancer does not route to, or not all of it: a TCP port that is taken or a certificate that is missing
-// keeps back that part only.
+// Refusal is a service that a balancer does not route to, or only in part: without a TCP port that is in use, or without TLS if the
+// certificate is missing.
 type Refusal struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -241,11 +241,11 @@ func (x *Traffic) GetErrors() int64 {
 	return 0
 }
 
-// RouteUpdate is what a balancer is to route from now on.
+// RouteUpdate has the routes of a balancer, or changes of them.
 type RouteUpdate struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Generation int64                  `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	// The first update of a stream is whole: what it does not name is not routed.
+	// Set in the first update of a stream: it has all routes.
 	Snapshot bool `protobuf:"varint,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	// Routes that are new or changed.
 	Routes []*Route `protobuf:"bytes,3,rep,name=routes,proto3" json:"routes,omitempty"`
@@ -404,7 +404,7 @@ func (*MirrorRequest) Descriptor() ([]byte, []int) {
 
 type MirrorUpdate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The first update of a stream is whole.
+	// Set in the first update of a stream: it has all services.
 	Snapshot      bool          `protobuf:"varint,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	Services      []*v1.Service `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
 	Removed       []string      `protobuf:"bytes,4,rep,name=removed,proto3" json:"removed,omitempty"`

@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: mammoth/companion/v1/companion.proto
 
-// Package mammoth.companion.v1 is what companions and the ResourceManager say to each other.
+// Package mammoth.companion.v1 is the protocol between companions and the ResourceManager.
 
 package companionv1
 
@@ -31,8 +31,8 @@ const (
 //
 // Companions is served by the ResourceManager and called by companions.
 type CompanionsClient interface {
-	// Route keeps a balancer: routes go down, what it has applied comes up. The first report names the balancer. An
-	// instance that leaves a route is not stopped before every balancer has applied that.
+	// Route is the stream of a balancer: it receives routes and reports what it has applied. The first report names the balancer. An
+	// instance that is removed from a route is stopped only after every balancer has applied that.
 	Route(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RouteReport, RouteUpdate], error)
 	// Mirror sends every service of the zone, then each change, for companions that copy the registry elsewhere.
 	Mirror(ctx context.Context, in *MirrorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MirrorUpdate], error)
@@ -84,8 +84,8 @@ type Companions_MirrorClient = grpc.ServerStreamingClient[MirrorUpdate]
 //
 // Companions is served by the ResourceManager and called by companions.
 type CompanionsServer interface {
-	// Route keeps a balancer: routes go down, what it has applied comes up. The first report names the balancer. An
-	// instance that leaves a route is not stopped before every balancer has applied that.
+	// Route is the stream of a balancer: it receives routes and reports what it has applied. The first report names the balancer. An
+	// instance that is removed from a route is stopped only after every balancer has applied that.
 	Route(grpc.BidiStreamingServer[RouteReport, RouteUpdate]) error
 	// Mirror sends every service of the zone, then each change, for companions that copy the registry elsewhere.
 	Mirror(*MirrorRequest, grpc.ServerStreamingServer[MirrorUpdate]) error

@@ -4,8 +4,7 @@
 // 	protoc        (unknown)
 // source: mammoth/core/v1/core.proto
 
-// Package mammoth.core.v1 holds the messages that several protocols share: what a container is given,
-// what it is asked to run, and what has become of it.
+// Package mammoth.core.v1 has the messages that several protocols share: resources, leases, and the spec and status of containers.
 
 package corev1
 
@@ -135,7 +134,7 @@ type ContainerSpec_Network int32
 const (
 	// Own network namespace; ports are published on random host ports.
 	ContainerSpec_BRIDGE ContainerSpec_Network = 0
-	// The host's network; the container is told its leased port in PORT. Only where the operator allows it.
+	// The host's network; the leased port is in the variable PORT. Only if the operator allows it.
 	ContainerSpec_HOST ContainerSpec_Network = 1
 )
 
@@ -187,7 +186,7 @@ const (
 	// The kernel killed it at its memory quota.
 	Exit_OOM_KILLED          Exit_Reason = 2
 	Exit_DISK_QUOTA_EXCEEDED Exit_Reason = 3
-	// Its application master or an operator had it stopped.
+	// Its application master or an operator has stopped it.
 	Exit_STOPPED   Exit_Reason = 4
 	Exit_PREEMPTED Exit_Reason = 5
 	// It never ran: image, command, quota or port.
@@ -200,9 +199,9 @@ const (
 	Exit_LEASE_ENDED Exit_Reason = 9
 	// It ended while nobody watched and the exit code could not be learned.
 	Exit_VANISHED Exit_Reason = 10
-	// Its node could not run it, or its engine went down with it: no word on what it was to run.
+	// The node could not run it, or its engine went down. The container's program is not the cause.
 	Exit_NODE_FAILED Exit_Reason = 11
-	// Somebody other than Mammoth had its engine send it a signal that it ended of: no word on what it ran.
+	// It ended by a signal that was sent through the engine from outside of Mammoth. The container's program is not the cause.
 	Exit_KILLED_FROM_OUTSIDE Exit_Reason = 12
 )
 
@@ -428,7 +427,7 @@ func (LogChunk_Stream) EnumDescriptor() ([]byte, []int) {
 	return file_mammoth_core_v1_core_proto_rawDescGZIP(), []int{13, 0}
 }
 
-// Resources is a quantity of a node: what it has, what is used, or what a container is given.
+// Resources is a quantity of resources: the capacity of a node, its use, or the quota of a container.
 type Resources struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Thousandths of a core: 500 is half a core.
@@ -607,7 +606,7 @@ func (*Attribute_Number) isAttribute_Value() {}
 
 func (*Attribute_Flag) isAttribute_Value() {}
 
-// Lease is the right to a container: so much of one node until it was seen gone.
+// Lease is the right to a container on a node with these resources. It ends when the container was seen gone.
 type Lease struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// container_e<epoch>_<cluster-start-ms>_<app>_<seq>
@@ -615,20 +614,20 @@ type Lease struct {
 	// application_<cluster-start-ms>_<seq>
 	AppId   string `protobuf:"bytes,2,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
 	AppName string `protobuf:"bytes,3,opt,name=app_name,json=appName,proto3" json:"app_name,omitempty"`
-	// The attempt that asked for it; a later attempt may own it now.
+	// The attempt that asked for it. A later attempt may hold it now.
 	Attempt   int32      `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	NodeId    string     `protobuf:"bytes,5,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	Resources *Resources `protobuf:"bytes,6,opt,name=resources,proto3" json:"resources,omitempty"`
 	Queue     string     `protobuf:"bytes,7,opt,name=queue,proto3" json:"queue,omitempty"`
-	// The ask that it answers; empty for an application master's own container.
+	// The ask that it was granted to; empty for an application master's own container.
 	AskId string `protobuf:"bytes,8,opt,name=ask_id,json=askId,proto3" json:"ask_id,omitempty"`
 	// The role of the app that it is for, as its ask says; empty in an app without roles or with one.
 	Role      string                 `protobuf:"bytes,15,opt,name=role,proto3" json:"role,omitempty"`
 	Master    bool                   `protobuf:"varint,9,opt,name=master,proto3" json:"master,omitempty"`
 	GrantedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=granted_at,json=grantedAt,proto3" json:"granted_at,omitempty"`
-	// Its app is a framework: a program of the node itself may run under it, with the ResourceManager's address.
+	// Its app is a framework: the container may run a program of the node, which gets the ResourceManager's address.
 	Framework bool `protobuf:"varint,13,opt,name=framework,proto3" json:"framework,omitempty"`
-	// Its app's master is a program outside of the zone or of a framework package: of somebody who may run programs of the node.
+	// Its app's master is external or of a framework package, so its owner may run programs of the node.
 	External      bool `protobuf:"varint,14,opt,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -826,7 +825,7 @@ type TokenClaims struct {
 	Lease *Lease `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
 	// Set for APP.
 	AppId string `protobuf:"bytes,3,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
-	// The node that the token is good for.
+	// The node for which the token is valid.
 	NodeId string `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// A start after this instant is refused; a running container is not affected.
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
@@ -1167,16 +1166,16 @@ func (*HealthCheck_Tcp_) isHealthCheck_Probe() {}
 
 func (*HealthCheck_Exec_) isHealthCheck_Probe() {}
 
-// ContainerSpec is what a NodeManager is asked to run under a lease. The quotas come from the lease, not from here.
+// ContainerSpec is what a NodeManager runs under a lease. The quotas are in the lease.
 type ContainerSpec struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Runtime ContainerSpec_Runtime  `protobuf:"varint,1,opt,name=runtime,proto3,enum=mammoth.core.v1.ContainerSpec_Runtime" json:"runtime,omitempty"`
-	// For DOCKER: NAME@sha256:… in the zone's image store. For PROCESS: empty; the command is on the node, which only
+	// For DOCKER: NAME@sha256:… in the zone's image store. For PROCESS: empty; the command is a program of the node, which only
 	// masters and frameworks may run.
 	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
 	// Overrides the image's entrypoint when set.
 	Command []string `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
-	// Empty are the image's own arguments, unless without_args.
+	// If empty, the image's own arguments are used, unless without_args is set.
 	Args       []string              `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
 	Env        map[string]string     `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	WorkingDir string                `protobuf:"bytes,6,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
@@ -1191,9 +1190,9 @@ type ContainerSpec struct {
 	ReadOnlyRoot bool                 `protobuf:"varint,13,opt,name=read_only_root,json=readOnlyRoot,proto3" json:"read_only_root,omitempty"`
 	// Opaque to the node, kept with the container and reported back: instance, version, role.
 	Labels map[string]string `protobuf:"bytes,14,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The signal that asks it to end, as in "SIGQUIT" or "3". Empty is the image's own, else SIGTERM.
+	// The signal that asks it to end: "SIGQUIT" or "3". Empty is the image's own, else SIGTERM.
 	StopSignal string `protobuf:"bytes,30,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
-	// It has no argument, not even the image's.
+	// It has no arguments, not even the image's own.
 	WithoutArgs   bool `protobuf:"varint,31,opt,name=without_args,json=withoutArgs,proto3" json:"without_args,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1341,7 +1340,7 @@ func (x *ContainerSpec) GetWithoutArgs() bool {
 	return false
 }
 
-// Phase is one timed step on the way of a container to running: "download", "load", "run".
+// Phase is one timed step of the start of a container: "download", "load", "run".
 type Phase struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1421,7 +1420,7 @@ func (x *Phase) GetBytes() int64 {
 	return 0
 }
 
-// Exit says how a container ended.
+// Exit is how a container ended.
 type Exit struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Reason Exit_Reason            `protobuf:"varint,1,opt,name=reason,proto3,enum=mammoth.core.v1.Exit_Reason" json:"reason,omitempty"`
@@ -1484,7 +1483,7 @@ func (x *Exit) GetMessage() string {
 	return ""
 }
 
-// ContainerStatus is what a node has seen of a container.
+// ContainerStatus is a node's report of a container.
 type ContainerStatus struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Lease  *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
@@ -1632,7 +1631,7 @@ func (x *ContainerStatus) GetHealthySince() *timestamppb.Timestamp {
 	return nil
 }
 
-// NodeHealth says whether a node may be given work.
+// NodeHealth is whether containers can be placed on a node.
 type NodeHealth struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Healthy bool                   `protobuf:"varint,1,opt,name=healthy,proto3" json:"healthy,omitempty"`
@@ -1760,7 +1759,7 @@ type LogOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Keep reading as output is written, until the container has ended.
 	Follow bool `protobuf:"varint,1,opt,name=follow,proto3" json:"follow,omitempty"`
-	// Only the last so many lines; negative is all.
+	// Only this number of last lines; negative is all.
 	Tail          int32                  `protobuf:"varint,2,opt,name=tail,proto3" json:"tail,omitempty"`
 	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -4,8 +4,8 @@
 // 	protoc        (unknown)
 // source: mammoth/dynamicdeploy/v1/dynamicdeploy.proto
 
-// Package mammoth.dynamicdeploy.v1 is what people and DynamicDeploy say to each other about an app. The ResourceManager hands these
-// messages over with CommandApp, and does not read them.
+// Package mammoth.dynamicdeploy.v1 has the commands to DynamicDeploy, its answers and the details of its status. The
+// ResourceManager passes them on and does not read them.
 
 package dynamicdeployv1
 
@@ -29,13 +29,13 @@ const (
 type Rollout_State int32
 
 const (
-	// No change is under way.
+	// No rollout is in progress.
 	Rollout_NONE        Rollout_State = 0
 	Rollout_PROGRESSING Rollout_State = 1
 	Rollout_DONE        Rollout_State = 2
 	Rollout_PAUSED      Rollout_State = 3
 	Rollout_FAILED      Rollout_State = 4
-	// The version before is wanted again, and has come up.
+	// The rollout failed, and the version before runs again.
 	Rollout_REVERTED Rollout_State = 5
 )
 
@@ -86,7 +86,7 @@ func (Rollout_State) EnumDescriptor() ([]byte, []int) {
 	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{6, 0}
 }
 
-// Pause holds the rollout that is under way where it is. It ends with the rollout, with Resume, with Promote, and with another version.
+// Pause pauses the rollout. The pause ends with the rollout, with Resume, with Promote, and with another version.
 type Pause struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -123,7 +123,7 @@ func (*Pause) Descriptor() ([]byte, []int) {
 	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{0}
 }
 
-// Resume lets a paused rollout go on.
+// Resume continues a paused rollout.
 type Resume struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -300,14 +300,14 @@ func (x *Replacements) GetReplacements() []*Replacement {
 type Replacement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Role  string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
-	// The first hundred of the instances that would be replaced or, as many as the role would have too many, end.
+	// Instances that would be replaced or, if the role would have too many, end. There may be more than these; see count.
 	Instances []string `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
-	// How many these are in all.
+	// The number of all these instances.
 	Count int32 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
-	// How many instances there may be above the count, and how many may be missing, during the change.
+	// How many instances there may be above the desired count, and how many below, during the change.
 	MaxSurge       int32 `protobuf:"varint,3,opt,name=max_surge,json=maxSurge,proto3" json:"max_surge,omitempty"`
 	MaxUnavailable int32 `protobuf:"varint,4,opt,name=max_unavailable,json=maxUnavailable,proto3" json:"max_unavailable,omitempty"`
-	// The nodes on which the first new instances, at most a hundred, would be placed before any present one leaves; empty if there is no room.
+	// The nodes on which the first new instances would be placed before any present one ends; empty if there is no room.
 	Nodes         []string `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -385,7 +385,7 @@ func (x *Replacement) GetNodes() []string {
 	return nil
 }
 
-// Rollout is how far the change to a version has come: the detail of DynamicDeploy's status.
+// Rollout is the progress of the change to a version, as the detail of DynamicDeploy's status.
 type Rollout struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	State   Rollout_State          `protobuf:"varint,1,opt,name=state,proto3,enum=mammoth.dynamicdeploy.v1.Rollout_State" json:"state,omitempty"`
@@ -393,15 +393,15 @@ type Rollout struct {
 	Updated int32                  `protobuf:"varint,3,opt,name=updated,proto3" json:"updated,omitempty"`
 	Total   int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
 	Reason  string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The share of requests that the new version is given, in percent.
+	// The share of requests that the new version receives, in percent.
 	Percent int32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
-	// While it is judged: how many failures of the version count so far, and with how many it has failed.
+	// How many failures of the version have counted so far, and with how many the rollout fails. Zero while failures do not count.
 	Failures    int32 `protobuf:"varint,7,opt,name=failures,proto3" json:"failures,omitempty"`
 	MaxFailures int32 `protobuf:"varint,8,opt,name=max_failures,json=maxFailures,proto3" json:"max_failures,omitempty"`
-	// When it has failed if nothing changes: unless it makes progress by then or, with as many failures as max_failures, unless a node
-	// turns out to be to blame. Unset while nothing of that passes.
+	// When the rollout fails if it makes no progress or, with max_failures failures, if no node turns out to be the cause. Unset if
+	// it does not fail by time alone.
 	FailsAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=fails_at,json=failsAt,proto3" json:"fails_at,omitempty"`
-	// The version before is brought back if it fails.
+	// The version before is deployed again if it fails.
 	Reverts bool `protobuf:"varint,10,opt,name=reverts,proto3" json:"reverts,omitempty"`
 	// The version is a canary until it is promoted.
 	Canary        bool `protobuf:"varint,11,opt,name=canary,proto3" json:"canary,omitempty"`

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: mammoth/master/v1/master.proto
 
-// Package mammoth.master.v1 is what application masters and the ResourceManager say to each other.
+// Package mammoth.master.v1 is the protocol between application masters and the ResourceManager.
 
 package masterv1
 
@@ -89,10 +89,10 @@ type RegisterResponse struct {
 	Containers []*Allocation `protobuf:"bytes,5,rep,name=containers,proto3" json:"containers,omitempty"`
 	// The largest container that any node could hold.
 	Largest *v11.Resources `protobuf:"bytes,6,opt,name=largest,proto3" json:"largest,omitempty"`
-	// Opaque bytes that the last attempt saved with AllocateRequest.memo.
+	// Bytes that the attempt before has saved with AllocateRequest.memo.
 	Memo []byte `protobuf:"bytes,7,opt,name=memo,proto3" json:"memo,omitempty"`
-	// What instances are told as MAMMOTH_REGISTRY: http://APP:KEY@host:port. The key lets the app register endpoints
-	// under its own name and nothing else.
+	// The value of MAMMOTH_REGISTRY for instances: http://APP:KEY@host:port. The key only permits to register endpoints under the
+	// app's own name.
 	Registry      string `protobuf:"bytes,8,opt,name=registry,proto3" json:"registry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -170,30 +170,29 @@ func (x *RegisterResponse) GetRegistry() string {
 	return ""
 }
 
-// Ask is an absolute wish: so many containers of one shape in total under this id. The ResourceManager
-// subtracts what it has already granted under the id, so that sending it again is harmless.
-// A count at or below what was granted withdraws the rest.
+// Ask requests a number of equal containers in total under this id. The ResourceManager subtracts what it has already granted under
+// the id, so that an ask can be sent again. A count at or below what was granted withdraws the rest.
 type Ask struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Count     int32                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	Resources *v11.Resources         `protobuf:"bytes,3,opt,name=resources,proto3" json:"resources,omitempty"`
-	// Higher first.
+	// Among asks of apps with equal priority; higher is served first.
 	Priority  int32         `protobuf:"varint,4,opt,name=priority,proto3" json:"priority,omitempty"`
 	Placement *v1.Placement `protobuf:"bytes,5,opt,name=placement,proto3" json:"placement,omitempty"`
-	// Nodes that this ask must not be put on: where it failed lately.
+	// Nodes on which this ask must not be placed, for example because it failed there.
 	AvoidNodes []string `protobuf:"bytes,6,rep,name=avoid_nodes,json=avoidNodes,proto3" json:"avoid_nodes,omitempty"`
-	// Containers of one group repel each other under the spread policy and count for max_per_node.
+	// The spread policy and max_per_node count the containers of one group together.
 	Group string `protobuf:"bytes,7,opt,name=group,proto3" json:"group,omitempty"`
-	// All or nothing.
+	// All containers are granted together, or none.
 	Gang bool `protobuf:"varint,8,opt,name=gang,proto3" json:"gang,omitempty"`
-	// How long a container of this ask will run, if known: lent capacity is granted only if it fits.
+	// How long a container of this ask is expected to run; absent if unknown. Lent capacity is granted only if it ends in time.
 	Duration *durationpb.Duration `protobuf:"bytes,9,opt,name=duration,proto3" json:"duration,omitempty"`
-	// Its containers run until somebody ends them: no reservation waits for their room.
+	// Its containers run until they are stopped: no reservation waits for their resources.
 	Service bool `protobuf:"varint,10,opt,name=service,proto3" json:"service,omitempty"`
-	// It replaces a container that the app has lost: reservations for others give way to it.
+	// It replaces a container that the app has lost: reservations of others end in its favour.
 	Replaces bool `protobuf:"varint,11,opt,name=replaces,proto3" json:"replaces,omitempty"`
-	// What a person could do if there is no room for it, one sentence; empty: nothing that the master knows of.
+	// What a person could do if there is no room for it, one sentence; may be empty.
 	Help string `protobuf:"bytes,12,opt,name=help,proto3" json:"help,omitempty"`
 	// The role of the app that its containers are for; empty in an app without roles or with one.
 	Role          string `protobuf:"bytes,13,opt,name=role,proto3" json:"role,omitempty"`
@@ -410,24 +409,24 @@ func (x *Allocation) GetWatchToken() *v11.ContainerToken {
 	return nil
 }
 
-// InstanceReport is what the master says of one instance. A report replaces the one before it.
+// InstanceReport is the master's report of one instance. It replaces the report before.
 type InstanceReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// For example "web-3"; unique in the app.
 	Id          string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	ContainerId string `protobuf:"bytes,2,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
 	Role        string `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
-	// The spec revision it runs.
+	// The version that it runs.
 	Version int32             `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
 	State   v1.Instance_State `protobuf:"varint,5,opt,name=state,proto3,enum=mammoth.api.v1.Instance_State" json:"state,omitempty"`
-	// Whether it may be in the registry. The endpoint exists while this is true and its node sees it healthy.
+	// Whether it may be in the registry. The endpoint exists while this is true and its node reports it healthy.
 	InService bool `protobuf:"varint,6,opt,name=in_service,json=inService,proto3" json:"in_service,omitempty"`
 	// Share of traffic; 100 is the normal one.
 	Weight   int32 `protobuf:"varint,7,opt,name=weight,proto3" json:"weight,omitempty"`
 	Restarts int32 `protobuf:"varint,8,opt,name=restarts,proto3" json:"restarts,omitempty"`
 	// One sentence: why it is in this state.
 	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
-	// When a held-back start is tried again.
+	// When its back-off ends.
 	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=next_attempt_at,json=nextAttemptAt,proto3" json:"next_attempt_at,omitempty"`
 	// How many failures it had within the window of its restart policy.
 	Failures      int32 `protobuf:"varint,11,opt,name=failures,proto3" json:"failures,omitempty"`
@@ -549,26 +548,27 @@ type AllocateRequest struct {
 	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// Asks that are new or changed.
 	Asks []*Ask `protobuf:"bytes,2,rep,name=asks,proto3" json:"asks,omitempty"`
-	// Containers to be taken back: stopped if they run, and their lease ended once they were seen gone.
+	// Containers that the master gives back. They are stopped if they run, and their lease ends once they were seen gone.
 	Release []*Release `protobuf:"bytes,3,rep,name=release,proto3" json:"release,omitempty"`
 	// Instances that are new or changed.
 	Instances []*InstanceReport `protobuf:"bytes,4,rep,name=instances,proto3" json:"instances,omitempty"`
-	// Instances that exist no more.
+	// Instances that do not exist any more.
 	GoneInstances []string `protobuf:"bytes,5,rep,name=gone_instances,json=goneInstances,proto3" json:"gone_instances,omitempty"`
-	// What the master says of its work, for people and for whoever waits for it. A status replaces the one before it. One that says that
-	// the work waits, is done or has failed counts once balancers route by what the master has said before.
+	// The progress of the master's work, for people and for clients that wait for it. It replaces the status before. A status of
+	// WAITING, DONE or FAILED takes effect once balancers route by the master's earlier reports.
 	Status *v1.MasterStatus `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"`
-	// Have an earlier version wanted again.
+	// Make an earlier version the desired one again.
 	Revise *Revise `protobuf:"bytes,7,opt,name=revise,proto3" json:"revise,omitempty"`
 	// Saved for the next attempt, if set. At most 64 KiB.
 	Memo []byte `protobuf:"bytes,8,opt,name=memo,proto3" json:"memo,omitempty"`
 	// The newest Wanted.generation that was acted upon.
 	ObservedGeneration int64 `protobuf:"varint,10,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
-	// Answers to commands. What follows from a command is in the same request, so that its answer is true when it is read.
+	// Answers to commands. The effects of a command are in the same request or an earlier one, so that the answer is true when it is
+	// read.
 	Answers []*CommandAnswer `protobuf:"bytes,11,rep,name=answers,proto3" json:"answers,omitempty"`
-	// What became of versions. Notes count before revise.
+	// Notes on versions. They are applied before revise.
 	Notes []*VersionNote `protobuf:"bytes,12,rep,name=notes,proto3" json:"notes,omitempty"`
-	// Whether the master is to be sent what balancers count, from now on. A stream begins without.
+	// Whether to send traffic counts from now on. At the beginning of a stream they are not sent.
 	Traffic       *bool `protobuf:"varint,13,opt,name=traffic,proto3,oneof" json:"traffic,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -692,7 +692,7 @@ func (x *AllocateRequest) GetTraffic() bool {
 type Release struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
-	// Why, for people: "version 3 takes the place of version 2". At most 1 KiB. Empty, or of a container that has ended: none is needed.
+	// A clause for people: "version 3 takes the place of version 2". At most 1 KiB. May be empty.
 	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -742,13 +742,13 @@ func (x *Release) GetReason() string {
 	return ""
 }
 
-// CommandAnswer is the answer to a command. Exactly one is given; a second one counts for nothing.
+// CommandAnswer is the answer to a command. Only the first answer counts.
 type CommandAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Unset if it was refused.
 	Answer *anypb.Any `protobuf:"bytes,2,opt,name=answer,proto3" json:"answer,omitempty"`
-	// Why it was refused: a google.rpc.Code, and one sentence with what to do next. Zero: it was carried out.
+	// Why it was refused: a google.rpc.Code, and one sentence with what to do next. Zero if it was executed.
 	Code    int32  `protobuf:"varint,3,opt,name=code,proto3" json:"code,omitempty"`
 	Refusal string `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	// What was done, one sentence, for the events of the app; may be empty.
@@ -822,12 +822,12 @@ func (x *CommandAnswer) GetEvent() string {
 	return ""
 }
 
-// Revise makes the spec of an earlier version the wanted one again, as a new version. The counts of instances stay.
+// Revise makes the spec of an earlier version the desired one again, as a new version. The numbers of instances do not change.
 type Revise struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The version that is to be replaced. Unless it is still the wanted one, nothing happens.
+	// The version to be replaced. If it is not the desired one any more, nothing happens.
 	Version int32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	// The version whose spec is wanted again; one of Wanted.versions.
+	// The version whose spec becomes the desired one; one of Wanted.versions.
 	ToVersion int32 `protobuf:"varint,2,opt,name=to_version,json=toVersion,proto3" json:"to_version,omitempty"`
 	// Why, for the history, one sentence.
 	Cause         string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
@@ -886,7 +886,7 @@ func (x *Revise) GetCause() string {
 	return ""
 }
 
-// VersionNote is what became of a version, for the history. A rollback goes to the newest version that came up and did not fail.
+// VersionNote is a note on a version for the history. A rollback goes to the newest version that came up and did not fail.
 type VersionNote struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version int32                  `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -949,7 +949,7 @@ func (x *VersionNote) GetFailure() string {
 	return ""
 }
 
-// Wanted is what people want of the app now.
+// Wanted is the desired state of the app.
 type Wanted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Spec  *v1.AppSpec            `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
@@ -957,19 +957,19 @@ type Wanted struct {
 	Version int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Rises with every change, a scaling too.
 	Generation int64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
-	// Every instance is to be gone: stop.
+	// The app is stopped: end every instance.
 	Stopped bool `protobuf:"varint,4,opt,name=stopped,proto3" json:"stopped,omitempty"`
-	// The app is being removed: stop everything, then Finish.
+	// The app is being removed: end every instance, then call Finish.
 	Removing bool `protobuf:"varint,5,opt,name=removing,proto3" json:"removing,omitempty"`
-	// Instances started before this instant are to be replaced, a few at a time: a rolling restart.
+	// A rolling restart: replace instances that were granted before this instant, a few at a time.
 	RestartBefore *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=restart_before,json=restartBefore,proto3" json:"restart_before,omitempty"`
-	// The spec of each revision that may still run, by version.
+	// The spec of each version that may still run.
 	Versions map[int32]*v1.AppSpec `protobuf:"bytes,7,rep,name=versions,proto3" json:"versions,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The application master made this version itself, with Revise.
 	Revised bool `protobuf:"varint,8,opt,name=revised,proto3" json:"revised,omitempty"`
-	// This version repeats the spec of an earlier one: of this one. Zero if it is new.
+	// The earlier version whose spec this version repeats; zero if it is new.
 	FromVersion int32 `protobuf:"varint,11,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
-	// What became of the versions in versions, oldest first, and of the present one.
+	// Notes on the present version and those in versions, oldest first.
 	Notes         []*VersionNote `protobuf:"bytes,12,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1087,9 +1087,9 @@ type AllocateResponse struct {
 	Wanted *Wanted `protobuf:"bytes,6,opt,name=wanted,proto3" json:"wanted,omitempty"`
 	// Instances that are out of the registry and, where balancers route to them, out of every balancer.
 	Withdrawn []string `protobuf:"bytes,7,rep,name=withdrawn,proto3" json:"withdrawn,omitempty"`
-	// This attempt was replaced by a newer one: it must end without touching anything.
+	// This attempt was replaced by a newer one. It must end without changing anything.
 	Superseded bool `protobuf:"varint,8,opt,name=superseded,proto3" json:"superseded,omitempty"`
-	// What balancers have counted for instances of the app while the master wanted to be sent it; only what changed.
+	// The traffic counts of instances that have changed, if the master has requested them.
 	Traffic []*Traffic `protobuf:"bytes,9,rep,name=traffic,proto3" json:"traffic,omitempty"`
 	// Why instances are missing; sent whenever that changes. The master adds it to the reason of a failed rollout.
 	Waits *Waits `protobuf:"bytes,10,opt,name=waits,proto3" json:"waits,omitempty"`
@@ -1206,12 +1206,12 @@ func (x *AllocateResponse) GetCommands() []*Command {
 	return nil
 }
 
-// Command is what somebody wants of the master itself.
+// Command is a command of a person or program to the master itself.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique in the app.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Whoever it comes from, as events name them: `user "root"`, or `a person`.
+	// The caller, as in events: `user "root"`, or `a person`.
 	By            string     `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
 	Command       *anypb.Any `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1269,7 +1269,7 @@ func (x *Command) GetCommand() *anypb.Any {
 	return nil
 }
 
-// Waits are the reasons why the app differs from its spec; none if nothing is missing any more.
+// Waits are the reasons why the app differs from its spec; empty if nothing is missing.
 type Waits struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Waiting       []*v1.Waiting          `protobuf:"bytes,1,rep,name=waiting,proto3" json:"waiting,omitempty"`
@@ -1314,7 +1314,7 @@ func (x *Waits) GetWaiting() []*v1.Waiting {
 	return nil
 }
 
-// Traffic is what balancers have seen of one instance. Counts only rise.
+// Traffic is the balancers' counts for one instance since the beginning of the stream.
 type Traffic struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Instance string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
@@ -1376,13 +1376,13 @@ func (x *Traffic) GetErrors() int64 {
 	return 0
 }
 
-// PreemptionNotice warns of the end of a container. One that is out of time is stopped by the zone.
+// PreemptionNotice announces that a container is stopped at the deadline.
 type PreemptionNotice struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
 	Deadline    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	Reason      string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// An earlier notice is taken back: the container may stay.
+	// The preemption was cancelled: the container keeps running.
 	Withdrawn     bool `protobuf:"varint,4,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1519,7 +1519,7 @@ func (x *NodeUpdate) GetContainerManager() string {
 type PlanRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Asks  []*Ask                 `protobuf:"bytes,1,rep,name=asks,proto3" json:"asks,omitempty"`
-	// The queue that would pay for them; empty is the app's.
+	// The queue that they would count for; empty is the app's.
 	Queue         string `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1614,7 +1614,7 @@ func (x *PlanResponse) GetPlanned() []*PlannedAsk {
 	return nil
 }
 
-// PlannedAsk is what would become of one ask.
+// PlannedAsk is where one ask would be granted.
 type PlannedAsk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One for each container that there is room for.

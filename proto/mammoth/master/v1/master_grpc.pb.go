@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: mammoth/master/v1/master.proto
 
-// Package mammoth.master.v1 is what application masters and the ResourceManager say to each other.
+// Package mammoth.master.v1 is the protocol between application masters and the ResourceManager.
 
 package masterv1
 
@@ -35,15 +35,14 @@ const (
 // ApplicationMaster is served by the ResourceManager and called by application masters. Each call carries
 // the attempt's token as "authorization: Bearer …".
 type ApplicationMasterClient interface {
-	// Register announces an attempt. Only the newest attempt of an app may register; what earlier ones
-	// held is handed over.
+	// Register registers an attempt. Only the newest attempt of an app may register. It receives the containers of earlier ones.
 	Register(ctx context.Context, in *RegisterRequest, opts ...grpc.CallOption) (*RegisterResponse, error)
-	// Allocate carries asks, releases and instance reports up, and grants, ends and notices down. Opening it
-	// again ends the earlier stream; the first answer of a stream repeats what the master cannot know it lost.
+	// Allocate carries asks, releases and instance reports to the ResourceManager, and grants, ends and notices to the master.
+	// Opening it again ends the earlier stream. The first answer of a stream repeats what may have been lost with the earlier one.
 	Allocate(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AllocateRequest, AllocateResponse], error)
-	// Plan says what would become of asks that were made now. Nothing is granted, and nothing is reserved.
+	// Plan returns where asks would be granted if they were made now. Nothing is granted or reserved.
 	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
-	// Leave ends the attempt. What it holds is left to the next one.
+	// Leave ends the attempt. The next attempt receives its containers.
 	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error)
 	// Finish ends the app; containers that are still held are stopped.
 	Finish(ctx context.Context, in *FinishRequest, opts ...grpc.CallOption) (*FinishResponse, error)
@@ -117,15 +116,14 @@ func (c *applicationMasterClient) Finish(ctx context.Context, in *FinishRequest,
 // ApplicationMaster is served by the ResourceManager and called by application masters. Each call carries
 // the attempt's token as "authorization: Bearer …".
 type ApplicationMasterServer interface {
-	// Register announces an attempt. Only the newest attempt of an app may register; what earlier ones
-	// held is handed over.
+	// Register registers an attempt. Only the newest attempt of an app may register. It receives the containers of earlier ones.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
-	// Allocate carries asks, releases and instance reports up, and grants, ends and notices down. Opening it
-	// again ends the earlier stream; the first answer of a stream repeats what the master cannot know it lost.
+	// Allocate carries asks, releases and instance reports to the ResourceManager, and grants, ends and notices to the master.
+	// Opening it again ends the earlier stream. The first answer of a stream repeats what may have been lost with the earlier one.
 	Allocate(grpc.BidiStreamingServer[AllocateRequest, AllocateResponse]) error
-	// Plan says what would become of asks that were made now. Nothing is granted, and nothing is reserved.
+	// Plan returns where asks would be granted if they were made now. Nothing is granted or reserved.
 	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
-	// Leave ends the attempt. What it holds is left to the next one.
+	// Leave ends the attempt. The next attempt receives its containers.
 	Leave(context.Context, *LeaveRequest) (*LeaveResponse, error)
 	// Finish ends the app; containers that are still held are stopped.
 	Finish(context.Context, *FinishRequest) (*FinishResponse, error)

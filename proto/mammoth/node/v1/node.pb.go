@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: mammoth/node/v1/node.proto
 
-// Package mammoth.node.v1 is what a NodeManager does for those who hold a token.
+// Package mammoth.node.v1 is the API of a NodeManager for application masters and the ResourceManager.
 
 package nodev1
 
@@ -176,7 +176,7 @@ func (x *WatchRequest) GetAppId() string {
 type WatchResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Containers []*v1.ContainerStatus  `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
-	// The first message of a stream is whole: what it does not name is not on the node.
+	// Set in the first message of a stream: it has all containers.
 	Snapshot      bool `protobuf:"varint,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

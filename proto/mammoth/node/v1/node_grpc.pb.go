@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: mammoth/node/v1/node.proto
 
-// Package mammoth.node.v1 is what a NodeManager does for those who hold a token.
+// Package mammoth.node.v1 is the API of a NodeManager for application masters and the ResourceManager.
 
 package nodev1
 
@@ -34,8 +34,8 @@ const (
 //
 // ContainerManager is served by each NodeManager. Every request carries a token signed by the ResourceManager.
 type ContainerManagerClient interface {
-	// Start accepts a container and answers before it runs; Watch tells the rest. Starting a container that
-	// the node has already is not an error: its status is returned.
+	// Start accepts a container and answers before it runs; Watch reports the rest. If the node already has the container, its status
+	// is returned.
 	Start(ctx context.Context, in *StartRequest, opts ...grpc.CallOption) (*StartResponse, error)
 	// Watch sends every container of the app on this node, then each change.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
@@ -120,8 +120,8 @@ type ContainerManager_ExecClient = grpc.BidiStreamingClient[v1.ExecInput, v1.Exe
 //
 // ContainerManager is served by each NodeManager. Every request carries a token signed by the ResourceManager.
 type ContainerManagerServer interface {
-	// Start accepts a container and answers before it runs; Watch tells the rest. Starting a container that
-	// the node has already is not an error: its status is returned.
+	// Start accepts a container and answers before it runs; Watch reports the rest. If the node already has the container, its status
+	// is returned.
 	Start(context.Context, *StartRequest) (*StartResponse, error)
 	// Watch sends every container of the app on this node, then each change.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error

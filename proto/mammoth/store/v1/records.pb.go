@@ -4,8 +4,7 @@
 // 	protoc        (unknown)
 // source: mammoth/store/v1/records.proto
 
-// Package mammoth.store.v1 is what a ResourceManager writes down: one message for each kind of record in its
-// store. Nobody else reads them, but a newer ResourceManager must.
+// Package mammoth.store.v1 has the records of a ResourceManager: one message for each kind of record in its store.
 
 package storev1
 
@@ -30,10 +29,10 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Zone is the single record of what belongs to no app, node or queue.
+// Zone is the single record of values that belong to no app, node or queue.
 type Zone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The last number given to an app.
+	// The sequence number of the newest app.
 	AppSequence int64 `protobuf:"varint,1,opt,name=app_sequence,json=appSequence,proto3" json:"app_sequence,omitempty"`
 	// The key that signs container tokens, and the one before it. The newest is the first.
 	Keys []*v1.TokenKey `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
@@ -94,10 +93,10 @@ func (x *Zone) GetKeyMadeAt() *timestamppb.Timestamp {
 	return nil
 }
 
-// Schema says which resources the zone keeps account of.
+// Schema has the extended resources of the zone.
 type Schema struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names of the extended resources, in the order of their places.
+	// Their names, in the order of their indexes.
 	Extended      []string `protobuf:"bytes,1,rep,name=extended,proto3" json:"extended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -140,12 +139,12 @@ func (x *Schema) GetExtended() []string {
 	return nil
 }
 
-// Balancers is what must outlive the registry.
+// Balancers has what must be kept over restarts for the registry.
 type Balancers struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Signs the keys that apps register endpoints with.
 	RegistrySecret []byte `protobuf:"bytes,1,opt,name=registry_secret,json=registrySecret,proto3" json:"registry_secret,omitempty"`
-	// Names of the balancers that are connected, or were not long ago.
+	// Names of the balancers that are connected, or were recently.
 	Names         []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -195,12 +194,12 @@ func (x *Balancers) GetNames() []string {
 	return nil
 }
 
-// App is written with every change, so that what may be large in it, its versions, has records of its own.
+// App is written with every change. Its versions, which may be large, have records of their own.
 type App struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// What is wanted now, complete with defaults and digests: that of the last version. Not written.
+	// The complete spec with digests: that of the last version. It is not stored in this record.
 	Spec               *v11.AppSpec           `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
 	Version            int32                  `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
 	Generation         int64                  `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
@@ -208,7 +207,7 @@ type App struct {
 	State              v11.App_State          `protobuf:"varint,7,opt,name=state,proto3,enum=mammoth.api.v1.App_State" json:"state,omitempty"`
 	Reason             string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
 	CreatedAt          *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// Oldest first; the last is the present one. Not written.
+	// Oldest first; the last is the present one. They are not stored in this record.
 	Versions []*v11.AppHistory_Version `protobuf:"bytes,10,rep,name=versions,proto3" json:"versions,omitempty"`
 	// The present version was made by the application master.
 	Revised       bool                   `protobuf:"varint,11,opt,name=revised,proto3" json:"revised,omitempty"`
@@ -225,15 +224,15 @@ type App struct {
 	Outcome v11.App_Outcome        `protobuf:"varint,44,opt,name=outcome,proto3,enum=mammoth.api.v1.App_Outcome" json:"outcome,omitempty"`
 	// Nodes on which the last attempts failed to launch.
 	AvoidNodes []string `protobuf:"bytes,18,rep,name=avoid_nodes,json=avoidNodes,proto3" json:"avoid_nodes,omitempty"`
-	// Until when the master may end a stopping or removed app's instances itself.
+	// Until when the master of an app that is stopped or removed may end the instances itself.
 	EndBy *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=end_by,json=endBy,proto3" json:"end_by,omitempty"`
 	// The present version repeats the spec of this one; zero if it is new.
 	FromVersion int32 `protobuf:"varint,32,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
-	// Who deployed it first.
+	// The user who deployed it first.
 	User string `protobuf:"bytes,40,opt,name=user,proto3" json:"user,omitempty"`
-	// When a person last said how many instances a role has, by the role's name.
+	// When a person last set the number of instances of a role, by the role's name.
 	CountedAt map[string]*timestamppb.Timestamp `protobuf:"bytes,42,rep,name=counted_at,json=countedAt,proto3" json:"counted_at,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The reasons why the app differs from its spec, as the last event about them had them.
+	// The reasons why the app differs from its spec, as in the last event about them.
 	Waiting       []*v11.Waiting `protobuf:"bytes,41,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -795,23 +794,23 @@ func (x *Instance) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
-// Container is a lease and what its node has said of it. It is kept for a while after its end.
+// Container is a lease with the last status from its node. It is kept for a while after its end.
 type Container struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Lease *v13.Lease             `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
 	// The ask's group.
 	Group  string               `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
 	Status *v13.ContainerStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
-	// It is to end: the node is told until it reports it done.
+	// It is to be stopped. The stop is sent to the node until it reports the end.
 	Stopping    bool                   `protobuf:"varint,4,opt,name=stopping,proto3" json:"stopping,omitempty"`
 	StopReason  v13.Exit_Reason        `protobuf:"varint,5,opt,name=stop_reason,json=stopReason,proto3,enum=mammoth.core.v1.Exit_Reason" json:"stop_reason,omitempty"`
 	StopMessage string                 `protobuf:"bytes,6,opt,name=stop_message,json=stopMessage,proto3" json:"stop_message,omitempty"`
 	DoneAt      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=done_at,json=doneAt,proto3" json:"done_at,omitempty"`
-	// The master knows that it ended.
+	// The master has acknowledged its end.
 	Acknowledged bool `protobuf:"varint,8,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
 	// No start is accepted after this instant.
 	StartBy *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=start_by,json=startBy,proto3" json:"start_by,omitempty"`
-	// How long its ask said that it would run; absent is unknown.
+	// The expected duration in its ask; absent if unknown.
 	Duration *durationpb.Duration `protobuf:"bytes,10,opt,name=duration,proto3" json:"duration,omitempty"`
 	// The gang that it was granted with; zero is none.
 	Gang int64 `protobuf:"varint,11,opt,name=gang,proto3" json:"gang,omitempty"`
@@ -946,7 +945,7 @@ type Node struct {
 	Version          string                    `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	State            v11.NodeState             `protobuf:"varint,9,opt,name=state,proto3,enum=mammoth.api.v1.NodeState" json:"state,omitempty"`
 	Reason           string                    `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
-	// An operator wants it empty.
+	// An operator drains it.
 	Drain        bool                   `protobuf:"varint,11,opt,name=drain,proto3" json:"drain,omitempty"`
 	DrainReason  string                 `protobuf:"bytes,12,opt,name=drain_reason,json=drainReason,proto3" json:"drain_reason,omitempty"`
 	RegisteredAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
@@ -1083,9 +1082,9 @@ type Package struct {
 	// Unset for one that is part of Mammoth.
 	Package     *v11.FrameworkPackage  `protobuf:"bytes,1,opt,name=package,proto3" json:"package,omitempty"`
 	InstalledAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=installed_at,json=installedAt,proto3" json:"installed_at,omitempty"`
-	// Who installed it.
+	// The user who installed it.
 	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
-	// It is part of Mammoth, and somebody has removed it. Without a record it is there.
+	// It is built in and was removed. A built-in package without a record is installed.
 	Removed       bool `protobuf:"varint,4,opt,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1193,7 +1192,7 @@ func (x *Queues) GetQueues() []*v11.QueueSpec {
 	return nil
 }
 
-// Contract is a lending contract and what it came to.
+// Contract is a lending contract and its ledger.
 type Contract struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Spec  *v11.ContractSpec      `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
@@ -1203,9 +1202,9 @@ type Contract struct {
 	// Windows that open before this were ended by hand.
 	StoppedUntil *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=stopped_until,json=stoppedUntil,proto3" json:"stopped_until,omitempty"`
 	Ledger       *v11.Ledger            `protobuf:"bytes,5,opt,name=ledger,proto3" json:"ledger,omitempty"`
-	// Contracts with one lender count in the order in which they were added.
+	// Contracts of one lender apply in this order.
 	Position int64 `protobuf:"varint,6,opt,name=position,proto3" json:"position,omitempty"`
-	// It stands in the file that declares the queue tree, and goes when it stands there no more.
+	// It is declared in the queue file, and is removed when the file does not have it any more.
 	Declared      bool `protobuf:"varint,10,opt,name=declared,proto3" json:"declared,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

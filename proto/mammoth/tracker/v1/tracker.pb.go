@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: mammoth/tracker/v1/tracker.proto
 
-// Package mammoth.tracker.v1 is what NodeManagers and the ResourceManager say to each other.
+// Package mammoth.tracker.v1 is the protocol between NodeManagers and the ResourceManager.
 
 package trackerv1
 
@@ -40,11 +40,11 @@ type RegisterRequest struct {
 	Health     *v1.NodeHealth        `protobuf:"bytes,7,opt,name=health,proto3" json:"health,omitempty"`
 	// The NodeManager's version.
 	Version string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
-	// What frameworks have on the node: the app's name, or ROLE.APP.
-	Frameworks []string `protobuf:"bytes,10,rep,name=frameworks,proto3" json:"frameworks,omitempty"`
+	// The names of the state directories on the node: the name of a framework, or ROLE.APP.
+	StateDirs []string `protobuf:"bytes,10,rep,name=state_dirs,json=stateDirs,proto3" json:"state_dirs,omitempty"`
 	// A random id that the NodeManager keeps in its folder: NodeManagers with different ids are different nodes.
 	FolderId string `protobuf:"bytes,11,opt,name=folder_id,json=folderId,proto3" json:"folder_id,omitempty"`
-	// A random id of the process. It tells two processes apart whose folders are copies, because a machine was copied.
+	// A random id of the process. It distinguishes two processes whose folders are copies, because a machine was copied.
 	ProcessId     string `protobuf:"bytes,12,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -136,9 +136,9 @@ func (x *RegisterRequest) GetVersion() string {
 	return ""
 }
 
-func (x *RegisterRequest) GetFrameworks() []string {
+func (x *RegisterRequest) GetStateDirs() []string {
 	if x != nil {
-		return x.Frameworks
+		return x.StateDirs
 	}
 	return nil
 }
@@ -163,7 +163,7 @@ type RegisterResponse struct {
 	Epoch          int64                  `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Session        string                 `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
 	ReportInterval *durationpb.Duration   `protobuf:"bytes,4,opt,name=report_interval,json=reportInterval,proto3" json:"report_interval,omitempty"`
-	// Containers that have no lease any more: the node stops and forgets them.
+	// Containers that have no lease any more. The node stops and removes them.
 	Reap          []string    `protobuf:"bytes,5,rep,name=reap,proto3" json:"reap,omitempty"`
 	Keys          []*TokenKey `protobuf:"bytes,6,rep,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -242,7 +242,7 @@ func (x *RegisterResponse) GetKeys() []*TokenKey {
 	return nil
 }
 
-// TokenKey verifies container tokens. A key is valid for as long as it is among those that were sent last.
+// TokenKey verifies container tokens. A key is valid while it is among those that were sent last.
 type TokenKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            int32                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -374,7 +374,7 @@ type NodeCommand struct {
 	//	*NodeCommand_Stop_
 	//	*NodeCommand_Forget_
 	//	*NodeCommand_Keys_
-	//	*NodeCommand_EndFramework_
+	//	*NodeCommand_RemoveStateDir_
 	Command       isNodeCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -453,10 +453,10 @@ func (x *NodeCommand) GetKeys() *NodeCommand_Keys {
 	return nil
 }
 
-func (x *NodeCommand) GetEndFramework() *NodeCommand_EndFramework {
+func (x *NodeCommand) GetRemoveStateDir() *NodeCommand_RemoveStateDir {
 	if x != nil {
-		if x, ok := x.Command.(*NodeCommand_EndFramework_); ok {
-			return x.EndFramework
+		if x, ok := x.Command.(*NodeCommand_RemoveStateDir_); ok {
+			return x.RemoveStateDir
 		}
 	}
 	return nil
@@ -482,8 +482,8 @@ type NodeCommand_Keys_ struct {
 	Keys *NodeCommand_Keys `protobuf:"bytes,4,opt,name=keys,proto3,oneof"`
 }
 
-type NodeCommand_EndFramework_ struct {
-	EndFramework *NodeCommand_EndFramework `protobuf:"bytes,6,opt,name=end_framework,json=endFramework,proto3,oneof"`
+type NodeCommand_RemoveStateDir_ struct {
+	RemoveStateDir *NodeCommand_RemoveStateDir `protobuf:"bytes,6,opt,name=remove_state_dir,json=removeStateDir,proto3,oneof"`
 }
 
 func (*NodeCommand_Launch_) isNodeCommand_Command() {}
@@ -494,9 +494,9 @@ func (*NodeCommand_Forget_) isNodeCommand_Command() {}
 
 func (*NodeCommand_Keys_) isNodeCommand_Command() {}
 
-func (*NodeCommand_EndFramework_) isNodeCommand_Command() {}
+func (*NodeCommand_RemoveStateDir_) isNodeCommand_Command() {}
 
-// Launch starts a container on the ResourceManager's own account: an application master.
+// Launch starts a container for the ResourceManager itself: an application master.
 type NodeCommand_Launch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         *v1.ContainerToken     `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
@@ -710,30 +710,30 @@ func (x *NodeCommand_Keys) GetKeys() []*TokenKey {
 	return nil
 }
 
-// EndFramework: no container is to come to this place of a framework any more. What the last one has left running there
-// is ended, and the folder deleted, as soon as no container is in it.
-type NodeCommand_EndFramework struct {
+// RemoveStateDir: no container will use this state directory any more. As soon as none uses it, the node ends the processes that
+// were left in it and deletes it.
+type NodeCommand_RemoveStateDir struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// As in RegisterRequest.frameworks.
-	Place         string `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
+	// As in RegisterRequest.state_dirs.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *NodeCommand_EndFramework) Reset() {
-	*x = NodeCommand_EndFramework{}
+func (x *NodeCommand_RemoveStateDir) Reset() {
+	*x = NodeCommand_RemoveStateDir{}
 	mi := &file_mammoth_tracker_v1_tracker_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *NodeCommand_EndFramework) String() string {
+func (x *NodeCommand_RemoveStateDir) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*NodeCommand_EndFramework) ProtoMessage() {}
+func (*NodeCommand_RemoveStateDir) ProtoMessage() {}
 
-func (x *NodeCommand_EndFramework) ProtoReflect() protoreflect.Message {
+func (x *NodeCommand_RemoveStateDir) ProtoReflect() protoreflect.Message {
 	mi := &file_mammoth_tracker_v1_tracker_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -745,14 +745,14 @@ func (x *NodeCommand_EndFramework) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use NodeCommand_EndFramework.ProtoReflect.Descriptor instead.
-func (*NodeCommand_EndFramework) Descriptor() ([]byte, []int) {
+// Deprecated: Use NodeCommand_RemoveStateDir.ProtoReflect.Descriptor instead.
+func (*NodeCommand_RemoveStateDir) Descriptor() ([]byte, []int) {
 	return file_mammoth_tracker_v1_tracker_proto_rawDescGZIP(), []int{4, 4}
 }
 
-func (x *NodeCommand_EndFramework) GetPlace() string {
+func (x *NodeCommand_RemoveStateDir) GetName() string {
 	if x != nil {
-		return x.Place
+		return x.Name
 	}
 	return ""
 }
@@ -761,7 +761,7 @@ var File_mammoth_tracker_v1_tracker_proto protoreflect.FileDescriptor
 
 const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"\n" +
-	" mammoth/tracker/v1/tracker.proto\x12\x12mammoth.tracker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amammoth/core/v1/core.proto\"\xc6\x04\n" +
+	" mammoth/tracker/v1/tracker.proto\x12\x12mammoth.tracker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amammoth/core/v1/core.proto\"\xc5\x04\n" +
 	"\x0fRegisterRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12+\n" +
@@ -774,11 +774,10 @@ const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"containers\x18\x06 \x03(\v2 .mammoth.core.v1.ContainerStatusR\n" +
 	"containers\x123\n" +
 	"\x06health\x18\a \x01(\v2\x1b.mammoth.core.v1.NodeHealthR\x06health\x12\x18\n" +
-	"\aversion\x18\b \x01(\tR\aversion\x12\x1e\n" +
+	"\aversion\x18\b \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
-	"frameworks\x18\n" +
-	" \x03(\tR\n" +
-	"frameworks\x12\x1b\n" +
+	"state_dirs\x18\n" +
+	" \x03(\tR\tstateDirs\x12\x1b\n" +
 	"\tfolder_id\x18\v \x01(\tR\bfolderId\x12\x1d\n" +
 	"\n" +
 	"process_id\x18\f \x01(\tR\tprocessId\x1aY\n" +
@@ -807,13 +806,13 @@ const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"attributes\x1aY\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
-	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\x9a\x06\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\xa1\x06\n" +
 	"\vNodeCommand\x12@\n" +
 	"\x06launch\x18\x01 \x01(\v2&.mammoth.tracker.v1.NodeCommand.LaunchH\x00R\x06launch\x12:\n" +
 	"\x04stop\x18\x02 \x01(\v2$.mammoth.tracker.v1.NodeCommand.StopH\x00R\x04stop\x12@\n" +
 	"\x06forget\x18\x03 \x01(\v2&.mammoth.tracker.v1.NodeCommand.ForgetH\x00R\x06forget\x12:\n" +
-	"\x04keys\x18\x04 \x01(\v2$.mammoth.tracker.v1.NodeCommand.KeysH\x00R\x04keys\x12S\n" +
-	"\rend_framework\x18\x06 \x01(\v2,.mammoth.tracker.v1.NodeCommand.EndFrameworkH\x00R\fendFramework\x1as\n" +
+	"\x04keys\x18\x04 \x01(\v2$.mammoth.tracker.v1.NodeCommand.KeysH\x00R\x04keys\x12Z\n" +
+	"\x10remove_state_dir\x18\x06 \x01(\v2..mammoth.tracker.v1.NodeCommand.RemoveStateDirH\x00R\x0eremoveStateDir\x1as\n" +
 	"\x06Launch\x125\n" +
 	"\x05token\x18\x01 \x01(\v2\x1f.mammoth.core.v1.ContainerTokenR\x05token\x122\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1e.mammoth.core.v1.ContainerSpecR\x04spec\x1a\xaa\x01\n" +
@@ -826,8 +825,8 @@ const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"\rcontainer_ids\x18\x01 \x03(\tR\fcontainerIds\x1a8\n" +
 	"\x04Keys\x120\n" +
 	"\x04keys\x18\x01 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x1a$\n" +
-	"\fEndFramework\x12\x14\n" +
-	"\x05place\x18\x02 \x01(\tR\x05placeB\t\n" +
+	"\x0eRemoveStateDir\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04nameB\t\n" +
 	"\acommand2\xb8\x01\n" +
 	"\x0fResourceTracker\x12U\n" +
 	"\bRegister\x12#.mammoth.tracker.v1.RegisterRequest\x1a$.mammoth.tracker.v1.RegisterResponse\x12N\n" +
@@ -847,26 +846,26 @@ func file_mammoth_tracker_v1_tracker_proto_rawDescGZIP() []byte {
 
 var file_mammoth_tracker_v1_tracker_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_mammoth_tracker_v1_tracker_proto_goTypes = []any{
-	(*RegisterRequest)(nil),          // 0: mammoth.tracker.v1.RegisterRequest
-	(*RegisterResponse)(nil),         // 1: mammoth.tracker.v1.RegisterResponse
-	(*TokenKey)(nil),                 // 2: mammoth.tracker.v1.TokenKey
-	(*NodeReport)(nil),               // 3: mammoth.tracker.v1.NodeReport
-	(*NodeCommand)(nil),              // 4: mammoth.tracker.v1.NodeCommand
-	nil,                              // 5: mammoth.tracker.v1.RegisterRequest.AttributesEntry
-	nil,                              // 6: mammoth.tracker.v1.NodeReport.AttributesEntry
-	(*NodeCommand_Launch)(nil),       // 7: mammoth.tracker.v1.NodeCommand.Launch
-	(*NodeCommand_Stop)(nil),         // 8: mammoth.tracker.v1.NodeCommand.Stop
-	(*NodeCommand_Forget)(nil),       // 9: mammoth.tracker.v1.NodeCommand.Forget
-	(*NodeCommand_Keys)(nil),         // 10: mammoth.tracker.v1.NodeCommand.Keys
-	(*NodeCommand_EndFramework)(nil), // 11: mammoth.tracker.v1.NodeCommand.EndFramework
-	(*v1.Resources)(nil),             // 12: mammoth.core.v1.Resources
-	(*v1.ContainerStatus)(nil),       // 13: mammoth.core.v1.ContainerStatus
-	(*v1.NodeHealth)(nil),            // 14: mammoth.core.v1.NodeHealth
-	(*durationpb.Duration)(nil),      // 15: google.protobuf.Duration
-	(*v1.Attribute)(nil),             // 16: mammoth.core.v1.Attribute
-	(*v1.ContainerToken)(nil),        // 17: mammoth.core.v1.ContainerToken
-	(*v1.ContainerSpec)(nil),         // 18: mammoth.core.v1.ContainerSpec
-	(v1.Exit_Reason)(0),              // 19: mammoth.core.v1.Exit.Reason
+	(*RegisterRequest)(nil),            // 0: mammoth.tracker.v1.RegisterRequest
+	(*RegisterResponse)(nil),           // 1: mammoth.tracker.v1.RegisterResponse
+	(*TokenKey)(nil),                   // 2: mammoth.tracker.v1.TokenKey
+	(*NodeReport)(nil),                 // 3: mammoth.tracker.v1.NodeReport
+	(*NodeCommand)(nil),                // 4: mammoth.tracker.v1.NodeCommand
+	nil,                                // 5: mammoth.tracker.v1.RegisterRequest.AttributesEntry
+	nil,                                // 6: mammoth.tracker.v1.NodeReport.AttributesEntry
+	(*NodeCommand_Launch)(nil),         // 7: mammoth.tracker.v1.NodeCommand.Launch
+	(*NodeCommand_Stop)(nil),           // 8: mammoth.tracker.v1.NodeCommand.Stop
+	(*NodeCommand_Forget)(nil),         // 9: mammoth.tracker.v1.NodeCommand.Forget
+	(*NodeCommand_Keys)(nil),           // 10: mammoth.tracker.v1.NodeCommand.Keys
+	(*NodeCommand_RemoveStateDir)(nil), // 11: mammoth.tracker.v1.NodeCommand.RemoveStateDir
+	(*v1.Resources)(nil),               // 12: mammoth.core.v1.Resources
+	(*v1.ContainerStatus)(nil),         // 13: mammoth.core.v1.ContainerStatus
+	(*v1.NodeHealth)(nil),              // 14: mammoth.core.v1.NodeHealth
+	(*durationpb.Duration)(nil),        // 15: google.protobuf.Duration
+	(*v1.Attribute)(nil),               // 16: mammoth.core.v1.Attribute
+	(*v1.ContainerToken)(nil),          // 17: mammoth.core.v1.ContainerToken
+	(*v1.ContainerSpec)(nil),           // 18: mammoth.core.v1.ContainerSpec
+	(v1.Exit_Reason)(0),                // 19: mammoth.core.v1.Exit.Reason
 }
 var file_mammoth_tracker_v1_tracker_proto_depIdxs = []int32{
 	12, // 0: mammoth.tracker.v1.RegisterRequest.capacity:type_name -> mammoth.core.v1.Resources
@@ -882,7 +881,7 @@ var file_mammoth_tracker_v1_tracker_proto_depIdxs = []int32{
 	8,  // 10: mammoth.tracker.v1.NodeCommand.stop:type_name -> mammoth.tracker.v1.NodeCommand.Stop
 	9,  // 11: mammoth.tracker.v1.NodeCommand.forget:type_name -> mammoth.tracker.v1.NodeCommand.Forget
 	10, // 12: mammoth.tracker.v1.NodeCommand.keys:type_name -> mammoth.tracker.v1.NodeCommand.Keys
-	11, // 13: mammoth.tracker.v1.NodeCommand.end_framework:type_name -> mammoth.tracker.v1.NodeCommand.EndFramework
+	11, // 13: mammoth.tracker.v1.NodeCommand.remove_state_dir:type_name -> mammoth.tracker.v1.NodeCommand.RemoveStateDir
 	16, // 14: mammoth.tracker.v1.RegisterRequest.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
 	16, // 15: mammoth.tracker.v1.NodeReport.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
 	17, // 16: mammoth.tracker.v1.NodeCommand.Launch.token:type_name -> mammoth.core.v1.ContainerToken
@@ -911,7 +910,7 @@ func file_mammoth_tracker_v1_tracker_proto_init() {
 		(*NodeCommand_Stop_)(nil),
 		(*NodeCommand_Forget_)(nil),
 		(*NodeCommand_Keys_)(nil),
-		(*NodeCommand_EndFramework_)(nil),
+		(*NodeCommand_RemoveStateDir_)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

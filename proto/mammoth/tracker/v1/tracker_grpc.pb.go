@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: mammoth/tracker/v1/tracker.proto
 
-// Package mammoth.tracker.v1 is what NodeManagers and the ResourceManager say to each other.
+// Package mammoth.tracker.v1 is the protocol between NodeManagers and the ResourceManager.
 
 package trackerv1
 
