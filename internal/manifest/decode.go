@@ -64,7 +64,8 @@ type rule func(*yaml.Node)
 // A fields names the keys that an object may have.
 type fields map[string]rule
 
-// decoder walks a YAML tree and gathers what is wrong with it.
+// decoder owns the mistakes that were found in a file. Its methods read what all kinds of files are made of; a function for each
+// object of a kind reads that with them.
 type decoder struct {
 	errors Errors
 	// failed has the values that the errors are about.
@@ -84,6 +85,9 @@ func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
 	}
 	d.failed[n] = true
 }
+
+// mistakes is how many were found so far.
+func (d *decoder) mistakes() int { return len(d.errors) }
 
 // full reports whether enough mistakes were found: nothing else is looked at then.
 func (d *decoder) full() bool { return len(d.errors) > maxErrors }
