@@ -12,6 +12,7 @@ import (
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
 var rolloutStates = map[plan.RolloutState]dynamicdeployv1.Rollout_State{
@@ -22,15 +23,20 @@ var rolloutStates = map[plan.RolloutState]dynamicdeployv1.Rollout_State{
 // presentRollout is the rollout of the app as it is now.
 func (d *Master) presentRollout(now time.Time) *dynamicdeployv1.Rollout {
 	var rollouts []plan.Rollout
-	for _, r := range d.inStartOrder() {
+	for _, r := range d.roles.inStartOrder(d.desired.GetSpec()) {
 		rollouts = append(rollouts, r.plan.Rollout(now))
 	}
-	return d.appRollout(rollouts)
+	return appRollout(rollouts, d.desired.GetVersion(), d.onTrial())
 }
 
-// appRollout is the rollout of the app: the sums of its roles', with the state and reason of the role that is worst.
-func (d *Master) appRollout(rollouts []plan.Rollout) *dynamicdeployv1.Rollout {
-	whole := &dynamicdeployv1.Rollout{Version: d.desired.GetVersion(), Canary: d.canaryPercent() > 0 && d.percent() < 100}
+// onTrial reports whether the desired version is a canary that is not promoted.
+func (d *Master) onTrial() bool {
+	return canaryPercent(d.desired) > 0 && d.control.share(d.desired) < 100
+}
+
+// appRollout is the rollout of the app to a version: the sums of its roles', with the state and reason of the role that is worst.
+func appRollout(rollouts []plan.Rollout, version int32, canary bool) *dynamicdeployv1.Rollout {
+	whole := &dynamicdeployv1.Rollout{Version: version, Canary: canary}
 	weight, percent := 0, 0
 	for _, rollout := range rollouts {
 		whole.Updated += int32(rollout.Updated)
@@ -76,7 +82,7 @@ func (d *Master) status(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
 			verb, effect = "promote", "gives it the whole app"
 		}
 		status.Help = fmt.Sprintf("\"mammoth app %s %s\" %s, \"mammoth app rollback %s\" takes it back", verb, d.app, effect, d.app)
-		if rollout.GetCanary() && d.presentControl().paused {
+		if rollout.GetCanary() && d.control.pauses(d.desired) {
 			status.Help += fmt.Sprintf(", \"mammoth app resume %s\" has it judged again", d.app)
 		}
 	case dynamicdeployv1.Rollout_DONE:
@@ -88,7 +94,7 @@ func (d *Master) status(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
 		}
 	case dynamicdeployv1.Rollout_FAILED:
 		status.State, status.Text = apiv1.MasterStatus_FAILED, fmt.Sprintf("the rollout of version %d failed", rollout.GetVersion())
-		if d.hasEarlier() {
+		if hasEarlier(d.desired) {
 			status.Help = fmt.Sprintf("\"mammoth app rollback %s\" goes back to the version before", d.app)
 		}
 	default:
@@ -121,11 +127,11 @@ func outlook(rollout *dynamicdeployv1.Rollout) *apiv1.Outlook {
 }
 
 // hasEarlier reports whether a rollback finds a version: one that came up, did not fail, and needs other instances.
-func (d *Master) hasEarlier() bool {
-	for _, note := range d.desired.GetNotes() {
-		earlier := d.desired.GetVersions()[note.GetVersion()]
-		if note.GetVersion() < d.desired.GetVersion() && note.GetCameUp() && note.GetFailure() == "" && earlier != nil &&
-			specs.NeedsNewInstances(d.desired.GetSpec(), earlier) {
+func hasEarlier(desired *masterv1.Wanted) bool {
+	for _, note := range desired.GetNotes() {
+		earlier := desired.GetVersions()[note.GetVersion()]
+		if note.GetVersion() < desired.GetVersion() && note.GetCameUp() && note.GetFailure() == "" && earlier != nil &&
+			specs.NeedsNewInstances(desired.GetSpec(), earlier) {
 			return true
 		}
 	}
