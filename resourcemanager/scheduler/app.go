@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -66,6 +67,14 @@ type app struct {
 	// next.
 	failedReservations int
 	reserveAfter       time.Time
+}
+
+// held is the containers that the app holds, the newest first.
+func (a *app) held() iter.Seq[*container] {
+	return func(yield func(*container) bool) {
+		for k := a.containers; k != nil && yield(k); k = k.nextOfApp {
+		}
+	}
 }
 
 // find is the app of an id; nil is none.
