@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -66,6 +67,14 @@ type app struct {
 	// failedReservations is how many of the app's last reservations failed in a row; noReserveBefore is when it may have the next.
 	failedReservations int
 	noReserveBefore    time.Time
+}
+
+// held is the containers that the app holds, the newest first.
+func (a *app) held() iter.Seq[*container] {
+	return func(yield func(*container) bool) {
+		for k := a.containers; k != nil && yield(k); k = k.nextOfApp {
+		}
+	}
 }
 
 // find is the app of an id; nil is none.

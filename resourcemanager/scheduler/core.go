@@ -207,7 +207,9 @@ func (c *Core) addApp(in AddApp) error {
 		c.backlog.leave(k)
 	}
 	if a.leaf != nil {
-		c.chargeApp(a, -1)
+		for k := range a.held() {
+			c.chargeContainer(k, -1)
+		}
 		if !a.removed {
 			a.leaf.apps--
 		}
@@ -215,7 +217,9 @@ func (c *Core) addApp(in AddApp) error {
 	a.removed, a.weight = false, weight
 	a.leaf, a.user, a.owner, a.priority = leaf, in.User, leaf.user(in.User), in.Priority
 	leaf.apps++
-	c.chargeApp(a, 1)
+	for k := range a.held() {
+		c.chargeContainer(k, 1)
+	}
 	for _, k := range asks {
 		c.backlog.enter(k)
 	}
@@ -227,7 +231,7 @@ func (c *Core) rename(a *app, name string) {
 	old := a.name
 	a.name = c.apps.named(name)
 	a.name.apps++
-	for k := a.containers; k != nil; k = k.nextOfApp {
+	for k := range a.held() {
 		a.name.held++
 		old.held--
 		if a.name.tracked {
@@ -244,13 +248,6 @@ func (c *Core) rename(a *app, name string) {
 		c.backlog.retry(old)
 	}
 	c.leaveName(old)
-}
-
-// chargeApp counts all containers of an app for its user and its queues; sign is 1 or -1.
-func (c *Core) chargeApp(a *app, sign int64) {
-	for k := a.containers; k != nil; k = k.nextOfApp {
-		c.chargeContainer(k, sign)
-	}
 }
 
 // removeApp withdraws an app and its asks.

@@ -6,7 +6,7 @@ import (
 
 // setQueues replaces the tree, if apps and containers can stay where they are.
 func (c *Core) setQueues(in SetQueues) error {
-	next, err := c.nextTree(in)
+	next, err := draftTree(in, c.config.Schema, &c.apps, &c.lending)
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (c *Core) setQueues(in SetQueues) error {
 		if !a.removed {
 			a.leaf.apps++
 		}
-		for k := a.containers; k != nil; k = k.nextOfApp {
+		for k := range a.held() {
 			c.chargeContainer(k, 1)
 		}
 	}
@@ -52,13 +52,13 @@ type draft struct {
 	contracts []*contract
 }
 
-// nextTree builds a tree, if the present apps and containers can stay where they are.
-func (c *Core) nextTree(in SetQueues) (draft, error) {
-	queues, err := buildTree(in.Queues, c.config.Schema)
+// draftTree builds a tree, if the present apps and containers can stay where they are.
+func draftTree(in SetQueues, schema resource.Schema, apps *apps, lending *lending) (draft, error) {
+	queues, err := buildTree(in.Queues, schema)
 	if err != nil {
 		return draft{}, err
 	}
-	for _, a := range c.apps.sorted() {
+	for _, a := range apps.sorted() {
 		if a.leaf == nil {
 			continue
 		}
@@ -72,7 +72,7 @@ func (c *Core) nextTree(in SetQueues) (draft, error) {
 	}
 	specs := in.Contracts
 	if specs == nil {
-		specs = c.lending.specs()
+		specs = lending.specs()
 	}
 	contracts, err := buildContracts(specs, &queues)
 	return draft{queues, contracts}, err
@@ -87,7 +87,7 @@ func (c *Core) Queues() []QueueUsage {
 // QueuesAfter implements Interface. It does not take into account what is lent at the moment.
 func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
 	c.resolveQueues()
-	next, err := c.nextTree(in)
+	next, err := draftTree(in, c.config.Schema, &c.apps, &c.lending)
 	if err != nil {
 		return nil, err
 	}
