@@ -11,7 +11,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -90,6 +89,7 @@ type Term struct {
 	streams   *streams
 	past      *eventlog.Log
 	*shown
+	*calls
 	// record is nil if the zone is not recorded.
 	record *record
 	// replies are those of the present turn.
@@ -97,13 +97,7 @@ type Term struct {
 	// unstored is the turn that the disk has no room for yet, retryAt when it is tried again; nil if the last one is stored.
 	unstored *zone.Ready
 	retryAt  time.Time
-	// inbox is for what may change something; looks is for what does not.
-	inbox, looks *mailbox[task]
-	// noRoom is why nothing that grows is taken; nil while there is room.
-	noRoom  atomic.Pointer[error]
-	started time.Time
-	// stopped is closed when the loop has ended.
-	stopped chan struct{}
+	started  time.Time
 	// queueFile is what the queue file was found to say at the start. reread has it looked at again at once.
 	queueFile shares.FileText
 	reread    chan struct{}
@@ -113,7 +107,7 @@ type Term struct {
 func Begin(ctx context.Context, config Config, memory store.Store) (*Term, error) {
 	t := &Term{
 		config: config, store: memory,
-		inbox: newMailbox[task](), looks: newMailbox[task](), started: time.Now(), stopped: make(chan struct{}),
+		calls: &calls{inbox: newMailbox[task](), looks: newMailbox[task](), stopped: make(chan struct{})}, started: time.Now(),
 		reread: make(chan struct{}, 1), streams: newStreams(),
 	}
 	past, err := readEvents(memory, int(config.EventRetention))
@@ -127,7 +121,7 @@ func Begin(ctx context.Context, config Config, memory store.Store) (*Term, error
 	if err != nil {
 		return nil, err
 	}
-	t.past, t.shown = past, newShown(memory.Identity().Epoch, t.full)
+	t.past, t.shown = past, newShown(memory.Identity().Epoch, t.checkRoom)
 	t.zone, t.publisher = core, newPublisher(config.Registry(memory.Identity().Epoch, observer{t}), t.post)
 	if err := t.commit(ctx, out); err != nil {
 		return nil, err
@@ -178,10 +172,10 @@ func (t *Term) Identity() store.Identity { return t.store.Identity() }
 
 // Ready says why the term cannot be used just now, if so. The loop answers, so it goes round.
 func (t *Term) Ready(ctx context.Context) error {
-	if err := lookOnly(ctx, t, func(*zone.Core) error { return nil }); err != nil {
+	if err := lookOnly(ctx, t.calls, func(*zone.Core) error { return nil }); err != nil {
 		return err
 	}
-	return t.full()
+	return t.checkRoom()
 }
 
 // Services are what it serves.
