@@ -83,9 +83,11 @@ bench-endpoints: ## Time how fast a change is told and routed, and count request
 	go test -run '^$$' -bench . -benchtime 1x -timeout 120m ./test/bench/endpoints -rollouts $(ROLLOUTS) -changes $(CHANGES) && exit $$first
 
 .PHONY: bench-sim
-bench-sim: build ## Put a real ResourceManager under 10,000 simulated nodes and 1,000 allocations/s (SIM holds more flags).
+bench-sim: build ## Put a real ResourceManager under 10,000 simulated nodes and 1,000 allocations/s; time lists and watchers meanwhile (SIM, READS hold more flags).
 	@scripts/need go
-	go run ./test/sim -mammoth bin/mammoth $(SIM)
+	@# What the first misses does not keep the second from being measured.
+	go run ./test/sim -mammoth bin/mammoth $(SIM); first=$$?; \
+	go run ./test/bench/reads $(READS) && exit $$first
 
 .PHONY: bench-scheduler
 bench-scheduler: ## Time the scheduler core over nodes × apps × asks (BENCH_NODES, BENCH_APPS, BENCH_ASKS narrow it).

@@ -6,6 +6,7 @@ import (
 	"net/url"
 
 	"github.com/mammoth-os/mammoth/internal/credentials"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/nodemanager/node"
 
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -31,10 +32,7 @@ func stateDir(h *node.Entry) string {
 	if !h.Lease.GetFramework() || h.Lease.GetMaster() || h.Spec.GetRuntime() != corev1.ContainerSpec_PROCESS {
 		return ""
 	}
-	if role := h.Spec.GetLabels()["role"]; role != "" {
-		return role + "." + h.Lease.GetAppName()
-	}
-	return h.Lease.GetAppName()
+	return spec.RoleName(h.Lease.GetAppName(), h.Lease.GetRole())
 }
 
 // environment is the container's environment, with the addresses of the zone for a framework's program. A ResourceManager

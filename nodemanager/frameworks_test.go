@@ -16,7 +16,7 @@ func TestOnlyAFrameworksProgramIsToldOfTheZone(t *testing.T) {
 		place string
 	}{
 		{&corev1.Lease{AppName: "edge", Framework: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, "edge"},
-		{&corev1.Lease{AppName: "edge", Framework: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS, Labels: map[string]string{"role": "dns"}}, "dns.edge"},
+		{&corev1.Lease{AppName: "edge", Framework: true, Role: "dns"}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, "dns.edge"},
 		{&corev1.Lease{AppName: "edge", Framework: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_DOCKER}, ""},
 		{&corev1.Lease{AppName: "edge", Framework: true, Master: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, ""},
 		{&corev1.Lease{AppName: "web"}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, ""},

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/mammoth-os/mammoth/internal/credentials"
+	"github.com/mammoth-os/mammoth/internal/peer"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 	"github.com/mammoth-os/mammoth/nodemanager/health"
@@ -160,7 +161,7 @@ func (nm *NodeManager) Address() string {
 	if err != nil {
 		return address
 	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+	if peer.Everywhere(host) {
 		return net.JoinHostPort(nm.config.Address, port)
 	}
 	return address

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/internal/credentials"
+	"github.com/mammoth-os/mammoth/internal/peer"
 	"github.com/mammoth-os/mammoth/internal/records"
 	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
@@ -107,7 +108,7 @@ func (c *Config) Validate() error {
 	switch {
 	case err != nil:
 		refuse("the listen address %q is not HOST:PORT", c.Listen)
-	case !loopback(host) && !c.AllowInsecure:
+	case !peer.Loopback(host) && !c.AllowInsecure:
 		refuse("%s can be reached from other machines, and without TLS anybody there could run programs here; listen on 127.0.0.1, or allow it with --insecure", c.Listen)
 	}
 	if c.Advertise != "" {
@@ -117,9 +118,9 @@ func (c *Config) Validate() error {
 		}
 		for _, address := range advertised {
 			switch at, _, _ := net.SplitHostPort(address); {
-			case everywhere(at):
+			case peer.Everywhere(at):
 				refuse("nobody can connect to %s, which stands for every address of a machine; advertise one that masters reach, or leave --advertise out, and each node tells its own", address)
-			case loopback(at) && !loopback(host):
+			case peer.Loopback(at) && !peer.Loopback(host):
 				refuse("nobody on another machine reaches %s, though this one listens for others at %s; advertise an address that they reach, or leave --advertise out", address, c.Listen)
 			}
 		}
@@ -132,17 +133,6 @@ func (c *Config) settings() zone.Settings {
 		Name: c.Zone, Version: c.Version, Listen: c.Listen, Address: c.address, Advertise: c.Advertise, QueueFile: c.Queues,
 		NodeTimeout: c.NodeTimeout, ReportInterval: c.ReportInterval, KeyRotation: c.KeyRotation, AllowInsecure: c.AllowInsecure,
 	}
-}
-
-// everywhere reports whether a host is a wildcard address.
-func everywhere(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "" || ip != nil && ip.IsUnspecified()
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func setDefault[T comparable](field *T, value T) {

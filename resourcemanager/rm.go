@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
@@ -123,7 +122,7 @@ func (rm *ResourceManager) Term() (*term.Term, error) {
 	if t := rm.current.Load(); t != nil {
 		return t, nil
 	}
-	return nil, fmt.Errorf("the ResourceManager leads its zone again in a moment; try again then: %w", errdefs.ErrUnavailable)
+	return nil, server.ErrNoTerm
 }
 
 // Run serves until ctx ends. It returns an error if it cannot continue.

@@ -93,6 +93,21 @@ func countsAsks(s *suite) {
 	s.want("on a new stream, sent again", ask(3), 0)
 }
 
+func leasesHaveARole(s *suite) {
+	s.node("node-1")
+	m := s.start()
+	of := func(id, role string) (lease string) {
+		ask := m.ask(id, 1)
+		ask.Role = role
+		for _, granted := range m.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask}}).grants {
+			lease = granted.GetLease().GetRole()
+		}
+		return lease
+	}
+	s.want("of an ask with a role", of("one", "cache"), "cache")
+	s.want("of an ask without one", of("other", ""), "")
+}
+
 func waits(s *suite) {
 	n := s.node("node-1")
 	m := s.start()

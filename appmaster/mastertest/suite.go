@@ -51,6 +51,7 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		"a stream is opened after the registration, and again ends the first":           opens,
 		"requests are confirmed by their number":                                        confirmsRequests,
 		"an ask counts what is granted under it in total":                               countsAsks,
+		"a lease has the role of its ask":                                               leasesHaveARole,
 		"an ask may be for more than there is, and waits":                               waits,
 		"a grant that a node was not asked to start is repeated on a new stream":        repeatsGrants,
 		"a release stops a container, and its end is repeated until it is acknowledged": releases,

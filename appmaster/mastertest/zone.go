@@ -514,7 +514,7 @@ func (z *Zone) grant(ask *masterv1.Ask, node *Node) {
 	container := id.Container{Epoch: 1, App: z.app, Seq: z.sequence}.String()
 	granted := &corev1.Lease{
 		ContainerId: container, AppId: z.app.String(), AppName: z.Name, Attempt: z.attempt, NodeId: node.Name,
-		Resources: ask.GetResources(), AskId: ask.GetId(), GrantedAt: timestamppb.Now(),
+		Resources: ask.GetResources(), AskId: ask.GetId(), Role: ask.GetRole(), GrantedAt: timestamppb.Now(),
 	}
 	claims, _ := proto.Marshal(&corev1.TokenClaims{Scope: corev1.TokenClaims_CONTAINER, Lease: granted, NodeId: node.Name})
 	watch, _ := proto.Marshal(&corev1.TokenClaims{Scope: corev1.TokenClaims_APP, AppId: z.app.String(), NodeId: node.Name})

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -40,24 +41,46 @@ func appName(more ...string) cobra.PositionalArgs {
 }
 
 func (c *cli) appListCommand() *cobra.Command {
-	var queue string
-	cmd := &cobra.Command{
-		Use:   "ls",
-		Short: "List apps",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+	request, watch := &apiv1.ListAppsRequest{}, &watching{}
+	cmd := &cobra.Command{Use: "ls", Short: "List apps", Args: noArgs}
+	state := newStateFlag(cmd, apiv1.App_State(0).Descriptor())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		number, err := state.number()
+		if err != nil {
+			return err
+		}
+		request.State = apiv1.App_State(number)
+		if watch.watch {
+			if err := watch.without(cmd, "state", "node", "sort"); err != nil {
+				return err
+			}
+			asked := &apiv1.WatchRequest{
+				Kinds: []apiv1.WatchRequest_Kind{apiv1.WatchRequest_APP}, Queue: request.GetQueue(), User: request.GetUser(), NamePrefix: request.GetNamePrefix(),
+			}
 			return c.with(cmd.Context(), func(z *zone) error {
-				answer, err := z.apps.ListApps(cmd.Context(), &apiv1.ListAppsRequest{Queue: queue})
-				if err != nil {
-					return err
-				}
-				c.warnOfLosses(cmd, z)
-				return c.print(answer, func(w io.Writer) error { return appTable(w, answer.GetApps()) })
+				return (&changes{cli: c, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
+					return appTable(w, collectObjects(begun, (*apiv1.WatchResponse_Change).GetApp))
+				}}).follow(cmd.Context(), z)
 			})
-		},
+		}
+		return c.with(cmd.Context(), func(z *zone) error {
+			answer, err := allApps(cmd.Context(), z, request)
+			if err != nil {
+				return err
+			}
+			c.warnOfLosses(cmd, z)
+			return c.print(answer, func(w io.Writer) error { return appTable(w, answer.GetApps()) })
+		})
 	}
-	cmd.Flags().StringVar(&queue, "queue", "", "only those of this queue")
+	cmd.Flags().StringVar(&request.Queue, "queue", "", "only those of this queue")
+	cmd.Flags().StringVar(&request.User, "user", "", "only those of this user")
+	cmd.Flags().StringVar(&request.Node, "node", "", "only those with an instance or the master on this node")
+	cmd.Flags().StringVar(&request.NamePrefix, "prefix", "", "only those whose names begin with this")
+	cmd.Flags().StringVar(&request.OrderBy, "sort", "", "name, created or state (default created)")
 	must(cmd.RegisterFlagCompletionFunc("queue", c.completeQueues))
+	must(cmd.RegisterFlagCompletionFunc("node", c.completeNodes))
+	must(cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions([]string{"name", "created", "state"}, cobra.ShellCompDirectiveNoFileComp)))
+	watch.flag(cmd)
 	return cmd
 }
 
@@ -124,10 +147,7 @@ func waitingNote(w *apiv1.Waiting) string {
 	if until := time.Until(w.GetUntil().AsTime()); w.GetUntil() != nil && until > 0 {
 		text += "; next try in " + short(until.Round(time.Second))
 	}
-	if w.GetHelp() != "" {
-		text += "; " + w.GetHelp()
-	}
-	return text
+	return sentence.Because(text, "", w.GetHelp())
 }
 
 // whatRuns is a role's image, or a framework's program without its flags.
@@ -177,7 +197,7 @@ func appText(w io.Writer, app *apiv1.App) error {
 	t.row("name", app.GetName())
 	t.row("state", because(stateWord(app), app.GetReason()))
 	for _, w := range app.GetWaiting() {
-		if app.GetReason() != "" && strings.Contains(w.GetText(), app.GetReason()) || isPause(app, w) {
+		if app.GetReason() != "" && strings.Contains(w.GetText(), app.GetReason()) || isStatus(app, w) {
 			continue
 		}
 		t.row("waiting", fmt.Sprintf("%s (for %s)", waitingNote(w), ago(w.GetSince())))

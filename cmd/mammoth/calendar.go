@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -35,7 +36,7 @@ func calendarNotes(app *apiv1.App) []string {
 
 // bySpec is the note beside an app's count if the calendar has set another one than the manifest.
 func bySpec(app *apiv1.App) string {
-	if said := specified(app); len(app.GetSchedules()) > 0 && said != desiredCount(app) {
+	if said := spec.Instances(app.GetSpec()); len(app.GetSchedules()) > 0 && said != desiredCount(app) {
 		return fmt.Sprintf(" (%d without the calendar)", said)
 	}
 	return ""

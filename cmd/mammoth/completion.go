@@ -39,7 +39,7 @@ func firstArgument(offer cobra.CompletionFunc) cobra.CompletionFunc {
 
 func (c *cli) completeApps(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
-		answer, _ := z.apps.ListApps(ctx, &apiv1.ListAppsRequest{})
+		answer, _ := allApps(ctx, z, &apiv1.ListAppsRequest{})
 		return collect(answer.GetApps(), (*apiv1.App).GetName)
 	})
 }
@@ -57,7 +57,7 @@ func (c *cli) completeInstances(cmd *cobra.Command, args []string, _ string) ([]
 
 func (c *cli) completeNodes(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
-		answer, _ := z.nodes.ListNodes(ctx, &apiv1.ListNodesRequest{})
+		answer, _ := allNodes(ctx, z, &apiv1.ListNodesRequest{})
 		return collect(answer.GetNodes(), (*apiv1.Node).GetName)
 	})
 }

@@ -30,6 +30,7 @@ type zone struct {
 	connection *grpc.ClientConn
 	apps       apiv1.AppsClient
 	nodes      apiv1.NodesClient
+	containers apiv1.ContainersClient
 	queues     apiv1.QueuesClient
 	lending    apiv1.LendingClient
 	frameworks apiv1.FrameworksClient
@@ -91,6 +92,7 @@ func (c *cli) connect() (*zone, error) {
 		connection: connection,
 		apps:       apiv1.NewAppsClient(connection),
 		nodes:      apiv1.NewNodesClient(connection),
+		containers: apiv1.NewContainersClient(connection),
 		queues:     apiv1.NewQueuesClient(connection),
 		lending:    apiv1.NewLendingClient(connection),
 		frameworks: apiv1.NewFrameworksClient(connection),

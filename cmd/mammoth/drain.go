@@ -13,48 +13,60 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// drainInterval is the time between two requests for the node's state.
-const drainInterval = 500 * time.Millisecond
-
 // awaitDrained waits until a node has no container, and prints why containers remain. last is the node when its drain began. It
 // fails when the node is undrained, lost or removed, and after timeout.
 func (c *cli) awaitDrained(ctx context.Context, z *zone, last *apiv1.Node, timeout time.Duration) (*apiv1.Node, error) {
 	name := last.GetName()
 	limit, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	look := time.NewTicker(drainInterval)
-	defer look.Stop()
 	show := &drainProgress{lines: &lineProgress{out: c.err}, left: -1}
-	for {
-		node, err := z.nodes.GetNode(limit, &apiv1.GetNodeRequest{Name: name})
-		switch {
-		case err == nil:
-			last = node
-			show.update(node)
-		case limit.Err() != nil || status.Code(err) == codes.DeadlineExceeded:
-			// The timeout is checked below.
-		case status.Code(err) == codes.Unavailable:
-			// It waits for a zone that does not answer.
-		default:
-			return nil, err
-		}
-		switch last.GetState() {
-		case apiv1.NodeState_DRAINED:
-			return last, nil
-		case apiv1.NodeState_READY, apiv1.NodeState_UNHEALTHY:
-			return nil, fmt.Errorf("%s is not being drained any more: it was undrained", name)
-		case apiv1.NodeState_LOST:
-			return nil, fmt.Errorf("%s is lost, and its containers are unknown; if it is gone for good, run `mammoth node rm %s`", name, name)
-		}
-		select {
-		case <-look.C:
-		case <-limit.Done():
-			if errors.Is(context.Cause(ctx), errInterrupted) {
-				return nil, fmt.Errorf("stopped waiting; %s is drained all the same, `mammoth node show %s` shows what is left", name, name)
+	known := false
+	seen := func(response *apiv1.WatchResponse) error {
+		for _, change := range response.GetChanges() {
+			if change.GetRemoved() {
+				return fmt.Errorf("%s was removed", name)
 			}
-			return nil, fmt.Errorf("%s is not drained after %s: %s", name, short(timeout), leftOn(last))
+			last = change.GetNode()
+			show.update(last)
+			known = true
+			if err := drainEnd(last); err != nil {
+				return err
+			}
 		}
+		if response.GetCurrent() && !known {
+			return fmt.Errorf("%s was removed", name)
+		}
+		return nil
 	}
+	// An index that is too old for every zone: the watch begins with what there is, and waits for a zone that does not answer.
+	request := &apiv1.WatchRequest{Kinds: []apiv1.WatchRequest_Kind{apiv1.WatchRequest_NODE}, Names: []string{name}, Index: 1}
+	err := c.followChanges(limit, z, request, seen)
+	switch {
+	case errors.Is(err, errDrained):
+		return last, nil
+	case limit.Err() == nil && status.Code(err) != codes.DeadlineExceeded:
+		return nil, err
+	case errors.Is(context.Cause(ctx), errInterrupted):
+		return nil, fmt.Errorf("stopped waiting; %s is drained all the same, `mammoth node show %s` shows what is left", name, name)
+	}
+	return nil, fmt.Errorf("%s is not drained after %s: %s", name, short(timeout), leftOn(last))
+}
+
+// errDrained ends the wait for a node that is drained.
+var errDrained = errors.New("the node is drained")
+
+// drainEnd is why nobody need wait any longer for a node to be drained; nil if it may still come to that.
+func drainEnd(node *apiv1.Node) error {
+	name := node.GetName()
+	switch node.GetState() {
+	case apiv1.NodeState_DRAINED:
+		return errDrained
+	case apiv1.NodeState_READY, apiv1.NodeState_UNHEALTHY:
+		return fmt.Errorf("%s is not being drained any more: it was undrained", name)
+	case apiv1.NodeState_LOST:
+		return fmt.Errorf("%s is lost, and its containers are unknown; if it is gone for good, run `mammoth node rm %s`", name, name)
+	}
+	return nil
 }
 
 // drainProgress prints a line when the number of remaining containers changes, and a line for each new reason.

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -93,18 +94,13 @@ func reasonFor(count int, reason string) string {
 
 // subjects lists the first few.
 func subjects(obstacles []*apiv1.Obstacle) string {
-	const most = 3
 	var names []string
-	for _, o := range obstacles[:min(len(obstacles), most)] {
+	for _, o := range obstacles {
 		name := o.GetSubject()
 		if o.GetCount() > 1 {
 			name += fmt.Sprintf(" (%d)", o.GetCount())
 		}
 		names = append(names, name)
 	}
-	text := strings.Join(names, ", ")
-	if more := len(obstacles) - most; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
+	return sentence.Names(names)
 }

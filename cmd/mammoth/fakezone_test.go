@@ -29,6 +29,8 @@ type fakeZone struct {
 	apiv1.UnimplementedAppsServer
 	apiv1.UnimplementedNodesServer
 	apiv1.UnimplementedQueuesServer
+	apiv1.UnimplementedContainersServer
+	apiv1.UnimplementedZonesServer
 	apiv1.UnimplementedEventsServer
 	apiv1.UnimplementedRegistryServer
 	apiv1.UnimplementedImagesServer
@@ -68,6 +70,8 @@ func startFakeZone(conflicts int) (address string, stop func(), err error) {
 	apiv1.RegisterAppsServer(server, z)
 	apiv1.RegisterNodesServer(server, z)
 	apiv1.RegisterQueuesServer(server, z)
+	apiv1.RegisterContainersServer(server, z)
+	apiv1.RegisterZonesServer(server, z)
 	apiv1.RegisterEventsServer(server, z)
 	apiv1.RegisterRegistryServer(server, z)
 	apiv1.RegisterImagesServer(server, z)
@@ -204,8 +208,80 @@ func (z *fakeZone) ListApps(_ context.Context, request *apiv1.ListAppsRequest) (
 			answer.Apps = append(answer.Apps, app)
 		}
 	}
+	answer.Apps = slices.DeleteFunc(answer.Apps, func(app *apiv1.App) bool {
+		return !strings.HasPrefix(app.GetName(), request.GetNamePrefix()) || request.GetState() != 0 && request.GetState() != app.GetState() ||
+			app.GetName() <= request.GetPageToken()
+	})
 	slices.SortFunc(answer.Apps, func(a, b *apiv1.App) int { return strings.Compare(a.GetName(), b.GetName()) })
+	if len(answer.Apps) > 1 { // pages of one app
+		answer.Apps, answer.NextPageToken = answer.Apps[:1], answer.Apps[0].GetName()
+	}
 	return answer, nil
+}
+
+// Watch breaks after the first change, and ends after the second.
+func (z *fakeZone) Watch(request *apiv1.WatchRequest, stream grpc.ServerStreamingServer[apiv1.WatchResponse]) error {
+	if slices.Contains(request.GetKinds(), apiv1.WatchRequest_NODE) {
+		return z.watchNode(request.GetNames()[0], stream)
+	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	changed := func(name string, removed bool) *apiv1.WatchResponse_Change {
+		return &apiv1.WatchResponse_Change{
+			Kind: apiv1.WatchRequest_APP, Name: name, Removed: removed, Object: &apiv1.WatchResponse_Change_App{App: z.apps[name]},
+		}
+	}
+	if request.GetIndex() == 0 {
+		for _, response := range []*apiv1.WatchResponse{
+			{Restarted: true, Index: 5, Changes: []*apiv1.WatchResponse_Change{changed("shop", false)}},
+			{Current: true, Index: 6, Changes: []*apiv1.WatchResponse_Change{changed("web", false)}},
+			{Current: true, Index: 7, Changes: []*apiv1.WatchResponse_Change{changed("web", false)}},
+		} {
+			if err := stream.Send(response); err != nil {
+				return err
+			}
+		}
+		return status.Error(codes.Unavailable, "the ResourceManager is stopping")
+	}
+	if request.GetIndex() == 7 {
+		_ = stream.Send(&apiv1.WatchResponse{Current: true, Index: 8, Changes: []*apiv1.WatchResponse_Change{changed("shop", true)}})
+	}
+	return status.Error(codes.FailedPrecondition, "that was all")
+}
+
+// watchNode shows a node ten times a second.
+func (z *fakeZone) watchNode(name string, stream grpc.ServerStreamingServer[apiv1.WatchResponse]) error {
+	for index := int64(2); ; index++ {
+		node, err := z.GetNode(stream.Context(), &apiv1.GetNodeRequest{Name: name})
+		if err != nil {
+			return err
+		}
+		change := &apiv1.WatchResponse_Change{Kind: apiv1.WatchRequest_NODE, Name: name, Object: &apiv1.WatchResponse_Change_Node{Node: node}}
+		if err := stream.Send(&apiv1.WatchResponse{Index: index, Current: true, Changes: []*apiv1.WatchResponse_Change{change}}); err != nil {
+			return err
+		}
+		select {
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (z *fakeZone) ListContainers(_ context.Context, request *apiv1.ListContainersRequest) (*apiv1.ListContainersResponse, error) {
+	containers := []*apiv1.Container{
+		{
+			Id: "container_e1_1700000000000_0001_000001", App: "web", Node: "node-1", Queue: "apps", Master: true, State: corev1.ContainerStatus_RUNNING,
+			Resources: &corev1.Resources{CpuMillis: 100, MemoryBytes: 64 << 20, DiskBytes: 32 << 20}, GrantedAt: z.ago(3 * time.Hour),
+		},
+		{
+			Id: "container_e1_1700000000000_0001_000002", App: "web", Instance: "web-1", Node: "node-2", Queue: "apps", State: corev1.ContainerStatus_RUNNING,
+			Health: corev1.ContainerStatus_UNHEALTHY, Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20}, GrantedAt: z.ago(2 * time.Hour),
+		},
+	}
+	return &apiv1.ListContainersResponse{Containers: slices.DeleteFunc(containers, func(c *apiv1.Container) bool {
+		return request.GetNode() != "" && request.GetNode() != c.GetNode()
+	})}, nil
 }
 
 func (z *fakeZone) GetApp(_ context.Context, request *apiv1.GetAppRequest) (*apiv1.App, error) {

@@ -7,13 +7,12 @@ import (
 
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// foreign reports whether an app's master is not DynamicDeploy: how many instances there are to be is its master's affair.
-func foreign(app *apiv1.App) bool {
-	return app.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL || app.GetSpec().GetFramework() != ""
-}
+// foreign reports whether an app's master decides what its containers run, and how many there are.
+func foreign(app *apiv1.App) bool { return !spec.HasRoles(app.GetSpec()) }
 
 // runningText is how many instances of an app run, and of how many where that is known.
 func runningText(app *apiv1.App) string {
@@ -50,7 +49,7 @@ func worked(c change, now *apiv1.App) (bool, error) {
 	case now.GetEnds() || now.GetState() != apiv1.App_RUNNING || !heeded(c, now):
 		return false, nil
 	case status.GetState() == apiv1.MasterStatus_FAILED:
-		return false, errors.New(because(status.GetText(), reasonOf(status.GetReason(), now)))
+		return false, errors.New(failureOf(now))
 	}
 	return status.GetState() != apiv1.MasterStatus_WORKING, nil
 }
@@ -64,5 +63,5 @@ func workText(app *apiv1.App) string {
 	if app.GetStatus().GetText() != "" {
 		text = app.GetStatus().GetText()
 	}
-	return fmt.Sprintf("%s, version %d", text, app.GetVersion())
+	return withWhy(fmt.Sprintf("%s, version %d", text, app.GetVersion()), app.GetStatus())
 }

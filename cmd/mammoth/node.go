@@ -20,21 +20,40 @@ func (c *cli) nodeCommand() *cobra.Command {
 }
 
 func (c *cli) nodeListCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "ls",
-		Short: "List nodes",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+	request, watch := &apiv1.ListNodesRequest{}, &watching{}
+	cmd := &cobra.Command{Use: "ls", Short: "List nodes", Args: noArgs}
+	state := newStateFlag(cmd, apiv1.NodeState(0).Descriptor())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		number, err := state.number()
+		if err != nil {
+			return err
+		}
+		request.State = apiv1.NodeState(number)
+		if watch.watch {
+			if err := watch.without(cmd, "state", "app"); err != nil {
+				return err
+			}
+			asked := &apiv1.WatchRequest{Kinds: []apiv1.WatchRequest_Kind{apiv1.WatchRequest_NODE}, NamePrefix: request.GetNamePrefix()}
 			return c.with(cmd.Context(), func(z *zone) error {
-				answer, err := z.nodes.ListNodes(cmd.Context(), &apiv1.ListNodesRequest{})
-				if err != nil {
-					return err
-				}
-				c.warnOfLosses(cmd, z)
-				return c.print(answer, func(w io.Writer) error { return nodeTable(w, answer.GetNodes()) })
+				return (&changes{cli: c, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
+					return nodeTable(w, collectObjects(begun, (*apiv1.WatchResponse_Change).GetNode))
+				}}).follow(cmd.Context(), z)
 			})
-		},
+		}
+		return c.with(cmd.Context(), func(z *zone) error {
+			answer, err := allNodes(cmd.Context(), z, request)
+			if err != nil {
+				return err
+			}
+			c.warnOfLosses(cmd, z)
+			return c.print(answer, func(w io.Writer) error { return nodeTable(w, answer.GetNodes()) })
+		})
 	}
+	cmd.Flags().StringVar(&request.App, "app", "", "only those with a container of this app")
+	cmd.Flags().StringVar(&request.NamePrefix, "prefix", "", "only those whose names begin with this")
+	must(cmd.RegisterFlagCompletionFunc("app", c.completeApps))
+	watch.flag(cmd)
+	return cmd
 }
 
 func nodeTable(w io.Writer, nodes []*apiv1.Node) error {

@@ -1,60 +1,35 @@
 package main
 
 import (
-	"fmt"
+	"slices"
 	"time"
 
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
-// failureOutlook is the number of failures of a version, and when its rollout fails; empty if it cannot fail.
-func failureOutlook(app *apiv1.App) string {
-	r := rolloutOf(app)
-	failures, limit := r.GetFailures(), r.GetMaxFailures()
-	if limit <= 0 && r.GetFailsAt() == nil || ends(app) {
+// outlookText is what happens to an app unless something changes, in the words of its master; empty if nothing is known to happen.
+func outlookText(app *apiv1.App) string {
+	outlook, when := app.GetStatus().GetOutlook(), ""
+	if outlook == nil || ends(app) {
 		return ""
 	}
-	fate := "its rollout fails"
-	if r.GetReverts() {
-		fate = "it is reverted"
-	}
-	by := ""
-	if r.GetFailsAt() != nil {
-		by = " at " + momentOf(r.GetFailsAt().AsTime())
-	}
-	version := fmt.Sprintf("version %d", r.GetVersion())
-	switch {
-	case failures == 0 && limit > 0 && by != "":
-		return fmt.Sprintf("%s: %s after %d failures, or%s without progress", version, fate, limit, by)
-	case failures == 0 && limit > 0:
-		return fmt.Sprintf("%s: %s after %d failures", version, fate, limit)
-	case limit > 0 && failures >= limit:
-		return fmt.Sprintf("%s failed %d of %d times; %s%s unless a node turns out to be to blame", version, failures, limit, fate, by)
-	case by == "":
-		return fmt.Sprintf("%s failed %d of %d times; %s after %d", version, failures, limit, fate, limit)
-	case limit <= 0:
-		return fmt.Sprintf("%s: %s%s without progress", version, fate, by)
-	}
-	return fmt.Sprintf("%s failed %d of %d times; %s after %d, or%s without progress", version, failures, limit, fate, limit, by)
-}
-
-// outlookText is what happens unless something changes.
-func outlookText(outlook *apiv1.Outlook) string {
-	text := outlook.GetText()
 	if outlook.GetAt() != nil {
-		text += " at " + momentOf(outlook.GetAt().AsTime())
+		when = "at " + momentOf(outlook.GetAt().AsTime())
 	}
-	if outlook.GetUnless() != "" {
-		text += " unless " + outlook.GetUnless()
-	}
-	return text
+	return sentence.Outlook(outlook.GetText(), when, outlook.GetUnless())
 }
 
-// inTrouble reports whether a rollout may fail, so that its outlook is shown.
+// inTrouble reports whether whoever waits for an app is shown its outlook: the work goes on and waits for something, or has met failures.
 func inTrouble(app *apiv1.App) bool {
-	r := rolloutOf(app)
-	return r.GetFailures() > 0 || r.GetState() == dynamicdeployv1.Rollout_PROGRESSING && len(app.GetWaiting()) > 0
+	return hasFailures(app) || app.GetStatus().GetState() == apiv1.MasterStatus_WORKING && len(app.GetWaiting()) > 0
+}
+
+// hasFailures reports whether instances of the version that the master works on have failed.
+func hasFailures(app *apiv1.App) bool {
+	return slices.ContainsFunc(app.GetInstances(), func(instance *apiv1.Instance) bool {
+		return instance.GetFailures() > 0 && instance.GetVersion() == app.GetStatus().GetVersion()
+	})
 }
 
 // momentOf is a future time of day, with its date if it is not soon.

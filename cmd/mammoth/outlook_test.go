@@ -13,26 +13,32 @@ import (
 	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
-func TestAVersionThatFailsSaysHowOftenItMayAndForHowLong(t *testing.T) {
+func TestAnOutlookIsToldInTheMastersWords(t *testing.T) {
 	at := time.Now().Add(time.Hour).Truncate(time.Second)
-	clock := momentOf(at)
-	rollout := func(failures int32, reverts bool, failsAt *timestamppb.Timestamp) *dynamicdeployv1.Rollout {
-		return &dynamicdeployv1.Rollout{
-			State: dynamicdeployv1.Rollout_PROGRESSING, Version: 2, Failures: failures, MaxFailures: 5, FailsAt: failsAt, Reverts: reverts,
+	outlook := &apiv1.Outlook{Text: "the ring is closed", At: timestamppb.New(at), Unless: "a worker comes"}
+	app := &apiv1.App{
+		Name: "ring", State: apiv1.App_RUNNING, Spec: &apiv1.AppSpec{Name: "ring", Framework: "ring"},
+		Status: &apiv1.MasterStatus{State: apiv1.MasterStatus_WAITING, Text: "no worker is there", Help: "add one", Outlook: outlook},
+	}
+	var shown bytes.Buffer
+	if err := appText(&shown, app); err != nil {
+		t.Fatal(err)
+	}
+	said := "the ring is closed at " + momentOf(at) + " unless a worker comes"
+	for _, want := range []string{"status     waiting: no worker is there; add one\n", "outlook    " + said + "\n"} {
+		if !strings.Contains(shown.String(), want) {
+			t.Errorf("it shows\n%swant %q", &shown, want)
 		}
 	}
-	for want, r := range map[string]*dynamicdeployv1.Rollout{
-		"": {State: dynamicdeployv1.Rollout_DONE, Version: 2},
-		"version 2: it is reverted after 5 failures, or at " + clock + " without progress":                         rollout(0, true, timestamppb.New(at)),
-		"version 2: its rollout fails after 5 failures":                                                            rollout(0, false, nil),
-		"version 2 failed 2 of 5 times; it is reverted after 5, or at " + clock + " without progress":              rollout(2, true, timestamppb.New(at)),
-		"version 2 failed 2 of 5 times; its rollout fails after 5":                                                 rollout(2, false, nil),
-		"version 2 failed 5 of 5 times; it is reverted at " + clock + " unless a node turns out to be to blame":    rollout(5, true, timestamppb.New(at)),
-		"version 2 failed 5 of 5 times; its rollout fails at " + clock + " unless a node turns out to be to blame": rollout(5, false, timestamppb.New(at)),
-	} {
-		if got := failureOutlook(&apiv1.App{Status: statusOf(r)}); got != want {
-			t.Errorf("it says %q, want %q", got, want)
-		}
+	if line := rolloutLine(app); line != "ring: waiting: no worker is there; add one" {
+		t.Errorf("app rollout says %q", line)
+	}
+	if said := workText(app); said != "no worker is there, version 0; add one" {
+		t.Errorf("--wait ends with %q", said)
+	}
+	app.State = apiv1.App_STOPPING
+	if text := outlookText(app); text != "" {
+		t.Errorf("of an app that is stopped it says %q", text)
 	}
 }
 
@@ -40,10 +46,13 @@ func TestWhoeverWaitsIsToldEachFailureThatCounts(t *testing.T) {
 	var out bytes.Buffer
 	lines := &lineProgress{out: &out, seen: map[string]string{}}
 	at := time.Now().Add(time.Minute)
-	rollout := &dynamicdeployv1.Rollout{
-		State: dynamicdeployv1.Rollout_PROGRESSING, Version: 2, Total: 1, MaxFailures: 5, FailsAt: timestamppb.New(at), Reverts: true,
+	status := &apiv1.MasterStatus{
+		State: apiv1.MasterStatus_WORKING, Version: 2, Total: 1, Outlook: &apiv1.Outlook{Text: "version 2 is reverted after 5 failures, or without progress", At: timestamppb.New(at)},
 	}
-	app := &apiv1.App{Name: "web", Status: statusOf(rollout)}
+	app := &apiv1.App{Name: "web", Status: status, Instances: []*apiv1.Instance{{Id: "web-2", Version: 2}, {Id: "web-1", Version: 1, Failures: 3}}}
+	lines.update(app)
+	lines.end()
+	out.Reset()
 	lines.update(app)
 	if out.Len() != 0 {
 		t.Errorf("of a rollout that comes along it says\n%s", &out)
@@ -53,14 +62,18 @@ func TestWhoeverWaitsIsToldEachFailureThatCounts(t *testing.T) {
 	lines.update(app)
 	app.Waiting = nil
 	for _, failures := range []int32{1, 1, 2} {
-		rollout.Failures = failures
-		app.Status = statusOf(rollout)
+		app.Instances[0].Failures = failures
+		status.Outlook.Text = fmt.Sprintf("version 2 failed %d of 5 times", failures)
 		lines.update(app)
 	}
+	// A clock that pauses is not a change.
+	status.Outlook = &apiv1.Outlook{Text: "version 2 is reverted after 5 failures"}
+	app.Instances[0].Failures = 0
+	lines.update(app)
 	clock := momentOf(at)
-	want := "web: version 2: it is reverted after 5 failures, or at " + clock + " without progress\nweb: waiting: web-2 is not healthy yet\n"
+	want := "web: version 2 is reverted after 5 failures, or without progress at " + clock + "\nweb: waiting: web-2 is not healthy yet\n"
 	for failures := 1; failures <= 2; failures++ {
-		want += fmt.Sprintf("web: version 2 failed %d of 5 times; it is reverted after 5, or at %s without progress\n", failures, clock)
+		want += fmt.Sprintf("web: version 2 failed %d of 5 times at %s\n", failures, clock)
 	}
 	if out.String() != want {
 		t.Errorf("it says\n%swant\n%s", &out, want)

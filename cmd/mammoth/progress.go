@@ -9,13 +9,12 @@ import (
 	"strings"
 	"sync"
 	"text/tabwriter"
-	"unicode"
 
 	"golang.org/x/term"
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
+	waits "github.com/mammoth-os/mammoth/resourcemanager/zone/waiting"
 )
 
 // progress shows a person the state of an app while a command waits for it.
@@ -57,10 +56,10 @@ func (p *liveProgress) update(app *apiv1.App) {
 	p.draw(text.String())
 }
 
-// reasonLines lists how a rollout may fail and why an app waits, in lines of at most width characters, without the reasons
+// reasonLines lists what becomes of an app in trouble and why it waits, in lines of at most width characters, without the reasons
 // for which without, if it is set, is true.
 func reasonLines(text *strings.Builder, app *apiv1.App, width int, without func(*apiv1.Waiting) bool) {
-	if said := failureOutlook(app); said != "" && inTrouble(app) {
+	if said := outlookText(app); said != "" && inTrouble(app) {
 		wrap(text, said, width)
 	}
 	for _, w := range app.GetWaiting() {
@@ -219,15 +218,13 @@ func (p *lineProgress) waiting(app *apiv1.App, without func(*apiv1.Waiting) bool
 	p.reasonsFor(app.GetName(), reasons)
 }
 
-// judgement writes a line when the outlook of the rollout has changed. A paused clock is not a change.
+// judgement writes a line when the outlook of an app in trouble has changed. A clock that pauses is not a change.
 func (p *lineProgress) judgement(app *apiv1.App) {
-	rollout := rolloutOf(app)
-	said := failureOutlook(app)
-	about := fmt.Sprint(rollout.GetVersion(), rollout.GetFailures(), rollout.GetFailsAt().AsTime().Unix())
-	if said == "" || !inTrouble(app) || about == p.judged || rollout.GetFailsAt() == nil && rollout.GetFailures() == 0 {
+	said := outlookText(app)
+	if said == "" || !inTrouble(app) || said == p.judged || app.GetStatus().GetOutlook().GetAt() == nil && !hasFailures(app) {
 		return
 	}
-	p.judged = about
+	p.judged = said
 	fmt.Fprintf(p.out, "%s: %s\n", app.GetName(), said)
 }
 
@@ -237,22 +234,13 @@ func (p *lineProgress) reasonsFor(name string, waiting []*apiv1.Waiting) {
 	}
 	now := map[string]bool{}
 	for _, w := range waiting {
-		about := w.GetRole() + "/" + withoutFigures(w.GetText())
+		about := waits.Kind(w)
 		now[about] = true
 		if !p.reasons[about] {
 			fmt.Fprintf(p.out, "%s: waiting: %s\n", name, waitingNote(w))
 		}
 	}
 	p.reasons = now
-}
-
-func withoutFigures(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '.' || unicode.IsDigit(r) {
-			return -1
-		}
-		return r
-	}, text)
 }
 
 // say writes a line unless the last one about the same object had the same state.
@@ -286,8 +274,8 @@ func rolloutNote(app *apiv1.App) string {
 	if foreign(app) && app.GetStatus().GetText() != "" {
 		return ", " + app.GetStatus().GetText()
 	}
-	if rollout := rolloutOf(app); rollout.GetState() == dynamicdeployv1.Rollout_PROGRESSING {
-		return fmt.Sprintf(", %d of %d at version %d%s", rollout.GetUpdated(), rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout))
+	if status := app.GetStatus(); status.GetState() == apiv1.MasterStatus_WORKING {
+		return fmt.Sprintf(", %d of %d at version %d%s", status.GetDone(), status.GetTotal(), status.GetVersion(), shareOf(rolloutOf(status)))
 	}
 	return ""
 }

@@ -142,9 +142,6 @@ func decidedBy(turn *recording.Turn) []string {
 	for _, send := range out.Answers {
 		say("answer on stream %d: %v", send.Stream, send.Answer)
 	}
-	for _, send := range out.Views {
-		say("view of %s on stream %d", send.View.GetName(), send.Stream)
-	}
 	for _, end := range out.Ends {
 		say("end stream %d: %v", end.Stream, end.Why)
 	}

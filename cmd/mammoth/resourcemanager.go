@@ -257,16 +257,8 @@ func (m *manager) pinned(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	zone, err := leading.Zone(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if len(zone.GetLosses()) > 0 {
+	if len(leading.Zone().GetLosses()) > 0 {
 		return nil, fmt.Errorf("the zone has lost records, and which images are needed is not known until \"mammoth store accept\": %w", errdefs.ErrUnavailable)
-	}
-	apps, err := leading.ListApps(ctx, "")
-	if err != nil {
-		return nil, err
 	}
 	var digests []string
 	add := func(spec *apiv1.AppSpec) {
@@ -274,9 +266,9 @@ func (m *manager) pinned(ctx context.Context) ([]string, error) {
 			digests = append(digests, role.GetImageDigest())
 		}
 	}
-	for _, app := range apps {
-		add(app.App.GetSpec())
-		history, err := leading.History(ctx, app.App.GetName())
+	for _, app := range leading.AllApps() {
+		add(app.GetSpec())
+		history, err := leading.History(ctx, app.GetName())
 		if errdefs.IsNotFound(err) {
 			continue
 		}
@@ -296,7 +288,7 @@ func (m *manager) nodes(ctx context.Context) ([]*apiv1.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return leading.Nodes(ctx)
+	return leading.AllNodes(), nil
 }
 
 // byteCount is a flag's amount of disk.

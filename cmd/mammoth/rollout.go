@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
@@ -45,10 +48,10 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) e
 		if now.GetObservedGeneration() < change.app.GetGeneration() && now.GetState() != apiv1.App_STOPPED {
 			return false, nil
 		}
-		switch rolloutOf(now).GetState() {
-		case dynamicdeployv1.Rollout_PROGRESSING:
+		switch now.GetStatus().GetState() {
+		case apiv1.MasterStatus_WORKING:
 			return now.GetState() == apiv1.App_STOPPED || now.GetState() == apiv1.App_DEGRADED, nil
-		case dynamicdeployv1.Rollout_PAUSED:
+		case apiv1.MasterStatus_WAITING:
 			return !on, nil
 		}
 		return true, nil
@@ -62,17 +65,17 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) e
 		}
 		return err
 	}
-	rollout := rolloutOf(app)
+	status := app.GetStatus()
 	if c.output != "table" {
-		if err := c.print(rollout, nil); err != nil {
+		if err := c.print(status, nil); err != nil {
 			return err
 		}
 	}
-	switch rollout.GetState() {
-	case dynamicdeployv1.Rollout_FAILED:
-		return fmt.Errorf("the rollout of version %d failed: %s", rollout.GetVersion(), reasonOf(rollout.GetReason(), app))
-	case dynamicdeployv1.Rollout_REVERTED:
-		return fmt.Errorf("the version before was brought back: %s", reasonOf(rollout.GetReason(), app))
+	switch {
+	case status.GetState() == apiv1.MasterStatus_FAILED:
+		return errors.New(failureOf(app))
+	case wasReverted(app):
+		return errors.New(because(status.GetText(), reasonOf(status.GetReason(), app)))
 	}
 	return nil
 }
@@ -114,29 +117,33 @@ func (p *lineRollout) update(app *apiv1.App) {
 	}
 	p.reasons.out = p.out
 	p.reasons.judgement(app)
-	p.reasons.waiting(app, func(w *apiv1.Waiting) bool { return isPause(app, w) })
+	p.reasons.waiting(app, func(w *apiv1.Waiting) bool { return isStatus(app, w) })
 }
 
 func (p *lineRollout) end() {}
 
 func (p *lineRollout) away() { fmt.Fprintln(p.out, awayText) }
 
-func rolloutLine(app *apiv1.App) string {
-	rollout := rolloutOf(app)
-	if app.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL {
-		return app.GetName() + ": " + statusText(app.GetStatus())
+func rolloutLine(app *apiv1.App) string { return app.GetName() + ": " + workLine(app.GetStatus()) }
+
+// workLine is how far the work on a version is, why, and what a person could do.
+func workLine(status *apiv1.MasterStatus) string {
+	rollout := rolloutOf(status)
+	if rollout == nil {
+		return statusText(status)
 	}
-	return fmt.Sprintf("%s: version %d %s", app.GetName(), rollout.GetVersion(), rolloutStatus(app,
-		fmt.Sprintf("%s, %d of %d instances%s", rolloutWord(rollout.GetState()), rollout.GetUpdated(), rollout.GetTotal(), shareOf(rollout))))
+	return withWhy(fmt.Sprintf("version %d %s, %d of %d instances%s",
+		status.GetVersion(), rolloutWord(rollout.GetState()), status.GetDone(), status.GetTotal(), shareOf(rollout)), status)
 }
 
 // statusText is what a master says of its work: in its own words, since only it knows what it is.
 func statusText(status *apiv1.MasterStatus) string {
-	text := because(because(word(status.GetState()), status.GetText()), status.GetReason())
-	if status.GetHelp() != "" {
-		text += "; " + status.GetHelp()
-	}
-	return text
+	return withWhy(because(word(status.GetState()), status.GetText()), status)
+}
+
+// withWhy adds to a text on a master's work its reason, and what a person could do.
+func withWhy(text string, status *apiv1.MasterStatus) string {
+	return sentence.Because(text, status.GetReason(), status.GetHelp())
 }
 
 // rolloutWord is a rollout's state as what is said of its version.
@@ -152,19 +159,10 @@ func rolloutWord(state dynamicdeployv1.Rollout_State) string {
 	return "is " + word(state)
 }
 
-// rolloutStatus is the state of a rollout, its reason, and the next steps if it waits for a person.
-func rolloutStatus(app *apiv1.App, where string) string {
-	text := because(where, rolloutOf(app).GetReason())
-	if rolloutOf(app).GetState() == dynamicdeployv1.Rollout_PAUSED {
-		text += "; " + nextSteps(app, !isCanary(app))
-	}
-	return text
-}
-
-// isPause reports whether a reason is that the rollout is paused, which the rollout's own line shows with the next steps.
-func isPause(app *apiv1.App, w *apiv1.Waiting) bool {
-	rollout := rolloutOf(app)
-	return rollout.GetState() == dynamicdeployv1.Rollout_PAUSED && w.GetInstances() == 0 && rollout.GetReason() != "" && strings.HasSuffix(w.GetText(), rollout.GetReason())
+// isStatus reports whether a reason repeats the master's status, which has a line of its own.
+func isStatus(app *apiv1.App, w *apiv1.Waiting) bool {
+	status := app.GetStatus()
+	return w.GetInstances() == 0 && status.GetText() != "" && w.GetText() == because(status.GetText(), status.GetReason())
 }
 
 // shareOf is the new version's share of the requests, while it does not have all of them.
@@ -184,7 +182,7 @@ const barWidth = 30
 func (p *liveRollout) update(app *apiv1.App) {
 	var text strings.Builder
 	fmt.Fprintln(&text, rolloutLine(app))
-	reasonLines(&text, app, p.columns(), func(w *apiv1.Waiting) bool { return isPause(app, w) })
+	reasonLines(&text, app, p.columns(), func(w *apiv1.Waiting) bool { return isStatus(app, w) })
 	running, all := map[int32]int{}, map[int32]int{}
 	var versions []int32
 	for _, instance := range app.GetInstances() {
@@ -206,89 +204,66 @@ func (p *liveRollout) update(app *apiv1.App) {
 	p.draw(text.String())
 }
 
-// command hands a command to an app's DynamicDeploy.
-func command(ctx context.Context, z *zone, name string, what proto.Message) (*apiv1.App, error) {
+// command hands a command to an app's DynamicDeploy, and returns the app and what has become of the rollout.
+func command(ctx context.Context, z *zone, name string, what proto.Message) (*apiv1.App, *apiv1.MasterStatus, error) {
 	command, err := anypb.New(what)
 	if err != nil {
-		return nil, fmt.Errorf("encode a command: %w", err)
+		return nil, nil, fmt.Errorf("encode a command: %w", err)
 	}
 	response, err := z.apps.CommandApp(ctx, &apiv1.CommandAppRequest{Name: name, Command: command})
-	return response.GetApp(), err
+	if err != nil {
+		return nil, nil, err
+	}
+	done := &dynamicdeployv1.Done{}
+	if err := response.GetAnswer().UnmarshalTo(done); err != nil {
+		return nil, nil, fmt.Errorf("the application master of %s has given an answer that is not DynamicDeploy's: %w", name, err)
+	}
+	visibleMessage(done)
+	return response.GetApp(), done.GetStatus(), nil
 }
 
 func (c *cli) appPauseCommand() *cobra.Command {
 	return c.appChangeCommand("pause NAME", "Hold the rollout that is under way where it is",
 		func(ctx context.Context, z *zone, name string) (change, error) {
-			app, err := command(ctx, z, name, &dynamicdeployv1.Pause{})
-			return change{app: app, what: "pause", done: actedOn, accepted: pausedText}, err
+			app, status, err := command(ctx, z, name, &dynamicdeployv1.Pause{})
+			return change{app: app, what: "pause", done: actedOn, accepted: func(*apiv1.App) string { return workLine(status) }}, err
 		})
 }
 
-// pausedText is what is paused, and how it continues.
-func pausedText(app *apiv1.App) string {
-	rollout := rolloutOf(app)
-	return fmt.Sprintf("version %d is paused, %d of %d instances, %d %% of the requests; %s",
-		app.GetVersion(), rollout.GetUpdated(), rollout.GetTotal(), rollout.GetPercent(), nextSteps(app, true))
+// rolloutOf is a status in DynamicDeploy's own terms; nil if it is another master's, or the master has not begun with the version.
+func rolloutOf(status *apiv1.MasterStatus) *dynamicdeployv1.Rollout {
+	rollout := &dynamicdeployv1.Rollout{}
+	if !status.GetDetail().MessageIs(rollout) || status.GetDetail().UnmarshalTo(rollout) != nil {
+		return nil
+	}
+	return rollout
 }
 
-// nextSteps are a person's commands for a rollout that waits; byHand is set when a person paused it.
-func nextSteps(app *apiv1.App, byHand bool) string {
-	var ways []string
-	way := func(verb, does string) {
-		ways = append(ways, fmt.Sprintf("`mammoth app %s %s` %s", verb, app.GetName(), does))
-	}
-	canary := isCanary(app)
-	if canary {
-		way("promote", "gives it the whole app")
-	}
-	way("rollback", "takes it back")
-	switch {
-	case byHand && canary:
-		way("resume", "has it judged again")
-	case byHand:
-		way("resume", "lets it continue")
-	}
-	return strings.Join(ways, ", ")
+// wasReverted reports whether an earlier version of an app was brought back, because the one that it replaces failed.
+func wasReverted(app *apiv1.App) bool {
+	return rolloutOf(app.GetStatus()).GetState() == dynamicdeployv1.Rollout_REVERTED
 }
 
-func isCanary(app *apiv1.App) bool { return rolloutOf(app).GetCanary() }
-
-// rolloutOf is the rollout of an app. That of another master than DynamicDeploy, or of a version that its master has not begun with, has
-// what the app's status says.
-func rolloutOf(app *apiv1.App) *dynamicdeployv1.Rollout {
-	status, rollout := app.GetStatus(), &dynamicdeployv1.Rollout{}
-	if status.GetDetail().MessageIs(rollout) && status.GetDetail().UnmarshalTo(rollout) == nil {
-		rollout.Reason = status.GetReason() // the detail still has what a terminal must not be sent
-		return rollout
-	}
-	return &dynamicdeployv1.Rollout{
-		State: rolloutStates[status.GetState()], Version: status.GetVersion(), Updated: status.GetDone(), Total: status.GetTotal(),
-		Reason: status.GetReason(),
-	}
-}
-
-var rolloutStates = map[apiv1.MasterStatus_State]dynamicdeployv1.Rollout_State{
-	apiv1.MasterStatus_WORKING: dynamicdeployv1.Rollout_PROGRESSING, apiv1.MasterStatus_WAITING: dynamicdeployv1.Rollout_PAUSED,
-	apiv1.MasterStatus_DONE: dynamicdeployv1.Rollout_DONE, apiv1.MasterStatus_FAILED: dynamicdeployv1.Rollout_FAILED,
+// failureOf is why a master's work has failed, and what a person could do.
+func failureOf(app *apiv1.App) string {
+	status := proto.CloneOf(app.GetStatus())
+	status.Reason = reasonOf(status.GetReason(), app)
+	return withWhy(cmp.Or(status.GetText(), "its work has failed"), status)
 }
 
 // workRows are what an app's master says of its work.
 func workRows(t table, app *apiv1.App) {
-	rollout := rolloutOf(app)
-	status := app.GetStatus()
+	status, rollout := app.GetStatus(), rolloutOf(app.GetStatus())
 	switch {
-	case rollout.GetState() == dynamicdeployv1.Rollout_NONE:
-	case foreign(app):
+	case status.GetState() == apiv1.MasterStatus_NONE:
+	case rollout == nil:
 		t.row("status", statusText(status))
-		if outlook := status.GetOutlook(); outlook != nil {
-			t.row("outlook", outlookText(outlook))
-		}
 	default:
-		t.row("rollout", rolloutStatus(app, fmt.Sprintf("%s, %d of %d at version %d%s", word(rollout.GetState()), rollout.GetUpdated(),
-			rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout))))
-		if text := failureOutlook(app); text != "" {
-			t.row("verdict", text)
-		}
+		t.row("rollout", withWhy(fmt.Sprintf("%s, %d of %d at version %d%s",
+			word(rollout.GetState()), status.GetDone(), status.GetTotal(), status.GetVersion(), shareOf(rollout)), status))
+	}
+	if text := outlookText(app); text != "" {
+		t.row("outlook", text)
 	}
 }
 
@@ -300,7 +275,7 @@ func actedOn(c change, now *apiv1.App) (bool, error) {
 func (c *cli) appResumeCommand() *cobra.Command {
 	return c.appChangeCommand("resume NAME", "Resume a paused rollout",
 		func(ctx context.Context, z *zone, name string) (change, error) {
-			app, err := command(ctx, z, name, &dynamicdeployv1.Resume{})
+			app, _, err := command(ctx, z, name, &dynamicdeployv1.Resume{})
 			return change{app: app, what: "rollout", done: rolledOut}, err
 		})
 }
@@ -313,7 +288,7 @@ func (c *cli) appPromoteCommand() *cobra.Command {
 			if err != nil {
 				return change{}, usagef("--to: %w", err)
 			}
-			app, err := command(ctx, z, name, &dynamicdeployv1.Promote{Percent: percent})
+			app, _, err := command(ctx, z, name, &dynamicdeployv1.Promote{Percent: percent})
 			return change{app: app, what: "promotion", done: rolledOut}, err
 		})
 	cmd.Flags().StringVar(&to, "to", "100%", "the share of the requests that it is given; with 100% it replaces the version before")

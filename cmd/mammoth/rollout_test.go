@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -29,7 +30,22 @@ func statusOf(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
 	if err != nil {
 		panic(err)
 	}
-	return &apiv1.MasterStatus{Version: rollout.GetVersion(), Reason: rollout.GetReason(), Detail: detail}
+	status := &apiv1.MasterStatus{
+		Version: rollout.GetVersion(), Reason: rollout.GetReason(), Done: rollout.GetUpdated(), Total: rollout.GetTotal(), Detail: detail,
+	}
+	switch rollout.GetState() {
+	case dynamicdeployv1.Rollout_PROGRESSING:
+		status.State = apiv1.MasterStatus_WORKING
+	case dynamicdeployv1.Rollout_PAUSED:
+		status.State, status.Text = apiv1.MasterStatus_WAITING, fmt.Sprintf("the rollout of version %d is paused", rollout.GetVersion())
+		status.Help = `"mammoth app promote web" gives it the whole app`
+	case dynamicdeployv1.Rollout_FAILED:
+		status.State, status.Text = apiv1.MasterStatus_FAILED, fmt.Sprintf("the rollout of version %d failed", rollout.GetVersion())
+		status.Help = `"mammoth app rollback" goes back to version 1`
+	case dynamicdeployv1.Rollout_DONE, dynamicdeployv1.Rollout_REVERTED:
+		status.State = apiv1.MasterStatus_DONE
+	}
+	return status
 }
 
 func TestARolloutIsALineForEachChange(t *testing.T) {
@@ -40,8 +56,8 @@ func TestARolloutIsALineForEachChange(t *testing.T) {
 	show.update(app)
 	app.Status = statusOf(&dynamicdeployv1.Rollout{State: dynamicdeployv1.Rollout_DONE, Version: 2, Updated: 3, Total: 3, Percent: 100})
 	show.update(app)
-	want := "web: version 2 is paused, 1 of 3 instances, 10 % of the requests: a reason; `mammoth app promote web` gives it the whole app, " +
-		"`mammoth app rollback web` takes it back\nweb: version 2 is done, 3 of 3 instances\n"
+	want := "web: version 2 is paused, 1 of 3 instances, 10 % of the requests: a reason; \"mammoth app promote web\" gives it the whole app\n" +
+		"web: version 2 is done, 3 of 3 instances\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", out, want)
 	}

@@ -72,7 +72,7 @@ Start a zone on this machine with "mammoth up", then hand it an app:
 		}
 	}
 	add("daily", c.deployCommand(), c.appCommand(), c.imageCommand())
-	add("zone", c.nodeCommand(), c.queueCommand(), c.lendCommand(), c.frameworkCommand(), c.registryCommand(), c.eventsCommand(), c.storeCommand(), c.simulateCommand(), c.replayCommand())
+	add("zone", c.nodeCommand(), c.containerCommand(), c.queueCommand(), c.lendCommand(), c.frameworkCommand(), c.registryCommand(), c.eventsCommand(), c.storeCommand(), c.simulateCommand(), c.replayCommand())
 	add("daemon", c.upCommand(), c.downCommand(), c.resourceManagerCommand(), c.nodeManagerCommand(), c.companionCommand())
 	root.AddCommand(c.versionCommand(), c.appmasterCommand())
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)

@@ -14,9 +14,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
 // waiting are the flags of commands that start long work.
@@ -55,16 +55,16 @@ func rolledOut(c change, now *apiv1.App) (bool, error) {
 	if foreign(now) {
 		return worked(c, now)
 	}
-	rollout, before := rolloutOf(now), rolloutOf(c.app)
+	status := now.GetStatus()
 	// A version that was reverted before this change, and is desired again, did come up.
-	past := before.GetState() == dynamicdeployv1.Rollout_REVERTED && before.GetVersion() == rollout.GetVersion()
-	if rollout.GetVersion() >= c.app.GetVersion() && !past {
-		switch rollout.GetState() {
-		case dynamicdeployv1.Rollout_FAILED:
-			return false, fmt.Errorf("the rollout of version %d failed: %s", rollout.GetVersion(), reasonOf(rollout.GetReason(), now))
-		case dynamicdeployv1.Rollout_REVERTED:
-			return false, fmt.Errorf("version %d did not come up and was reverted: %s", c.app.GetVersion(), reasonOf(rollout.GetReason(), now))
-		case dynamicdeployv1.Rollout_PAUSED:
+	past := wasReverted(c.app) && c.app.GetStatus().GetVersion() == status.GetVersion()
+	if status.GetVersion() >= c.app.GetVersion() && !past {
+		switch {
+		case status.GetState() == apiv1.MasterStatus_FAILED:
+			return false, errors.New(failureOf(now))
+		case wasReverted(now):
+			return false, fmt.Errorf("version %d did not come up and was reverted: %s", c.app.GetVersion(), reasonOf(status.GetReason(), now))
+		case status.GetState() == apiv1.MasterStatus_WAITING:
 			return heeded(c, now), nil
 		}
 	}
@@ -88,14 +88,14 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 		return false, errors.New(because("it is "+word(now.GetState())+" meanwhile", now.GetReason()))
 	}
 	if failedSince(c, now) {
-		return false, fmt.Errorf("it waits at version %d: %s", now.GetVersion(), reasonOf(rolloutOf(now).GetReason(), now))
+		return false, fmt.Errorf("it waits at version %d: %s", now.GetVersion(), reasonOf(now.GetStatus().GetReason(), now))
 	}
 	if now.GetState() == apiv1.App_STOPPED && c.app.GetState() == apiv1.App_STOPPED {
-		return false, fmt.Errorf("it is stopped; `mammoth app restart %s` starts it with %s", now.GetName(), plural(int(specified(now)), "instance"))
+		return false, fmt.Errorf("it is stopped; `mammoth app restart %s` starts it with %s", now.GetName(), plural(int(spec.Instances(now.GetSpec())), "instance"))
 	}
 	for _, instance := range now.GetInstances() {
 		// A rollout in progress ends by itself.
-		limit, judged := maxFailures(now, instance), rolloutOf(now).GetState() != dynamicdeployv1.Rollout_PROGRESSING
+		limit, judged := maxFailures(now, instance), now.GetStatus().GetState() != apiv1.MasterStatus_WORKING
 		if judged && instance.GetState() == apiv1.Instance_BACKOFF && limit > 0 && instance.GetFailures() >= limit && heeded(c, now) {
 			return false, fmt.Errorf("%s %s", instance.GetId(), reasonOf(instance.GetReason(), now))
 		}
@@ -103,20 +103,20 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 			return false, nil // its node has not reported its address yet
 		}
 	}
-	if rolloutOf(now).GetState() == dynamicdeployv1.Rollout_PAUSED {
+	if now.GetStatus().GetState() == apiv1.MasterStatus_WAITING {
 		// Two versions serve side by side: there may be more instances than the count of one.
 		return heeded(c, now) && now.GetRunning() >= now.GetWanted() &&
 			int(now.GetRunning()) == len(now.GetInstances()), nil
 	}
 	return heeded(c, now) && now.GetState() == apiv1.App_RUNNING &&
-		rolloutOf(now).GetState() != dynamicdeployv1.Rollout_PROGRESSING &&
+		now.GetStatus().GetState() != apiv1.MasterStatus_WORKING &&
 		now.GetRunning() == now.GetWanted() && len(now.GetInstances()) == int(now.GetWanted()), nil
 }
 
-// failedSince reports whether the rollout has failed since the change was made.
+// failedSince reports whether the master's work has failed since the change was made.
 func failedSince(c change, now *apiv1.App) bool {
-	return rolloutOf(now).GetState() == dynamicdeployv1.Rollout_FAILED && rolloutOf(c.app).GetState() != dynamicdeployv1.Rollout_FAILED &&
-		rolloutOf(now).GetVersion() >= c.app.GetVersion() && heeded(c, now)
+	return now.GetStatus().GetState() == apiv1.MasterStatus_FAILED && c.app.GetStatus().GetState() != apiv1.MasterStatus_FAILED &&
+		now.GetStatus().GetVersion() >= c.app.GetVersion() && heeded(c, now)
 }
 
 // heeded reports whether the app's master acts on the change.
@@ -137,17 +137,9 @@ func maxFailures(app *apiv1.App, instance *apiv1.Instance) int32 {
 // desiredCount is the count that running instances are compared with; for an app that is down, the count that it would have.
 func desiredCount(app *apiv1.App) int32 {
 	if app.GetState() == apiv1.App_STOPPED || ends(app) {
-		return specified(app)
+		return spec.Instances(app.GetSpec())
 	}
 	return app.GetWanted()
-}
-
-// specified is the number of instances in an app's spec.
-func specified(app *apiv1.App) (n int32) {
-	for _, role := range app.GetSpec().GetRoles() {
-		n += role.GetInstances()
-	}
-	return n
 }
 
 func hasPorts(app *apiv1.App, instance *apiv1.Instance) bool {
@@ -245,15 +237,15 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 			return err
 		}
 		version := fmt.Sprintf("version %d", app.GetVersion())
-		if r := rolloutOf(app); change.what == "pause" && r.GetVersion() == app.GetVersion() && r.GetUpdated() < r.GetTotal() {
-			version = fmt.Sprintf("%d of %d at version %d", r.GetUpdated(), r.GetTotal(), app.GetVersion())
+		if s := app.GetStatus(); change.what == "pause" && s.GetVersion() == app.GetVersion() && s.GetDone() < s.GetTotal() {
+			version = fmt.Sprintf("%d of %d at version %d", s.GetDone(), s.GetTotal(), app.GetVersion())
 		}
 		fmt.Fprintf(out, "%s: %d of %d instances run, %s\n", name, app.GetRunning(), app.GetWanted(), version)
 		for _, note := range calendarNotes(app) {
 			fmt.Fprintf(out, "%s: %s\n", name, note)
 		}
-		if rolloutOf(app).GetState() == dynamicdeployv1.Rollout_PAUSED {
-			fmt.Fprintf(out, "%s: the rollout is paused: %s; %s\n", name, rolloutOf(app).GetReason(), nextSteps(app, change.what == "pause"))
+		if s := app.GetStatus(); s.GetState() == apiv1.MasterStatus_WAITING {
+			fmt.Fprintf(out, "%s: %s\n", name, withWhy(s.GetText(), s))
 		}
 		return nil
 	})

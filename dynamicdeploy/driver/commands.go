@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -67,7 +66,8 @@ func (d *Master) canaryPercent() int32 {
 	return 0
 }
 
-// carryOutCommands executes the commands that have come, and returns the answers.
+// carryOutCommands carries out the commands that have come, and returns the answers, which are to be completed with what becomes of the
+// rollout.
 func (d *Master) carryOutCommands(now time.Time) []*masterv1.CommandAnswer {
 	var answers []*masterv1.CommandAnswer
 	for _, command := range d.commands {
@@ -81,7 +81,6 @@ func (d *Master) carryOutCommands(now time.Time) []*masterv1.CommandAnswer {
 		if err != nil {
 			answer.Code, answer.Refusal = wire.Refusal(err)
 		} else {
-			answer.Answer, _ = anypb.New(&dynamicdeployv1.Done{})
 			answer.Event = fmt.Sprintf("version %d of %s: %s", d.desired.GetVersion(), d.app, event)
 			d.setDesired(d.desired, now)
 		}

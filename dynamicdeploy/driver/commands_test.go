@@ -18,30 +18,35 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// command gives the master a command, and fails unless it is carried out.
-func (w *world) command(command proto.Message) {
+// command gives the master a command, and fails unless it is carried out. It returns the status that was answered.
+func (w *world) command(command proto.Message) *apiv1.MasterStatus {
 	w.Helper()
-	if err := w.tryCommand(command); err != nil {
+	answer, err := w.tryCommand(command)
+	if err != nil {
 		w.Fatalf("%T: %v", command, err)
 	}
+	done := &dynamicdeployv1.Done{}
+	if err := answer.UnmarshalTo(done); err != nil {
+		w.Fatalf("%T is answered with %v: %v", command, answer, err)
+	}
+	return done.GetStatus()
 }
 
 // refused fails unless a command is refused with a class and a sentence that has a part.
 func (w *world) refused(command proto.Message, class func(error) bool, part string) {
 	w.Helper()
-	if err := w.tryCommand(command); !class(err) || !strings.Contains(err.Error(), part) {
+	if _, err := w.tryCommand(command); !class(err) || !strings.Contains(err.Error(), part) {
 		w.Errorf("%T gives %v, want %q", command, err, part)
 	}
 }
 
-func (w *world) tryCommand(command proto.Message) error {
+func (w *world) tryCommand(command proto.Message) (*anypb.Any, error) {
 	w.Helper()
 	content, err := anypb.New(command)
 	if err != nil {
 		w.Fatal(err)
 	}
-	_, err = w.Command(context.Background(), content)
-	return err
+	return w.Command(context.Background(), content)
 }
 
 // updated is how many instances run a version.
@@ -88,6 +93,43 @@ func TestPeoplePauseAndResumeARollout(t *testing.T) {
 			t.Errorf("after the pause %d of 3 instances are updated; %v", w.updated(2), w.Rollout())
 		}
 		w.refused(&dynamicdeployv1.Pause{}, errdefs.IsFailedPrecondition, none)
+	})
+}
+
+func TestACommandIsAnsweredWithWhatHasBecomeOfTheRollout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		pause, resume, promote := &dynamicdeployv1.Pause{}, &dynamicdeployv1.Resume{}, &dynamicdeployv1.Promote{Percent: 20}
+		says := func(command proto.Message, state apiv1.MasterStatus_State, help string) {
+			t.Helper()
+			got := w.command(command)
+			if got.GetState() != state || got.GetHelp() != help || got.GetDetail() == nil {
+				t.Errorf("%T is answered with %v, want %v and %q", command, got, state, help)
+			}
+		}
+		w.after(50 * time.Millisecond)
+		// The first version has none that it could be taken back to.
+		says(pause, apiv1.MasterStatus_WAITING, `"mammoth app resume web" lets it go on`)
+		says(resume, apiv1.MasterStatus_WORKING, "")
+		w.after(time.Minute)
+		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
+		w.after(100 * time.Millisecond)
+		says(pause, apiv1.MasterStatus_WAITING, `"mammoth app resume web" lets it go on, "mammoth app rollback web" takes it back`)
+		says(resume, apiv1.MasterStatus_WORKING, "")
+		w.after(time.Minute)
+		w.Deploy(func(role *apiv1.RoleSpec) {
+			canary(10)(role)
+			role.Image = "web:3"
+		})
+		w.after(100 * time.Millisecond)
+		// It still starts, and is judged again once somebody says so.
+		says(pause, apiv1.MasterStatus_WORKING, `"mammoth app resume web" has it judged again`)
+		w.after(time.Minute)
+		waits := `"mammoth app promote web" gives it the whole app, "mammoth app rollback web" takes it back`
+		if got := w.Status().GetHelp(); got != waits+`, "mammoth app resume web" has it judged again` {
+			t.Errorf("a canary that a person paused has the help %q", got)
+		}
+		says(promote, apiv1.MasterStatus_WAITING, waits)
 	})
 }
 

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -80,9 +82,20 @@ func (d *Master) Decide(now time.Time) time.Time {
 		d.out.ReportGeneration(d.desired.GetGeneration())
 	}
 	for _, answer := range answers {
-		d.out.Answer(answer)
+		d.answer(answer)
 	}
 	return next
+}
+
+// answer answers a command with what has become of the rollout.
+func (d *Master) answer(answer *masterv1.CommandAnswer) {
+	if answer.GetRefusal() == "" {
+		var err error
+		if answer.Answer, err = anypb.New(&dynamicdeployv1.Done{Status: d.reportedStatus}); err != nil {
+			d.log.Error("cannot encode an answer", "error", err)
+		}
+	}
+	d.out.Answer(answer)
 }
 
 // Starts takes what is to be started.
@@ -193,10 +206,10 @@ func (d *Master) note(note *masterv1.VersionNote) {
 	}
 }
 
-// stableVersion is the newest version before the desired one that came up and did not fail; zero if there is none.
+// stableVersion is the newest stable version before the desired one; zero if there is none.
 func stableVersion(desired *masterv1.Wanted) int32 {
 	for _, note := range slices.Backward(desired.GetNotes()) {
-		if note.GetVersion() < desired.GetVersion() && note.GetCameUp() && note.GetFailure() == "" {
+		if note.GetVersion() < desired.GetVersion() && specs.Stable(note) {
 			return note.GetVersion()
 		}
 	}

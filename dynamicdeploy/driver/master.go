@@ -112,7 +112,7 @@ func (d *Master) TakeOver(registration *masterv1.RegisterResponse, now time.Time
 	}
 	for _, allocation := range registration.GetContainers() {
 		if instance := allocation.GetLabels()[labelInstance]; instance != "" {
-			d.roleNamed(allocation.GetLabels()[labelRole])
+			d.roleNamed(allocation.GetLease().GetRole())
 		}
 	}
 	d.setDesired(desired, now)
@@ -266,7 +266,7 @@ func (d *Master) adopt(allocation *masterv1.Allocation, labels map[string]string
 	if !ok || labels[labelInstance] == "" {
 		return false
 	}
-	r := d.roleNamed(labels[labelRole])
+	r := d.roleNamed(held.allocation.GetLease().GetRole())
 	number := r.plan.Number(labels[labelInstance])
 	if number == 0 {
 		return false

@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -167,7 +167,7 @@ func (r *replacement) how() string {
 	case apiv1.UpdatePolicy_BLUE_GREEN:
 		text = fmt.Sprintf("%s of the new version would be made ready beside %s, and then take over", countInstances(r.beside), presentOnes(len(r.names)))
 	default:
-		which := firstNames(r.names)
+		which := sentence.Names(r.names)
 		if r.fewer > 0 {
 			which = fmt.Sprintf("%d of %s", len(r.names)-r.fewer, which)
 		}
@@ -198,36 +198,17 @@ func (r *replacement) room(planned *masterv1.PlannedAsk) string {
 	case rolling && r.fewer > 0 && r.frees:
 		return "those that end make room"
 	case nodes > 0:
-		return because(fmt.Sprintf("there is room for %d of them only", nodes), why, help)
+		return sentence.Because(fmt.Sprintf("there is room for %d of them only", nodes), why, help)
 	case rolling && r.frees:
 		help = oldFirst
 	}
-	return because("there is no room beside them, and it would wait", why, help)
+	return sentence.Because("there is no room beside them, and it would wait", why, help)
 }
 
 // mostNamed limits how many instances, and how many nodes, an answer names for all roles together.
 const mostNamed = 640
 
 func first(most int, names []string) []string { return names[:min(most, len(names))] }
-
-func because(text, why, help string) string {
-	if why != "" {
-		text += ": " + why
-	}
-	if help != "" {
-		text += "; " + help
-	}
-	return text
-}
-
-// firstNames lists the first three names and the number of the others.
-func firstNames(names []string) string {
-	const most = 3
-	if len(names) <= most {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
-}
 
 func countInstances(count int) string { return fmt.Sprintf("%d %s", count, plural(count, "instance")) }
 

@@ -305,14 +305,14 @@ func TestARolloutIsToldInWords(t *testing.T) {
 		if status.GetState() != apiv1.MasterStatus_WORKING || status.GetText() != "0 of 3 instances are at version 3" {
 			t.Errorf("on its way it says %v", status)
 		}
-		failed := fmt.Sprintf("version 3 failed %d of 5 times; its rollout fails", w.Rollout().GetFailures())
-		if outlook := status.GetOutlook(); outlook.GetText() != failed || outlook.GetAt() == nil || outlook.GetUnless() != "it makes progress" {
+		failed := fmt.Sprintf("version 3 failed %d of 5 times; its rollout fails after 5, or without progress", w.Rollout().GetFailures())
+		if outlook := status.GetOutlook(); outlook.GetText() != failed || outlook.GetAt() == nil || outlook.GetUnless() != "" {
 			t.Errorf("its outlook is %v, want %q", outlook, failed)
 		}
 		w.after(time.Minute)
 		says(&apiv1.MasterStatus{
 			State: apiv1.MasterStatus_FAILED, Version: 3, Total: 3, Text: "the rollout of version 3 failed", Reason: w.Rollout().GetReason(),
-			Help: `"mammoth app rollback web" goes back to the version before`,
+			Help: `"mammoth app rollback web" goes back to version 2`,
 		})
 		w.Deploy(func(role *apiv1.RoleSpec) {
 			role.Image, role.Update = "web:3", atOnce()

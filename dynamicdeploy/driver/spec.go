@@ -13,6 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
 	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -22,7 +23,6 @@ import (
 // These labels identify an instance's container.
 const (
 	labelInstance = "instance"
-	labelRole     = "role"
 	labelVersion  = "version"
 )
 
@@ -82,6 +82,7 @@ func desiredOf(desired *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Desired {
 func askOf(app *apiv1.AppSpec, spec *apiv1.RoleSpec, ask plan.Ask, group string) *masterv1.Ask {
 	message := &masterv1.Ask{
 		Id: ask.ID, Count: 1, Resources: resourcesOf(spec), Priority: app.GetPriority(), Placement: spec.GetPlacement(), Group: group,
+		Role:    spec.GetName(),
 		Service: true, Replaces: ask.Replaces,
 	}
 	for _, node := range ask.Avoid {
@@ -121,7 +122,7 @@ func containerOf(app, registry string, spec *apiv1.RoleSpec, start plan.Start) *
 		WorkingDir: spec.GetWorkingDir(), User: spec.GetUser(), Network: spec.GetNetwork(), Ports: spec.GetPorts(),
 		Health: spec.GetHealth(), Pids: spec.GetPids(), StopGrace: spec.GetStop().GetGrace(), StopSignal: spec.GetStop().GetSignal(), ReadOnlyRoot: spec.GetReadOnlyRoot(),
 		Labels: map[string]string{
-			labelInstance: start.Instance, labelRole: spec.GetName(), labelVersion: strconv.Itoa(int(start.Version)),
+			labelInstance: start.Instance, labelVersion: strconv.Itoa(int(start.Version)),
 		},
 	}
 	if container.Image == "" {
@@ -177,35 +178,15 @@ func statusOf(container id.Container, status *corev1.ContainerStatus) plan.Statu
 }
 
 func exitOf(message *corev1.Exit) plan.Exit {
-	e := plan.Exit{Blame: plan.BlameApp, Reason: message.GetMessage()}
-	var fallback string
+	e := plan.Exit{Blame: plan.BlameNobody, Reason: cmp.Or(message.GetMessage(), sentence.Exit(message))}
 	switch message.GetReason() {
-	case corev1.Exit_EXITED:
-		fallback = "it exited with code " + strconv.Itoa(int(message.GetCode()))
-	case corev1.Exit_OOM_KILLED:
-		fallback = "OOMKilled: it used more memory than its quota"
-	case corev1.Exit_DISK_QUOTA_EXCEEDED:
-		fallback = "disk quota exceeded"
-	case corev1.Exit_UNHEALTHY:
-		fallback = "its health check failed"
+	case corev1.Exit_EXITED, corev1.Exit_OOM_KILLED, corev1.Exit_DISK_QUOTA_EXCEEDED, corev1.Exit_UNHEALTHY:
+		e.Blame = plan.BlameApp
 	case corev1.Exit_LAUNCH_FAILED:
-		e.Blame, fallback = plan.BlameEither, "it could not be launched"
-	case corev1.Exit_NODE_FAILED:
-		e.Blame, fallback = plan.BlameNode, "its node could not run it"
-	case corev1.Exit_VANISHED:
-		e.Blame, fallback = plan.BlameNode, "it ended while its NodeManager was not running"
-	case corev1.Exit_KILLED_FROM_OUTSIDE:
-		e.Blame, fallback = plan.BlameNobody, "it was killed from outside Mammoth"
-	case corev1.Exit_PREEMPTED:
-		e.Blame, fallback = plan.BlameNobody, "it was preempted"
-	case corev1.Exit_NODE_LOST:
-		e.Blame, fallback = plan.BlameNobody, "its node was lost"
-	case corev1.Exit_LEASE_ENDED:
-		e.Blame, fallback = plan.BlameNobody, "its lease ended"
-	default:
-		e.Blame, fallback = plan.BlameNobody, "it was stopped"
+		e.Blame = plan.BlameEither
+	case corev1.Exit_NODE_FAILED, corev1.Exit_VANISHED:
+		e.Blame = plan.BlameNode
 	}
-	e.Reason = cmp.Or(e.Reason, fallback)
 	return e
 }
 

@@ -3,6 +3,7 @@ package driver
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/anypb"
@@ -12,6 +13,7 @@ import (
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
 var rolloutStates = map[plan.RolloutState]dynamicdeployv1.Rollout_State{
@@ -63,7 +65,7 @@ func (d *Master) status(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
 	}
 	status := &apiv1.MasterStatus{
 		Version: rollout.GetVersion(), Reason: rollout.GetReason(), Done: rollout.GetUpdated(), Total: rollout.GetTotal(),
-		Outlook: outlook(rollout), Detail: detail,
+		Outlook: outlook(rollout), Help: d.help(rollout), Detail: detail,
 	}
 	status.Text = fmt.Sprintf("%d of %s at version %d", rollout.GetUpdated(), areInstances(rollout.GetTotal()), rollout.GetVersion())
 	switch rollout.GetState() {
@@ -71,14 +73,6 @@ func (d *Master) status(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
 		status.State = apiv1.MasterStatus_WORKING
 	case dynamicdeployv1.Rollout_PAUSED:
 		status.State, status.Text = apiv1.MasterStatus_WAITING, fmt.Sprintf("the rollout of version %d is paused", rollout.GetVersion())
-		verb, effect := "resume", "lets it go on"
-		if rollout.GetCanary() {
-			verb, effect = "promote", "gives it the whole app"
-		}
-		status.Help = fmt.Sprintf("\"mammoth app %s %s\" %s, \"mammoth app rollback %s\" takes it back", verb, d.app, effect, d.app)
-		if rollout.GetCanary() && d.presentControl().paused {
-			status.Help += fmt.Sprintf(", \"mammoth app resume %s\" has it judged again", d.app)
-		}
 	case dynamicdeployv1.Rollout_DONE:
 		status.State = apiv1.MasterStatus_DONE
 	case dynamicdeployv1.Rollout_REVERTED:
@@ -88,48 +82,84 @@ func (d *Master) status(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
 		}
 	case dynamicdeployv1.Rollout_FAILED:
 		status.State, status.Text = apiv1.MasterStatus_FAILED, fmt.Sprintf("the rollout of version %d failed", rollout.GetVersion())
-		if d.hasEarlier() {
-			status.Help = fmt.Sprintf("\"mammoth app rollback %s\" goes back to the version before", d.app)
-		}
 	default:
 		status.Text = ""
 	}
 	return status
 }
 
-// outlook is when and why a rollout will fail if nothing changes; nil if it cannot fail.
-func outlook(rollout *dynamicdeployv1.Rollout) *apiv1.Outlook {
-	failures, most := rollout.GetFailures(), rollout.GetMaxFailures()
-	fate := "its rollout fails"
-	if rollout.GetReverts() {
-		fate = "it is reverted"
+// help is what a person can do about a rollout; empty if nothing is to be done.
+func (d *Master) help(rollout *dynamicdeployv1.Rollout) string {
+	var ways []string
+	way := func(verb, effect string) {
+		ways = append(ways, fmt.Sprintf("\"mammoth app %s %s\" %s", verb, d.app, effect))
 	}
-	failed := fmt.Sprintf("version %d failed %d of %d times", rollout.GetVersion(), failures, most)
-	switch {
-	case rollout.GetFailsAt() == nil && failures == 0:
-		return nil
-	case rollout.GetFailsAt() == nil:
-		return &apiv1.Outlook{Text: fmt.Sprintf("%s; with %d %s", failed, most, fate)}
-	case failures == 0 && rollout.GetReverts():
-		return &apiv1.Outlook{Text: fmt.Sprintf("version %d is reverted", rollout.GetVersion()), At: rollout.GetFailsAt(), Unless: "it makes progress"}
-	case failures == 0:
-		return &apiv1.Outlook{Text: fmt.Sprintf("the rollout of version %d fails", rollout.GetVersion()), At: rollout.GetFailsAt(), Unless: "it makes progress"}
-	case failures < most:
-		return &apiv1.Outlook{Text: failed + "; " + fate, At: rollout.GetFailsAt(), Unless: "it makes progress"}
-	}
-	return &apiv1.Outlook{Text: failed + "; " + fate, At: rollout.GetFailsAt(), Unless: "a node turns out to be to blame"}
-}
-
-// hasEarlier reports whether there is a version to roll back to: one that came up, did not fail, and needs other instances.
-func (d *Master) hasEarlier() bool {
-	for _, note := range d.desired.GetNotes() {
-		earlier := d.desired.GetVersions()[note.GetVersion()]
-		if note.GetVersion() < d.desired.GetVersion() && note.GetCameUp() && note.GetFailure() == "" && earlier != nil &&
-			specs.NeedsNewInstances(d.desired.GetSpec(), earlier) {
-			return true
+	byHand := d.presentControl().paused
+	switch rollout.GetState() {
+	case dynamicdeployv1.Rollout_FAILED:
+		if earlier := specs.Earlier(versionsOf(d.desired)); earlier != nil {
+			way("rollback", fmt.Sprintf("goes back to version %d", earlier.GetVersion()))
+		}
+	case dynamicdeployv1.Rollout_PROGRESSING:
+		if byHand {
+			way("resume", "has it judged again") // a canary whose instances are still starting
+		}
+	case dynamicdeployv1.Rollout_PAUSED:
+		if rollout.GetCanary() {
+			way("promote", "gives it the whole app")
+		} else {
+			way("resume", "lets it go on")
+		}
+		if specs.Earlier(versionsOf(d.desired)) != nil {
+			way("rollback", "takes it back")
+		}
+		if rollout.GetCanary() && byHand {
+			way("resume", "has it judged again")
 		}
 	}
-	return false
+	return strings.Join(ways, ", ")
+}
+
+// versionsOf are the versions that there were, with what became of them, the present one last.
+func versionsOf(desired *masterv1.Wanted) []*apiv1.AppHistory_Version {
+	var versions []*apiv1.AppHistory_Version
+	for _, note := range desired.GetNotes() {
+		versions = append(versions, &apiv1.AppHistory_Version{
+			Version: note.GetVersion(), Spec: desired.GetVersions()[note.GetVersion()], CameUp: note.GetCameUp(), Failure: note.GetFailure(),
+		})
+	}
+	return versions
+}
+
+// outlook is how many failures of a version, and how much time without progress, fail its rollout; nil if nothing does.
+func outlook(rollout *dynamicdeployv1.Rollout) *apiv1.Outlook {
+	failures, most, at := rollout.GetFailures(), rollout.GetMaxFailures(), rollout.GetFailsAt()
+	if most == 0 {
+		return nil
+	}
+	if failures >= most {
+		return &apiv1.Outlook{
+			Text: fmt.Sprintf("version %d failed %d of %d times; %s", rollout.GetVersion(), failures, most, fate(rollout, "it", "its rollout")),
+			At:   at, Unless: "a node turns out to be to blame",
+		}
+	}
+	version := fmt.Sprintf("version %d", rollout.GetVersion())
+	text := fmt.Sprintf("%s after %d %s", fate(rollout, version, "the rollout of "+version), most, plural(int(most), "failure"))
+	if failures > 0 {
+		text = fmt.Sprintf("%s failed %d of %d times; %s after %d", version, failures, most, fate(rollout, "it", "its rollout"), most)
+	}
+	if at != nil {
+		text += ", or without progress"
+	}
+	return &apiv1.Outlook{Text: text, At: at}
+}
+
+// fate is what happens to a version or else to its rollout.
+func fate(rollout *dynamicdeployv1.Rollout, version, itsRollout string) string {
+	if rollout.GetReverts() {
+		return version + " is reverted"
+	}
+	return itsRollout + " fails"
 }
 
 // areInstances is a count with its verb: "3 instances are".

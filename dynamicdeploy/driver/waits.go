@@ -3,6 +3,7 @@ package driver
 import (
 	"strings"
 
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -16,11 +17,7 @@ func waitReason(role string, waiting []*apiv1.Waiting) string {
 		if w.GetInstances() == 0 || w.GetRole() != role || len(texts) == maxReasons {
 			continue
 		}
-		text := w.GetText()
-		if w.GetHelp() != "" {
-			text += "; " + w.GetHelp()
-		}
-		texts = append(texts, text)
+		texts = append(texts, sentence.Because(w.GetText(), "", w.GetHelp()))
 	}
 	return strings.Join(texts, "; ")
 }

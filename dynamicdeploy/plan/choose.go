@@ -3,29 +3,7 @@ package plan
 import (
 	"cmp"
 	"slices"
-	"time"
 )
-
-// outdated slots run another version than the desired one, or were granted before RestartBefore.
-func (r *Role) outdated(s *slot) bool {
-	if s.version != r.desired.Version {
-		return true
-	}
-	return s.container != nil && s.container.grantedAt.Before(r.desired.RestartBefore)
-}
-
-// evicted slots are to be moved: their node is drained, or their container is to be preempted.
-func (r *Role) evicted(s *slot) bool {
-	return s.container != nil && (r.node(s.container.node).state == NodeDraining || !s.container.preemptBy.IsZero())
-}
-
-// leaveBy is when a container that is to be preempted must be withdrawn, replaced or not; zero if it is not to be preempted.
-func (r *Role) leaveBy(s *slot) time.Time {
-	if s.container == nil || s.container.preemptBy.IsZero() {
-		return time.Time{}
-	}
-	return s.container.preemptBy.Add(-r.desired.Drain - time.Second)
-}
 
 // replace replaces all other versions with the desired one, a few instances at a time.
 //
@@ -33,26 +11,26 @@ func (r *Role) leaveBy(s *slot) time.Time {
 // Outdated and evicted slots leave if they do not serve, or if enough counting ones remain without them:
 // count−MaxUnavailable for outdated slots, the whole count for evicted ones. Then slots are opened until there are count new
 // ones, but never more than count+MaxSurge of all versions.
-func (r *Role) replace(now time.Time) {
-	r.route(r.desired.Version)
-	count := r.desired.Count
-	surge := r.desired.Update.MaxSurge
-	if r.rollout.state == Failed {
+func (c *chooser) replace() {
+	c.slots.route(c.desired.Version)
+	count := c.desired.Count
+	surge := c.desired.Update.MaxSurge
+	if c.rollout.failed() {
 		surge = 0
 	}
 	var fresh, stale []*slot
 	counting := 0
-	for _, s := range r.sorted() {
+	for _, s := range c.slots.sorted() {
 		if s.leaving {
 			continue
 		}
-		if r.countsTowardMinimum(s, now) && !s.notRouted {
+		if c.at.countsTowardMinimum(s) && !s.notRouted {
 			counting++
 		}
 		switch {
-		case r.outdated(s):
+		case c.at.outdated(s):
 			stale = append(stale, s)
-		case r.evicted(s):
+		case c.at.evicted(s):
 			stale = append(stale, s)
 			surge = max(surge, 1)
 		default:
@@ -60,9 +38,9 @@ func (r *Role) replace(now time.Time) {
 		}
 	}
 
-	counting -= r.shrink(fresh, count, now)
-	if r.rollout.state == Failed {
-		fresh = r.withdrawSurplusAsks(fresh, len(fresh)+len(stale)-count-surge, now)
+	counting -= c.shrink(fresh, count)
+	if c.rollout.failed() {
+		fresh = c.withdrawSurplusAsks(fresh, len(fresh)+len(stale)-count-surge)
 	}
 
 	slices.SortStableFunc(stale, func(a, b *slot) int {
@@ -70,38 +48,39 @@ func (r *Role) replace(now time.Time) {
 	})
 	for _, s := range stale {
 		floor := count
-		if r.outdated(s) {
-			floor -= r.desired.Update.MaxUnavailable
+		if c.at.outdated(s) {
+			floor -= c.desired.Update.MaxUnavailable
 		}
-		by := r.leaveBy(s)
-		forced := count == 0 || !by.IsZero() && !now.Before(by)
-		switch r.phase(s, now) {
+		forced := count == 0 || c.at.mustLeave(s)
+		switch c.at.phase(s) {
 		case healthy, proving:
 			if forced || s.notRouted || counting > floor {
-				s.leaving = true
+				s.leave()
 				if !s.notRouted {
 					counting--
 				}
 			}
 		case unreported, returned:
-			s.leaving = forced
+			if forced {
+				s.leave()
+			}
 		default:
-			s.leaving = true
+			s.leave()
 		}
 	}
 
-	for missing := count - len(fresh); missing > 0 && len(r.slots) < count+surge; missing-- {
-		r.openSlot(r.lowestFree(), r.desired.Version)
+	for missing := count - len(fresh); missing > 0 && c.slots.len() < count+surge; missing-- {
+		c.slots.openNext(c.desired.Version)
 	}
 }
 
 // withdrawSurplusAsks lets so many slots of a failed rollout leave that still wait for a container, the highest numbers
 // first, so that no capacity is reserved for them. It returns the slots that stay.
-func (r *Role) withdrawSurplusAsks(fresh []*slot, surplus int, now time.Time) []*slot {
+func (c *chooser) withdrawSurplusAsks(fresh []*slot, surplus int) []*slot {
 	fresh = slices.Clone(fresh)
 	for i := len(fresh) - 1; i >= 0 && surplus > 0; i-- {
-		if phase := r.phase(fresh[i], now); phase == asked || phase == empty && r.goal(fresh[i], now) != hold {
-			fresh[i].leaving = true
+		if phase := c.at.phase(fresh[i]); phase == asked || phase == empty && c.at.goal(fresh[i]) != hold {
+			fresh[i].leave()
 			fresh = slices.Delete(fresh, i, i+1)
 			surplus--
 		}
@@ -110,34 +89,36 @@ func (r *Role) withdrawSurplusAsks(fresh []*slot, surplus int, now time.Time) []
 }
 
 // shrink lets the surplus of slots leave, those that serve last. It returns how many of them counted.
-func (r *Role) shrink(slots []*slot, count int, now time.Time) (counted int) {
+func (c *chooser) shrink(slots []*slot, count int) (counted int) {
 	surplus := len(slots) - count
 	if surplus <= 0 {
 		return 0
 	}
 	slots = slices.Clone(slots)
 	slices.SortStableFunc(slots, func(a, b *slot) int {
-		return cmp.Or(cmp.Compare(r.scaleInRank(a, now), r.scaleInRank(b, now)), cmp.Compare(b.number, a.number))
+		return cmp.Or(cmp.Compare(c.scaleInRank(a), c.scaleInRank(b)), cmp.Compare(b.number, a.number))
 	})
 	for _, s := range slots[:surplus] {
-		switch r.phase(s, now) {
+		switch c.at.phase(s) {
 		case healthy, proving:
-			s.leaving = true
-			if r.counts(s, now) {
+			s.leave()
+			if c.at.counts(s) {
 				counted++
 			}
 		case unreported, returned:
-			s.leaving = count == 0
+			if count == 0 {
+				s.leave()
+			}
 		default:
-			s.leaving = true
+			s.leave()
 		}
 	}
 	return counted
 }
 
 // scaleInRank orders slots for a scale-in: those that do not serve leave first.
-func (r *Role) scaleInRank(s *slot, now time.Time) int {
-	switch r.phase(s, now) {
+func (c *chooser) scaleInRank(s *slot) int {
+	switch c.at.phase(s) {
 	case healthy:
 		return 4
 	case proving:
@@ -148,12 +129,4 @@ func (r *Role) scaleInRank(s *slot, now time.Time) int {
 		return 1
 	}
 	return 0
-}
-
-func (r *Role) lowestFree() int {
-	number := 1
-	for r.slots[number] != nil {
-		number++
-	}
-	return number
 }

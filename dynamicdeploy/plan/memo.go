@@ -1,8 +1,6 @@
 package plan
 
 import (
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/id"
@@ -50,56 +48,16 @@ type RolloutMemo struct {
 
 // Memo returns what the next master needs.
 func (r *Role) Memo() Memo {
-	var memo Memo
-	for _, s := range r.sorted() {
-		memo.Slots = append(memo.Slots, SlotMemo{
-			Number: s.number, Version: s.version, Restarts: s.restarts, Leaving: s.leaving, NotRouted: s.notRouted, Failures: slices.Clone(s.failures),
-		})
-	}
-	for _, name := range slices.Sorted(maps.Keys(r.nodes)) {
-		if failures := r.nodes[name].failures; len(failures) > 0 {
-			memo.Nodes = append(memo.Nodes, NodeMemo{Node: name, Failures: slices.Clone(failures)})
-		}
-	}
-	o := r.rollout
-	memo.Rollout = RolloutMemo{
-		Version: o.version, RestartBefore: o.restartBefore, State: o.state, ProgressAt: o.progressAt, BestProgress: o.bestProgress,
-		Failures: slices.Clone(o.failures), Reason: o.reason, NewVersion: o.newVersion,
-		Base: o.base, Switched: o.switched, Completed: o.completed, Reopened: o.reopened,
-	}
-	return memo
+	return Memo{Slots: r.slots.memo(), Nodes: r.nodes.memo(), Rollout: r.rollout.memo()}
 }
 
 // Restore loads the memo of an earlier master. It is called after the first SetDesired and before everything else.
 func (r *Role) Restore(memo Memo) {
 	for _, m := range memo.Slots {
-		s := r.openSlot(m.Number, m.Version)
-		s.restarts, s.leaving, s.notRouted, s.failures = m.Restarts, m.Leaving, m.NotRouted, m.Failures
-		s.hasRun = m.Restarts > 0 || len(m.Failures) > 0
-		if n := len(m.Failures); n > 0 {
-			s.lastFailure = "it failed before its application master was restarted"
-			s.notBefore = m.Failures[n-1].Add(r.desired.Restart.backoffAfter(n))
-		}
+		r.slots.open(m.Number, m.Version).restore(m, r.desired.Restart)
 	}
-	for _, m := range memo.Nodes {
-		r.node(m.Node).failures = m.Failures
+	r.nodes.restore(memo.Nodes)
+	if r.rollout.restore(memo.Rollout, r.desired) {
+		r.restored = true
 	}
-	o := memo.Rollout
-	restored := rollout{
-		version: o.Version, restartBefore: o.RestartBefore, state: o.State, progressAt: o.ProgressAt, bestProgress: o.BestProgress,
-		failures: o.Failures, reason: o.Reason, lastReason: o.Reason, newVersion: o.NewVersion,
-		base: o.Base, switched: o.Switched, completed: o.Completed, reopened: o.Reopened,
-	}
-	if o.State == NoRollout {
-		return
-	}
-	r.restored = true
-	began := r.rollout.progressAt
-	// It is not known how long there was no master, or the app was stopped. The version could make no progress meanwhile and is not
-	// to blame for that: at least half of its deadline remains.
-	if least := began.Add(-r.desired.Update.Deadline / 2); restored.state == Progressing && restored.progressAt.Before(least) {
-		restored.progressAt = least
-	}
-	r.rollout = restored
-	r.rollout.setDesired(r.desired, began)
 }

@@ -3,7 +3,6 @@ package plan
 import (
 	"fmt"
 	"slices"
-	"time"
 )
 
 // mode is what the rollout does at present with instances of other versions.
@@ -22,126 +21,122 @@ const (
 	modePaused
 )
 
+// chooser decides which slots are to leave and opens new ones, from the strategy and from how all slots are. It is made for one
+// decision.
+type chooser struct {
+	desired Desired
+	// deferred is true while the desired version is not begun with.
+	deferred bool
+	at       *view
+	slots    *slots
+	rollout  *rollout
+}
+
 // mode follows from the strategy and the progress of the rollout.
-func (r *Role) mode() mode {
-	update := r.desired.Update
-	old := r.base()
+func (c *chooser) mode() mode {
+	update := c.desired.Update
+	old := c.base()
 	switch {
-	case r.desired.Count == 0:
+	case c.desired.Count == 0:
 		return modeReplace
-	case r.deferred:
+	case c.deferred:
 		return modePaused
 	case old != 0 && update.Strategy == Canary && update.Percent < 100:
 		return modeCanary
-	case old != 0 && update.Strategy == BlueGreen && !r.rollout.switched:
+	case old != 0 && update.Strategy == BlueGreen && !c.rollout.hasSwitched():
 		return modePrepare
-	case old != 0 && update.Strategy == BlueGreen && update.Exclusive && r.otherVersionsLeft():
+	case old != 0 && update.Strategy == BlueGreen && update.Exclusive && c.slots.holdOtherVersions(c.desired.Version):
 		return modeExclusive
-	case r.desired.Paused && !r.rollout.over() && !r.oldGone():
+	case c.desired.Paused && !c.rollout.over() && !c.oldGone():
 		return modePaused
 	}
 	return modeReplace
 }
 
 // oldGone reports whether an exclusive rollout has switched: a pause must not bring back old instances beside the new ones.
-func (r *Role) oldGone() bool {
-	return r.desired.Update.Strategy == BlueGreen && r.desired.Update.Exclusive && r.rollout.switched
+func (c *chooser) oldGone() bool {
+	return c.desired.Update.Strategy == BlueGreen && c.desired.Update.Exclusive && c.rollout.hasSwitched()
 }
 
 // base is the version that serves until the desired one has come up completely, zero if there is none: the last one that
 // did, or else the newest that serves.
-func (r *Role) base() int32 {
-	if base := r.rollout.base; base != 0 {
-		if base == r.desired.Version {
-			return 0
-		}
-		return base
-	}
-	if r.rollout.over() || r.rollout.completed {
+func (c *chooser) base() int32 {
+	base, known := c.rollout.lastBase()
+	switch {
+	case !known:
+		return c.slots.newestRouted(c.desired.Version)
+	case base == c.desired.Version:
 		return 0
 	}
-	var newest int32
-	for _, s := range r.slots {
-		if s.version != r.desired.Version && !s.notRouted {
-			newest = max(newest, s.version)
-		}
-	}
-	return newest
-}
-
-func (r *Role) otherVersionsLeft() bool {
-	for _, s := range r.slots {
-		if s.version != r.desired.Version {
-			return true
-		}
-	}
-	return false
+	return base
 }
 
 // adjust decides which slots leave, and opens new ones.
-func (r *Role) adjust(now time.Time) {
-	switch r.mode() {
+func (c *chooser) adjust() {
+	switch c.mode() {
 	case modeCanary:
-		r.keepBase(r.canaries(), false, now)
+		c.keepBase(c.canaries(), false)
 	case modePrepare:
-		ready := r.keepBase(r.desired.Count, true, now)
-		if ready >= r.desired.Count && !r.desired.Paused {
-			r.rollout.switched = true
-			r.adjust(now)
+		ready := c.keepBase(c.desired.Count, true)
+		if ready >= c.desired.Count && !c.desired.Paused {
+			c.rollout.switchOver()
+			c.adjust()
 		}
 	case modeExclusive:
-		for _, s := range r.slots {
-			s.leaving = s.leaving || s.version != r.desired.Version
+		for s := range c.slots.each() {
+			if s.version != c.desired.Version {
+				s.leave()
+			}
 		}
-		r.scale(r.slotsOf(r.desired.Version), r.desired.Version, r.desired.Count, true, now)
+		c.scale(c.slots.of(c.desired.Version), c.desired.Version, c.desired.Count, true)
 	case modePaused:
-		r.keepVersions(now)
+		c.keepVersions()
 	default:
-		r.replace(now)
+		c.replace()
 	}
 }
 
 // canaries is the number of instances of a canary: its share of the count, at least one.
-func (r *Role) canaries() int {
-	count := r.desired.Count
-	return min(count, max(1, (count*r.desired.Update.Percent+99)/100))
+func (c *chooser) canaries() int {
+	count := c.desired.Count
+	return min(count, max(1, (count*c.desired.Update.Percent+99)/100))
 }
 
 // keepBase keeps all instances of the base and count instances of the desired version. Slots of other versions leave once
 // enough others serve. It returns how many instances of the desired version count.
-func (r *Role) keepBase(count int, notRouted bool, now time.Time) (ready int) {
-	base := r.base()
-	others := slices.DeleteFunc(r.sorted(), func(s *slot) bool { return s.version == base || s.version == r.desired.Version })
+func (c *chooser) keepBase(count int, notRouted bool) (ready int) {
+	base := c.base()
+	others := slices.DeleteFunc(c.slots.sorted(), func(s *slot) bool { return s.version == base || s.version == c.desired.Version })
 	if len(others) == 0 {
-		r.route(base)
+		c.slots.route(base)
 	}
 	if !notRouted {
-		r.route(r.desired.Version)
+		c.slots.route(c.desired.Version)
 	}
-	r.scale(r.slotsOf(base), base, r.desired.Count, false, now)
-	fresh := r.slotsOf(r.desired.Version)
-	if r.rollout.state == Failed {
-		fresh, count = r.withdrawFailed(fresh, now)
+	c.scale(c.slots.of(base), base, c.desired.Count, false)
+	fresh := c.slots.of(c.desired.Version)
+	if c.rollout.failed() {
+		fresh, count = c.withdrawFailed(fresh)
 	}
-	ready = r.scale(fresh, r.desired.Version, count, notRouted, now)
+	ready = c.scale(fresh, c.desired.Version, count, notRouted)
 	serving, waiting := 0, false
-	for _, s := range r.sorted() {
+	for _, s := range c.slots.sorted() {
 		waiting = waiting || s.version == base && s.notRouted && !s.leaving
-		if s.version != r.desired.Version && !s.notRouted && !s.leaving && r.serves(s, now) {
+		if s.version != c.desired.Version && !s.notRouted && !s.leaving && c.at.serves(s) {
 			serving++
 		}
 	}
 	for _, s := range others {
-		switch phase := r.phase(s, now); {
+		switch phase := c.at.phase(s); {
 		case s.leaving:
 		case waiting:
 			// The base was about to be the only version that serves.
-			s.leaving = true
+			s.leave()
 		case phase == unreported || phase == returned:
-		case !r.serves(s, now) || s.notRouted:
-			s.leaving = true
-		case serving > r.desired.Count:
-			s.leaving = true
+		case !c.at.serves(s) || s.notRouted:
+			s.leave()
+		case serving > c.desired.Count:
+			s.leave()
 			serving--
 		}
 	}
@@ -151,14 +146,14 @@ func (r *Role) keepBase(count int, notRouted bool, now time.Time) (ready int) {
 // withdrawFailed lets the slots of a failed version leave that wait for a container, since the base has the whole count and
 // others may need the capacity. It returns the slots that stay and how many instances of the version are wanted: none is
 // added, and an evicted one is not replaced.
-func (r *Role) withdrawFailed(fresh []*slot, now time.Time) (staying []*slot, count int) {
+func (c *chooser) withdrawFailed(fresh []*slot) (staying []*slot, count int) {
 	for _, s := range fresh {
-		switch phase := r.phase(s, now); {
-		case phase == empty && r.goal(s, now) != hold, phase == asked, phase == lost, phase == replacing:
-			s.leaving = true
+		switch phase := c.at.phase(s); {
+		case phase == empty && c.at.goal(s) != hold, phase == asked, phase == lost, phase == replacing:
+			s.leave()
 		default:
 			staying = append(staying, s)
-			if !r.evicted(s) {
+			if !c.at.evicted(s) {
 				count++
 			}
 		}
@@ -166,152 +161,123 @@ func (r *Role) withdrawFailed(fresh []*slot, now time.Time) (staying []*slot, co
 	return staying, count
 }
 
-// slotsOf returns the slots of a version that do not leave, by number.
-func (r *Role) slotsOf(version int32) []*slot {
-	var slots []*slot
-	for _, s := range r.sorted() {
-		if s.version == version && !s.leaving {
-			slots = append(slots, s)
-		}
-	}
-	return slots
-}
-
 // scale brings the slots of a version to a count. Evicted slots leave once another one counts in their place. It returns how
 // many count.
-func (r *Role) scale(slots []*slot, version int32, count int, notRouted bool, now time.Time) (counting int) {
+func (c *chooser) scale(slots []*slot, version int32, count int, notRouted bool) (counting int) {
 	var staying, moving []*slot
 	for _, s := range slots {
-		if r.counts(s, now) {
+		if c.at.counts(s) {
 			counting++
 		}
-		if r.evicted(s) {
+		if c.at.evicted(s) {
 			moving = append(moving, s)
 		} else {
 			staying = append(staying, s)
 		}
 	}
-	counting -= r.shrink(staying, count, now)
+	counting -= c.shrink(staying, count)
 	for _, s := range moving {
-		by := r.leaveBy(s)
-		forced := count == 0 || !by.IsZero() && !now.Before(by)
-		switch r.phase(s, now) {
+		forced := count == 0 || c.at.mustLeave(s)
+		switch c.at.phase(s) {
 		case healthy, proving:
 			if forced || counting > count {
-				s.leaving = true
+				s.leave()
 				counting--
 			}
 		case unreported, returned:
-			s.leaving = forced
+			if forced {
+				s.leave()
+			}
 		default:
-			s.leaving = true
+			s.leave()
 		}
 	}
 	limit := count
 	if len(moving) > 0 {
-		limit += max(1, r.desired.Update.MaxSurge)
+		limit += max(1, c.desired.Update.MaxSurge)
 	}
-	for open := len(staying); open < count && r.countSlots(version) < limit && len(r.slots) < r.maxSlots(); open++ {
-		r.openSlot(r.lowestFree(), version).notRouted = notRouted
+	for open := len(staying); open < count && c.slots.count(version) < limit && c.slots.len() < c.maxSlots(); open++ {
+		c.slots.openNext(version).setRouted(!notRouted)
 	}
 	return counting
 }
 
 // maxSlots is the highest number of slots of all versions.
-func (r *Role) maxSlots() int {
-	most := r.desired.Count + max(1, r.desired.Update.MaxSurge)
-	switch r.mode() {
+func (c *chooser) maxSlots() int {
+	most := c.desired.Count + max(1, c.desired.Update.MaxSurge)
+	switch c.mode() {
 	case modeCanary:
-		return most + r.canaries()
+		return most + c.canaries()
 	case modePrepare, modeExclusive:
-		return most + r.desired.Count
+		return most + c.desired.Count
 	}
 	return most
 }
 
-// countSlots counts the slots of a version, including those that leave.
-func (r *Role) countSlots(version int32) (n int) {
-	for _, s := range r.slots {
-		if s.version == version {
-			n++
-		}
-	}
-	return n
-}
-
 // keepVersions keeps the slots of each version, within the count and the surge.
-func (r *Role) keepVersions(now time.Time) {
-	count, most := r.desired.Count, r.desired.Count+r.desired.Update.MaxSurge
+func (c *chooser) keepVersions() {
+	count, most := c.desired.Count, c.desired.Count+c.desired.Update.MaxSurge
 	var fresh, old []*slot
-	for _, s := range r.sorted() {
+	for _, s := range c.slots.sorted() {
 		switch {
 		case s.leaving:
-		case s.version == r.desired.Version:
+		case s.version == c.desired.Version:
 			fresh = append(fresh, s)
 		default:
 			old = append(old, s)
 		}
 	}
-	base := r.base()
+	base := c.base()
 	if base == 0 {
 		// A master that finds other versions here finds containers of a lost node. They are not kept.
 		for _, s := range old {
-			s.leaving = true
+			s.leave()
 		}
-		r.scale(fresh, r.desired.Version, min(max(len(fresh), count), most), false, now)
+		c.scale(fresh, c.desired.Version, min(max(len(fresh), count), most), false)
 		return
 	}
 	// Old ones that serve, or may serve unreported, are not replaced by new ones that do not serve.
-	serving := r.countCounting(old, now)
+	serving := c.countCounting(old)
 	for _, s := range old {
-		if phase := r.phase(s, now); phase == unreported || phase == returned {
+		if phase := c.at.phase(s); phase == unreported || phase == returned {
 			serving++
 		}
 	}
-	needed := max(0, min(serving, count-r.countCounting(fresh, now)))
+	needed := max(0, min(serving, count-c.countCounting(fresh)))
 	ofFresh := min(len(fresh), most-needed)
-	r.scale(fresh, r.desired.Version, ofFresh, false, now)
-	r.scale(old, base, min(max(len(old), count-ofFresh), most-ofFresh), false, now)
+	c.scale(fresh, c.desired.Version, ofFresh, false)
+	c.scale(old, base, min(max(len(old), count-ofFresh), most-ofFresh), false)
 }
 
-func (r *Role) countCounting(slots []*slot, now time.Time) (n int) {
+func (c *chooser) countCounting(slots []*slot) (n int) {
 	for _, s := range slots {
-		if !s.leaving && r.countsTowardMinimum(s, now) {
+		if !s.leaving && c.at.countsTowardMinimum(s) {
 			n++
 		}
 	}
 	return n
 }
 
-// route routes to the slots of a version.
-func (r *Role) route(version int32) {
-	for _, s := range r.slots {
-		if s.version == version && !s.leaving {
-			s.notRouted = false
-		}
-	}
-}
-
 // weights returns the weights of an instance of the desired version and of another one. Beside a canary they give it its
 // share, whatever the numbers of instances. Canaries that still start are included, so that its share is never exceeded.
-func (r *Role) weights(now time.Time) (fresh, old int) {
-	if r.mode() != modeCanary {
+func (c *chooser) weights() (fresh, old int) {
+	if c.mode() != modeCanary {
 		return normalWeight, normalWeight
 	}
 	canaries, others := 0, 0
-	for _, s := range r.slots {
+	for s := range c.slots.each() {
 		switch {
-		case s.leaving || !inService(s):
-		case s.version == r.desired.Version:
+		case s.leaving || !s.inService():
+		case s.version == c.desired.Version:
 			canaries++
-		case r.serves(s, now):
+		case c.at.serves(s):
 			others++
 		}
 	}
 	if canaries == 0 || others == 0 {
 		return normalWeight, normalWeight
 	}
-	percent := r.desired.Update.Percent
+	percent := c.desired.Update.Percent
 	fresh, old = percent*others, (100-percent)*canaries
 	heaviest := max(fresh, old)
 	scale := func(weight int) int { return max(1, (weight*normalWeight+heaviest/2)/heaviest) }
@@ -321,53 +287,16 @@ func (r *Role) weights(now time.Time) (fresh, old int) {
 // normalWeight is the weight of instances that share equally.
 const normalWeight = 100
 
-// AddTraffic adds what balancers have counted for an instance since the last call. Requests soon after a start may belong to
-// the container before, and are left out.
-func (r *Role) AddTraffic(instance string, requests, errors int64, now time.Time) {
-	s := r.slots[r.Number(instance)]
-	if s == nil || s.version != r.desired.Version || s.container == nil || r.desired.Update.MaxErrorPercent <= 0 {
-		return
-	}
-	status := s.container.status
-	if status.Stage != StageRunning || now.Before(status.RunningSince.Add(trafficDelay)) {
-		return
-	}
-	o := &r.rollout
-	o.requests += requests
-	o.errors += errors
-	if o.requests > maxRequests {
-		o.requests, o.errors = o.requests/2, o.errors/2
-	}
-}
-
-const (
-	// trafficDelay is how long after a start a balancer may still count for the container before.
-	trafficDelay = 3 * time.Second
-	// minRequests is how many requests are needed to evaluate the errors. Above maxRequests the older ones count half.
-	minRequests, maxRequests = 20, 1000
-)
-
-func (r *Role) tooManyErrors() bool {
-	o := &r.rollout
-	limit := r.desired.Update.MaxErrorPercent
-	return limit > 0 && o.newVersion && o.requests >= minRequests && 100*float64(o.errors) > limit*float64(o.requests)
-}
-
-// over reports whether the rollout has ended or never began.
-func (o *rollout) over() bool {
-	return o.state == Done || o.state == Reverted || o.state == NoRollout
-}
-
 // pauseReason is why the rollout waits for a person, empty if it does not.
-func (r *Role) pauseReason(updated int) string {
-	switch mode := r.mode(); {
-	case mode == modeCanary && updated >= r.canaries():
-		why := fmt.Sprintf("version %d is given %d %% of the requests until it is promoted", r.desired.Version, r.desired.Update.Percent)
-		if r.desired.Paused {
+func (c *chooser) pauseReason(updated int) string {
+	switch mode := c.mode(); {
+	case mode == modeCanary && updated >= c.canaries():
+		why := fmt.Sprintf("version %d is given %d %% of the requests until it is promoted", c.desired.Version, c.desired.Update.Percent)
+		if c.desired.Paused {
 			why += ", and is not reverted automatically, because a person paused it"
 		}
 		return why
-	case r.desired.Paused && mode != modeCanary:
+	case c.desired.Paused && mode != modeCanary:
 		return "a person paused it"
 	}
 	return ""

@@ -1,32 +1,24 @@
 package plan
 
-import "time"
-
-// SetComesAfter sets why the desired version is not to be begun with yet, one sentence; empty if it may be. A version that was begun
-// with goes on.
-func (r *Role) SetComesAfter(reason string) { r.comesAfter = reason }
-
-// Ready reports whether the role was as desired in the last Next, so that the roles behind it may begin.
-func (r *Role) Ready() bool { return r.ready }
-
-// mustWait reports whether the desired version comes after other roles and was not begun with.
-func (r *Role) mustWait() bool {
-	if r.comesAfter == "" || r.desired.Count == 0 {
-		return false
-	}
-	for _, s := range r.slots {
-		if s.version == r.desired.Version && (s.container != nil || s.hasRun) {
-			return false
-		}
-	}
-	return true
+// order owns whether the desired version may begin: other roles may have to be ready before.
+type order struct {
+	// comesAfter is why the desired version is not begun with: a sentence about the roles that it comes after. It is empty once they
+	// are ready.
+	comesAfter string
+	// deferred is true while the desired version waits for other roles: it is not begun with, and what runs of other versions stays.
+	// ready is true while the role is as desired. Both are as of the last Next.
+	deferred, ready bool
 }
 
-// asDesired reports whether as many instances as desired run the desired version and count.
-func (r *Role) asDesired(now time.Time) bool {
-	if r.deferred || r.rollout.state != Done && r.rollout.state != Reverted {
-		return false
-	}
-	updated, _, _ := r.progress(now)
-	return updated >= r.desired.Count
-}
+func (o *order) setComesAfter(reason string) { o.comesAfter = reason }
+
+// decide decides whether a version is begun with. One that has begun goes on, and one without instances has nothing to wait for.
+func (o *order) decide(begun bool, count int) { o.deferred = o.comesAfter != "" && count > 0 && !begun }
+
+func (o *order) setReady(ready bool) { o.ready = ready }
+
+// isReady reports whether the role was as desired in the last Next.
+func (o *order) isReady() bool { return o.ready }
+
+// waits reports whether the version is not begun with, and why.
+func (o *order) waits() (why string, deferred bool) { return o.comesAfter, o.deferred }

@@ -1,12 +1,13 @@
 // Package plan decides what happens to the instances of one role. Facts go in, actions come out, and the time is an
 // argument: the package has no clock, no goroutine and no connection.
 //
-// A Role owns all that its master knows: the slots, what nodes report of their containers, and the rollout.
+// A Role is all that its master knows: the slots with what nodes report of their containers, the nodes, and the rollout. Its parts
+// own these; a view judges slots at one instant.
 //
 // An instance is a numbered slot ("web-3"). A slot is opened with the lowest free number, is filled by one container after
 // another, and is forgotten when it is not needed any more. Two things decide what is done with a slot:
 //
-//   - adjust (mode.go, choose.go) decides which slots are to leave and opens new ones, from the count, the versions, the
+//   - the chooser (mode.go, choose.go) decides which slots are to leave and opens new ones, from the count, the versions, the
 //     strategy and the health of all slots;
 //   - nextSteps (table.go) maps the goal of a slot and the phase it is in to one step.
 //

@@ -95,7 +95,7 @@ func (w *world) master(memo Memo) {
 			w.report(c)
 		}
 	}
-	w.slots = len(w.role.slots)
+	w.slots = w.role.slots.len()
 }
 
 func (w *world) all() []*thing {
@@ -132,10 +132,10 @@ func (w *world) next() time.Time {
 			surge = max(surge, 1)
 		}
 	}
-	if slots := len(w.role.slots); slots > w.slots && slots > w.maxSlots(max(surge, 1)) {
+	if slots := w.role.slots.len(); slots > w.slots && slots > w.maxSlots(max(surge, 1)) {
 		w.t.Fatalf("there are %d instances where %d are wanted with a surge of %d", slots, w.desired.Count, surge)
 	}
-	w.slots = len(w.role.slots)
+	w.slots = w.role.slots.len()
 	if again, _ := w.role.Next(w.now); len(again) > 0 {
 		w.t.Fatalf("a second call at once has more actions: %#v", again)
 	}
@@ -452,16 +452,17 @@ func (w *world) unsettled() string {
 			serving++
 		}
 	}
-	if serving != w.desired.Count || len(w.containers) != w.desired.Count || len(w.role.slots) != w.desired.Count {
-		return fmt.Sprintf("%d serve in %d containers of %d instances, wanted are %d", serving, len(w.containers), len(w.role.slots), w.desired.Count)
+	if serving != w.desired.Count || len(w.containers) != w.desired.Count || w.role.slots.len() != w.desired.Count {
+		return fmt.Sprintf("%d serve in %d containers of %d instances, wanted are %d", serving, len(w.containers), w.role.slots.len(), w.desired.Count)
 	}
 	return ""
 }
 
 func (w *world) String() string {
 	text := ""
-	for _, s := range w.role.sorted() {
-		text += fmt.Sprintf("%s: phase %d, goal %d, version %d, %+v\n", w.role.instance(s), w.role.phase(s, w.now), w.role.goal(s, w.now), s.version, s.container)
+	at := w.role.view(w.now)
+	for _, s := range w.role.slots.sorted() {
+		text += fmt.Sprintf("%s: phase %d, goal %d, version %d, %+v\n", w.role.names.instance(s.number), at.phase(s), at.goal(s), s.version, s.container)
 	}
 	for _, c := range w.all() {
 		text += fmt.Sprintf("%+v\n", *c)

@@ -2,12 +2,11 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"time"
-
-	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// rollout is the change to the desired version, or a rolling restart.
+// rollout owns how far the change to the desired version has come, or a rolling restart, and whether it has failed.
 type rollout struct {
 	version       int32
 	restartBefore time.Time
@@ -60,24 +59,40 @@ func (o *rollout) setDesired(desired Desired, now time.Time) {
 	*o = next
 }
 
+// mergeVersion makes one version count as another.
+func (o *rollout) mergeVersion(from, to int32) {
+	if o.base == from {
+		o.base = to
+	}
+}
+
 // addFailure counts a failure of the desired version. Soon after the end of a rollout it opens the rollout again.
-func (r *Role) addFailure(reason string, now time.Time) {
-	o := &r.rollout
+func (o *rollout) addFailure(desired Desired, reason string, now time.Time) {
 	switch {
 	case o.state == Progressing, o.state == Paused, o.state == Failed:
-	case o.state == Done && now.Before(o.progressAt.Add(r.watchTime())):
+	case o.state == Done && now.Before(o.progressAt.Add(desired.watchTime())):
 		o.state, o.progressAt, o.bestProgress, o.reopened = Progressing, now, 0, true
 		o.reason = fmt.Sprintf("version %d failed after it had come up: %s", o.version, reason)
 	default:
 		return
 	}
-	o.failures = r.recent(append(o.failures, now), now)
+	o.failures = desired.Restart.recent(append(o.failures, now), now)
 	o.lastReason = reason
+}
+
+// forgive takes back a failure that was a node's.
+func (o *rollout) forgive(f provisionalFailure) {
+	if i := slices.IndexFunc(o.failures, f.at.Equal); i >= 0 && f.ofDesired {
+		o.failures = slices.Delete(slices.Clone(o.failures), i, i+1)
+	}
+	if o.reopened && len(o.failures) == 0 {
+		o.reason = ""
+	}
 }
 
 // watchTime is how long after its end a rollout can be opened again by a failure, and how long the instances of a failed one
 // must go without a failure before it is done after all.
-func (r *Role) watchTime() time.Duration { return max(minWatchTime, r.desired.Update.MinHealthy) }
+func (d *Desired) watchTime() time.Duration { return max(minWatchTime, d.Update.MinHealthy) }
 
 const minWatchTime = time.Minute
 
@@ -89,43 +104,84 @@ func (o *rollout) quietAt(watch time.Duration) time.Time {
 	return o.failures[len(o.failures)-1].Add(watch)
 }
 
-// evaluate updates the state of the rollout and requests a revert when it fails.
-func (r *Role) evaluate(now time.Time) {
-	o := &r.rollout
+// over reports whether the rollout has ended or never began.
+func (o *rollout) over() bool {
+	return o.state == Done || o.state == Reverted || o.state == NoRollout
+}
+
+// succeeded reports whether the version has come up completely.
+func (o *rollout) succeeded() bool { return o.state == Done || o.state == Reverted }
+
+func (o *rollout) current() RolloutState { return o.state }
+
+func (o *rollout) failed() bool { return o.state == Failed }
+
+// abandoned reports whether the versions before the desired one are not wanted any more, as the rollout has failed or was reverted.
+func (o *rollout) abandoned() bool { return o.state == Failed || o.state == Reverted }
+
+// lastBase is the version that last came up completely and is to serve until the desired one has. It is zero, and known is false, if
+// none has been recorded and another may serve.
+func (o *rollout) lastBase() (base int32, known bool) {
+	return o.base, o.base != 0 || o.over() || o.completed
+}
+
+func (o *rollout) hasSwitched() bool { return o.switched }
+
+// switchOver records that the new version of a BlueGreen rollout takes over.
+func (o *rollout) switchOver() { o.switched = true }
+
+// addTraffic adds what balancers have counted for the new version.
+func (o *rollout) addTraffic(requests, errors int64) {
+	o.requests += requests
+	o.errors += errors
+	if o.requests > maxRequests {
+		o.requests, o.errors = o.requests/2, o.errors/2
+	}
+}
+
+// minRequests is how many requests are needed to evaluate the errors. Above maxRequests the older ones count half.
+const minRequests, maxRequests = 20, 1000
+
+func (o *rollout) tooManyErrors(limit float64) bool {
+	return limit > 0 && o.newVersion && o.requests >= minRequests && 100*float64(o.errors) > limit*float64(o.requests)
+}
+
+// evaluate updates the state by the progress of the instances. It reports whether the version before is to be restored, since the
+// rollout has failed now.
+func (o *rollout) evaluate(desired Desired, has progress, now time.Time) (reverts bool) {
 	if o.state != Progressing && o.state != Failed && o.state != Paused {
-		return
+		return false
 	}
-	if r.desired.Stopped {
+	if desired.Stopped {
 		o.progressAt = now // it goes on when the app is started again
-		return
+		return false
 	}
-	updated, unproven, outdated := r.progress(now)
-	quiet := o.state != Failed || !now.Before(o.quietAt(r.watchTime()))
-	if outdated == 0 && updated >= r.desired.Count && quiet {
+	quiet := o.state != Failed || !now.Before(o.quietAt(desired.watchTime()))
+	if has.outdated == 0 && has.updated >= desired.Count && quiet {
 		o.state, o.progressAt, o.base, o.switched, o.completed, o.reopened = Done, now, 0, false, true, false
-		if r.desired.Reverted && o.newVersion {
+		if desired.Reverted && o.newVersion {
 			o.state = Reverted
 		} else {
 			o.reason = ""
 		}
-		return
+		return false
 	}
 	if o.state == Failed {
-		return
+		return false
 	}
-	if why := r.pauseReason(updated); why != "" {
-		o.state, o.reason, o.progressAt = Paused, why, now
+	if has.pauseReason != "" {
+		o.state, o.reason, o.progressAt = Paused, has.pauseReason, now
 	} else if o.state == Paused {
 		o.state, o.reason, o.progressAt = Progressing, "", now
 	}
-	if reached := 2*updated + unproven; reached > o.bestProgress {
+	if reached := 2*has.updated + has.unproven; reached > o.bestProgress {
 		o.bestProgress, o.progressAt = reached, now
 	}
-	if r.waitsForDrain(now) || r.waitsForNode(now) || r.deferred {
+	if has.blameless {
 		o.progressAt = now
 	}
-	o.failures = r.recent(o.failures, now)
-	policy := r.desired.Restart
+	o.failures = desired.Restart.recent(o.failures, now)
+	policy := desired.Restart
 	switch tooMany := policy.MaxFailures > 0 && len(o.failures) >= policy.MaxFailures; {
 	case !tooMany:
 		o.tooManySince = time.Time{}
@@ -133,132 +189,106 @@ func (r *Role) evaluate(now time.Time) {
 		o.tooManySince = now
 	}
 	switch {
-	case r.desired.Paused:
-		return
-	case r.tooManyErrors():
+	case desired.Paused:
+		return false
+	case o.tooManyErrors(desired.Update.MaxErrorPercent):
 		o.reason = fmt.Sprintf("%.1f %% of %d answers of version %d were errors, at most %g %% may be",
-			100*float64(o.errors)/float64(o.requests), o.requests, o.version, r.desired.Update.MaxErrorPercent)
+			100*float64(o.errors)/float64(o.requests), o.requests, o.version, desired.Update.MaxErrorPercent)
 	case !o.tooManySince.IsZero() && !now.Before(o.tooManySince.Add(detectionTime)):
 		o.reason = fmt.Sprintf("version %d failed %s within %v, last: %s", o.version, inWords(policy.MaxFailures), policy.Window, o.lastReason)
-	case o.state == Progressing && !o.reopened && r.desired.Update.Deadline > 0 && !now.Before(o.progressAt.Add(r.desired.Update.Deadline)):
-		o.reason = fmt.Sprintf("version %d made no progress for %v: %d of %d instances run", o.version, r.desired.Update.Deadline, updated, r.desired.Count)
+	case o.state == Progressing && !o.reopened && desired.Update.Deadline > 0 && !now.Before(o.progressAt.Add(desired.Update.Deadline)):
+		o.reason = fmt.Sprintf("version %d made no progress for %v: %d of %d instances run", o.version, desired.Update.Deadline, has.updated, desired.Count)
 		if o.lastReason != "" {
 			o.reason += ", last failure: " + o.lastReason
 		}
-		if saw := r.lastProbe(now); saw != "" {
-			o.reason += "; " + saw
-		} else {
-			o.reason += r.waitingClause()
+		if has.missing != "" {
+			o.reason += "; " + has.missing
 		}
 	default:
-		return
+		return false
 	}
 	o.state = Failed
-	if r.desired.CanRevert && o.newVersion {
-		r.pending = append(r.pending, Revert{From: o.version, Reason: o.reason})
+	return desired.CanRevert && o.newVersion
+}
+
+// changes calls at with the instants at which time alone may change the state; some may be zero or past.
+func (o *rollout) changes(desired Desired, at func(time.Time)) {
+	if (o.state == Progressing || o.state == Paused) && !o.tooManySince.IsZero() {
+		at(o.tooManySince.Add(detectionTime))
+	}
+	switch {
+	case o.state == Progressing && !o.reopened && desired.Update.Deadline > 0:
+		at(o.progressAt.Add(desired.Update.Deadline))
+	case o.state == Failed:
+		at(o.quietAt(desired.watchTime()))
 	}
 }
 
-// waitsForDrain reports whether the next instance waits for capacity that an outdated one holds until it is drained and
-// stopped.
-func (r *Role) waitsForDrain(now time.Time) bool {
-	ending, fresh := false, 0
-	for _, s := range r.slots {
-		phase := r.phase(s, now)
-		ending = ending || s.leaving && r.outdated(s) && (phase == draining || phase == drained || phase == stopping)
-		if s.version == r.desired.Version && !s.leaving {
-			fresh++
-		}
-	}
-	return ending && fresh < r.desired.Count
-}
-
-// waitsForNode reports whether a rollout waits because of a node that is unhealthy, lost or disconnected, or failed the
-// instance. The version is not to blame.
-func (r *Role) waitsForNode(now time.Time) bool {
-	for _, s := range r.slotsOf(r.desired.Version) {
-		switch {
-		case s.container == nil:
-			if s.nodeAtFault {
-				return true
-			}
-		case !r.serves(s, now) && r.nodeTroubled(s.container.node):
-			return true
-		}
-	}
-	return false
-}
-
-// nodeTroubled nodes are unhealthy, lost or disconnected: too little is known of their containers to blame the version.
-func (r *Role) nodeTroubled(name id.Node) bool {
-	n := r.node(name)
-	return n.disconnected || n.state == NodeUnhealthy || n.state == NodeLost
-}
-
-// progress counts the instances that are as desired and count, those that are healthy and do not count yet, and those that
-// are outdated.
-func (r *Role) progress(now time.Time) (updated, unproven, outdated int) {
-	for _, s := range r.slots {
-		switch phase := r.phase(s, now); {
-		case r.outdated(s):
-			outdated++
-		case s.leaving || s.notRouted:
-		case phase == healthy:
-			updated++
-		case phase == proving:
-			unproven++
-		}
-	}
-	return updated, unproven, outdated
-}
-
-// Rollout reports how far the change to the desired version has come.
-func (r *Role) Rollout(now time.Time) Rollout {
-	updated, _, _ := r.progress(now)
-	fresh, old := r.weights(now)
-	var given, all int
-	for _, s := range r.slots {
-		switch {
-		case !inService(s) || !r.serves(s, now):
-		case s.version == r.desired.Version:
-			given, all = given+fresh, all+fresh
-		default:
-			all += old
-		}
-	}
-	percent := 0
-	if all > 0 {
-		percent = (100*given + all/2) / all
-	}
+// report reports how far the rollout has come.
+func (o *rollout) report(desired Desired, has progress, percent int) Rollout {
 	rollout := Rollout{
-		Version: r.rollout.version, State: r.rollout.state,
-		Updated: min(updated, r.desired.Count), Total: r.desired.Count, Percent: percent, Reason: r.rollout.reason,
+		Version: o.version, State: o.state, Updated: min(has.updated, desired.Count), Total: desired.Count, Percent: percent, Reason: o.reason,
 	}
-	if r.deferred {
-		rollout.Reason = r.comesAfter
-	}
-	if o := &r.rollout; r.evaluated() {
-		rollout.Failures, rollout.MaxFailures, rollout.Reverts = len(o.failures), r.desired.Restart.MaxFailures, r.desired.CanRevert && o.newVersion
-		rollout.FailsAt = r.failsAt(now)
+	if o.evaluated(desired) {
+		rollout.Failures, rollout.MaxFailures, rollout.Reverts = len(o.failures), desired.Restart.MaxFailures, desired.CanRevert && o.newVersion
+		rollout.FailsAt = o.failsAt(desired, has)
 	}
 	return rollout
 }
 
+// revert is the request for the version before.
+func (o *rollout) revert() Revert { return Revert{From: o.version, Reason: o.reason} }
+
 // evaluated reports whether failures and the lack of progress can fail the rollout at present.
-func (r *Role) evaluated() bool {
-	return !r.desired.Paused && (r.rollout.state == Progressing || r.rollout.state == Paused)
+func (o *rollout) evaluated(desired Desired) bool {
+	return !desired.Paused && (o.state == Progressing || o.state == Paused)
 }
 
 // failsAt is when the rollout fails if nothing changes; zero if it does not fail by time alone.
-func (r *Role) failsAt(now time.Time) time.Time {
-	o := &r.rollout
+func (o *rollout) failsAt(desired Desired, has progress) time.Time {
 	switch {
-	case r.desired.Stopped:
+	case desired.Stopped:
 		return time.Time{}
 	case !o.tooManySince.IsZero():
 		return o.tooManySince.Add(detectionTime)
-	case o.state != Progressing, o.reopened, r.desired.Update.Deadline <= 0, r.waitsForDrain(now), r.waitsForNode(now), r.deferred:
+	case o.state != Progressing, o.reopened, desired.Update.Deadline <= 0, has.blameless:
 		return time.Time{}
 	}
-	return o.progressAt.Add(r.desired.Update.Deadline)
+	return o.progressAt.Add(desired.Update.Deadline)
+}
+
+// nextFailure is the number that the next failure of the version has, and with which the version has failed. Counted is false if
+// failures do not count at present, or the version has failed.
+func (o *rollout) nextFailure(desired Desired) (number, limit int, counted bool) {
+	number, limit = len(o.failures)+1, desired.Restart.MaxFailures
+	return number, limit, o.evaluated(desired) && number <= limit
+}
+
+func (o *rollout) memo() RolloutMemo {
+	return RolloutMemo{
+		Version: o.version, RestartBefore: o.restartBefore, State: o.state, ProgressAt: o.progressAt, BestProgress: o.bestProgress,
+		Failures: slices.Clone(o.failures), Reason: o.reason, NewVersion: o.newVersion,
+		Base: o.base, Switched: o.switched, Completed: o.completed, Reopened: o.reopened,
+	}
+}
+
+// restore replaces a rollout that has just begun by the one of an earlier master, if that had one.
+func (o *rollout) restore(m RolloutMemo, desired Desired) (restored bool) {
+	if m.State == NoRollout {
+		return false
+	}
+	earlier := rollout{
+		version: m.Version, restartBefore: m.RestartBefore, state: m.State, progressAt: m.ProgressAt, bestProgress: m.BestProgress,
+		failures: m.Failures, reason: m.Reason, lastReason: m.Reason, newVersion: m.NewVersion,
+		base: m.Base, switched: m.Switched, completed: m.Completed, reopened: m.Reopened,
+	}
+	began := o.progressAt
+	// It is not known how long there was no master, or the app was stopped. The version could make no progress meanwhile and is not
+	// to blame for that: at least half of its deadline remains.
+	if least := began.Add(-desired.Update.Deadline / 2); earlier.state == Progressing && earlier.progressAt.Before(least) {
+		earlier.progressAt = least
+	}
+	*o = earlier
+	o.setDesired(desired, began)
+	return true
 }

@@ -348,7 +348,7 @@ func (s *stage) settle(nodes []id.Node) {
 			s.role.Withdrawn(instance, s.now)
 			busy = true
 		}
-		for _, slot := range s.role.sorted() {
+		for _, slot := range s.role.slots.sorted() {
 			if slot.container != nil && slot.container.released {
 				for _, c := range s.containers {
 					if c.id == slot.container.id {
@@ -369,7 +369,7 @@ func (s *stage) settle(nodes []id.Node) {
 
 func (s *stage) newMaster() {
 	memo := s.role.Memo()
-	nodes := s.role.nodes
+	nodes := s.role.nodes.byName
 	s.attempt++
 	s.role = New("web", s.attempt)
 	for name, n := range nodes {

@@ -42,6 +42,7 @@ func load(t *testing.T) []source {
 	t.Helper()
 	root := filepath.Join("..", "..")
 	var sources []source
+	files := token.NewFileSet()
 	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -61,7 +62,6 @@ func load(t *testing.T) []source {
 		if err != nil {
 			return err
 		}
-		files := token.NewFileSet()
 		syntax, err := parser.ParseFile(files, name, text, parser.ParseComments)
 		if err != nil {
 			return err
@@ -161,7 +161,7 @@ var pureMore = map[string][]string{
 		"proto/mammoth/api/v1", "proto/mammoth/companion/v1", "proto/mammoth/core/v1", "proto/mammoth/master/v1", "proto/mammoth/store/v1",
 		"proto/mammoth/tracker/v1", "google.golang.org/protobuf/proto", "google.golang.org/protobuf/reflect/protoreflect",
 		"google.golang.org/protobuf/types/known/anypb", "google.golang.org/protobuf/types/known/durationpb", "google.golang.org/protobuf/types/known/timestamppb",
-		"internal/backoff", "internal/defaults", "internal/distribution", "internal/expose", "internal/peer",
+		"internal/backoff", "internal/defaults", "internal/distribution", "internal/expose", "internal/peer", "internal/sentence",
 		"internal/spec", "internal/token", "internal/wire",
 		"resourcemanager/calendar", "resourcemanager/eventlog", "resourcemanager/store",
 		"crypto/hmac", "crypto/sha256", "crypto/subtle", "encoding/base32", "encoding/binary", "net", "regexp",
@@ -175,7 +175,7 @@ var pureMore = map[string][]string{
 		"google.golang.org/protobuf/types/known/durationpb", "google.golang.org/protobuf/types/known/timestamppb",
 		"internal/manifest", "internal/peer", "internal/spec", "internal/wire", "resourcemanager/calendar", "resourcemanager/store",
 	},
-	"resourcemanager/zone/waiting": {"proto/mammoth/api/v1", "google.golang.org/protobuf/types/known/timestamppb"},
+	"resourcemanager/zone/waiting": {"internal/sentence", "proto/mammoth/api/v1", "google.golang.org/protobuf/types/known/timestamppb"},
 	"resourcemanager/access":       {"internal/peer", "proto/mammoth/api/v1", "proto/mammoth/core/v1"},
 }
 

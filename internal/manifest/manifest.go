@@ -29,7 +29,7 @@ func CheckInstances(n int64) error {
 	case n > math.MaxInt32:
 		return fmt.Errorf("%d instances are more than any zone can hold", n)
 	case n > spec.MaxInstances:
-		return fmt.Errorf("%d instances are more than the %d that an app can have; split it into several apps", n, spec.MaxInstances)
+		return spec.TooMany(n)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,7 +73,7 @@ func check(app *apiv1.AppSpec) Faults {
 	switch {
 	case app.GetKind() == apiv1.AppSpec_EXTERNAL && len(app.GetRoles()) > 0:
 		c.fail("roles", "an app whose application master is outside of the zone has no roles")
-	case app.GetKind() == apiv1.AppSpec_EXTERNAL, app.GetFramework() != "":
+	case !HasRoles(app):
 	case len(app.GetRoles()) == 0:
 		c.fail("roles", "the app has no role; give it one with an image")
 	case len(app.GetRoles()) > MaxRoles:
@@ -150,12 +151,17 @@ func (c *checker) checkRole(kind apiv1.AppSpec_Kind, role *apiv1.RoleSpec) {
 	}
 }
 
+// TooMany is the error for more instances than an app can have.
+func TooMany(instances int64) error {
+	return fmt.Errorf("%d instances are more than the %d that an app can have; split it into several apps", instances, MaxInstances)
+}
+
 func (c *checker) count(key string, instances int32) {
 	switch {
 	case instances < 0:
 		c.fail(key, "%d is not a number of instances; use 0 to %d", instances, MaxInstances)
 	case instances > MaxInstances:
-		c.fail(key, "%d instances are more than the %d that an app can have; split it into several apps", instances, MaxInstances)
+		c.fail(key, "%v", TooMany(int64(instances)))
 	}
 }
 

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"math"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -32,6 +33,49 @@ func FrameworkOf(app *apiv1.AppSpec) string {
 		return DynamicDeploy
 	}
 	return app.GetFramework()
+}
+
+// HasRoles reports whether an app's spec says what its containers run, and how many there are: that of an app of DynamicDeploy. Of another
+// app, its application master decides that.
+func HasRoles(app *apiv1.AppSpec) bool {
+	return app.GetKind() != apiv1.AppSpec_EXTERNAL && app.GetFramework() == ""
+}
+
+// RoleName is the name of a role in its zone: "front.shop". A role without a name has that of its app.
+func RoleName(app, role string) string {
+	if role == "" {
+		return app
+	}
+	return role + "." + app
+}
+
+// ServiceName is the name of the service of a role; an app with one role has one service.
+func ServiceName(app *apiv1.AppSpec, role *apiv1.RoleSpec) string {
+	if len(app.GetRoles()) == 1 {
+		return app.GetName()
+	}
+	return RoleName(app.GetName(), role.GetName())
+}
+
+// MainRole is the role whose service has the name of the app too: the first one that is exposed, or else the first one; nil if there is
+// none.
+func MainRole(app *apiv1.AppSpec) *apiv1.RoleSpec {
+	roles := app.GetRoles()
+	if i := slices.IndexFunc(roles, func(role *apiv1.RoleSpec) bool { return role.GetExpose() != nil }); i >= 0 {
+		return roles[i]
+	}
+	if len(roles) == 0 {
+		return nil
+	}
+	return roles[0]
+}
+
+// Instances is how many instances an app's spec says in all.
+func Instances(app *apiv1.AppSpec) (count int32) {
+	for _, role := range app.GetRoles() {
+		count += role.GetInstances()
+	}
+	return count
 }
 
 // Pinned is the name of an image with its digest, as nodes run it. It does not change when the tag moves.

@@ -104,3 +104,23 @@ func TestAnAppOfAnotherFrameworkHasOptions(t *testing.T) {
 		t.Error("other options are not another version")
 	}
 }
+
+func TestRolesHaveNamesBeyondTheirApp(t *testing.T) {
+	one, front, back := &apiv1.RoleSpec{Name: "one", Instances: 2}, &apiv1.RoleSpec{Name: "front", Instances: 3}, &apiv1.RoleSpec{Name: "back", Instances: 4}
+	single, several := &apiv1.AppSpec{Name: "web", Roles: []*apiv1.RoleSpec{one}}, &apiv1.AppSpec{Name: "shop", Roles: []*apiv1.RoleSpec{front, back}}
+	for got, want := range map[string]string{
+		ServiceName(single, one): "web", ServiceName(several, front): "front.shop", RoleName("dns", ""): "dns", RoleName("dns", "edge"): "edge.dns",
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if Instances(several) != 7 || Instances(single) != 2 {
+		t.Errorf("they have %d and %d instances", Instances(several), Instances(single))
+	}
+	for _, app := range []*apiv1.AppSpec{{Kind: apiv1.AppSpec_EXTERNAL}, {Framework: "ring"}} {
+		if HasRoles(app) || !HasRoles(single) {
+			t.Errorf("%v has roles: %v", app, HasRoles(app))
+		}
+	}
+}

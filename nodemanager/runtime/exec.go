@@ -20,6 +20,12 @@ type NotRunnable struct {
 	Reason string
 }
 
+// Reasons for which no engine can run a program that is there.
+const (
+	WrongMachine  = "it is not a program for this kind of machine"
+	NotExecutable = "it may not be executed"
+)
+
 // A command that cannot be run has the exit code of a shell.
 const (
 	exitNotExecutable = 126

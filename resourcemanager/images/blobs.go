@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -16,6 +17,9 @@ import (
 func blobPath(dir string, sum digest.Digest) string {
 	return filepath.Join(dir, ocispec.ImageBlobsDir, "sha256", sum.Encoded())
 }
+
+// blobDir is the folder of a store's blobs.
+func blobDir(dir string) string { return filepath.Join(dir, ocispec.ImageBlobsDir, "sha256") }
 
 // checkDigest refuses what is not the name of a blob.
 func checkDigest(sum digest.Digest) error {
@@ -28,12 +32,47 @@ func checkDigest(sum digest.Digest) error {
 	return nil
 }
 
-// blobSize returns the size of a blob. It fails with errdefs.ErrNotFound if the store has none.
-func (s *Store) blobSize(sum digest.Digest) (int64, error) {
+// blobs owns the files of the blobs: they are written once, under the digest of their content.
+type blobs struct {
+	dir string
+	// stored is the size of all.
+	stored atomic.Int64
+}
+
+// openBlobs looks at the blobs of a store's folder.
+func openBlobs(dir string) (*blobs, error) {
+	b := &blobs{dir: blobDir(dir)}
+	stored, err := b.measure()
+	b.stored.Store(stored)
+	return b, err
+}
+
+// bytes is the size of all blobs.
+func (b *blobs) bytes() int64 { return b.stored.Load() }
+
+func (b *blobs) path(sum digest.Digest) string { return filepath.Join(b.dir, sum.Encoded()) }
+
+// open opens a blob. It fails with errdefs.ErrNotFound if the store has none.
+func (b *blobs) open(sum digest.Digest) (*os.File, error) {
+	if _, err := b.size(sum); err != nil {
+		return nil, err
+	}
+	file, err := os.Open(b.path(sum))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("the store has no blob %s: %w", sum, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open a blob: %w", err)
+	}
+	return file, nil
+}
+
+// size returns the size of a blob. It fails with errdefs.ErrNotFound if the store has none.
+func (b *blobs) size(sum digest.Digest) (int64, error) {
 	if err := checkDigest(sum); err != nil {
 		return 0, err
 	}
-	info, err := os.Stat(blobPath(s.dir, sum))
+	info, err := os.Stat(b.path(sum))
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, fmt.Errorf("the store has no blob %s: %w", sum, errdefs.ErrNotFound)
 	}
@@ -43,11 +82,12 @@ func (s *Store) blobSize(sum digest.Digest) (int64, error) {
 	return info.Size(), nil
 }
 
-// adopt moves files with known digests to the blobs. Existing blobs are left alone. The caller holds mu, so that nothing is
-// collected before the catalog names it, and has synced large files, so that others need not wait for that.
-func (s *Store) adopt(files map[digest.Digest]string) error {
+// adopt moves files with known digests to the blobs. Existing blobs are left alone. The caller holds the lock of
+// the contents, so that nothing is collected before the catalog names it, and has synced large files, so that others need not wait
+// for that.
+func (b *blobs) adopt(files map[digest.Digest]string) error {
 	for sum, path := range files {
-		target := blobPath(s.dir, sum)
+		target := b.path(sum)
 		if _, err := os.Stat(target); err == nil {
 			continue
 		}
@@ -62,18 +102,18 @@ func (s *Store) adopt(files map[digest.Digest]string) error {
 		if err != nil {
 			return fmt.Errorf("store a blob: %w", diskError(err))
 		}
-		s.storedBytes += info.Size()
+		b.stored.Add(info.Size())
 	}
-	if err := syncDir(s.blobDir()); err != nil {
+	if err := syncDir(b.dir); err != nil {
 		return fmt.Errorf("store blobs: %w", diskError(err))
 	}
 	return nil
 }
 
-// deleteBlobs deletes every blob that is not in keep, manifests first: after a crash a name without its manifest means
-// nothing, while a manifest without its layers would be half an image. The caller holds mu.
-func (s *Store) deleteBlobs(keep map[digest.Digest]bool) (freed int64, err error) {
-	entries, err := os.ReadDir(s.blobDir())
+// deleteOthers deletes every blob that is not in keep, manifests first: after a crash a name without its manifest means
+// nothing, while a manifest without its layers would be half an image.
+func (b *blobs) deleteOthers(keep map[digest.Digest]bool, isManifest func(digest.Digest) bool) (freed int64, err error) {
+	entries, err := os.ReadDir(b.dir)
 	if err != nil {
 		return 0, fmt.Errorf("list the blobs: %w", err)
 	}
@@ -87,25 +127,25 @@ func (s *Store) deleteBlobs(keep map[digest.Digest]bool) (freed int64, err error
 		if err != nil {
 			return freed, fmt.Errorf("look at a blob: %w", err)
 		}
-		if _, isManifest := s.catalog.manifests[sum]; isManifest {
+		if isManifest(sum) {
 			manifests = append(manifests, info)
 		} else {
 			others = append(others, info)
 		}
 	}
 	for _, info := range slices.Concat(manifests, others) {
-		if err := os.Remove(filepath.Join(s.blobDir(), info.Name())); err != nil {
+		if err := os.Remove(filepath.Join(b.dir, info.Name())); err != nil {
 			return freed, fmt.Errorf("delete a blob: %w", err)
 		}
 		freed += info.Size()
-		s.storedBytes -= info.Size()
+		b.stored.Add(-info.Size())
 	}
 	return freed, nil
 }
 
-// StoredBytes is the disk space of all blobs.
-func (s *Store) StoredBytes() (int64, error) {
-	entries, err := os.ReadDir(s.blobDir())
+// measure is the disk space of all blobs.
+func (b *blobs) measure() (int64, error) {
+	entries, err := os.ReadDir(b.dir)
 	if err != nil {
 		return 0, fmt.Errorf("list the blobs: %w", err)
 	}
@@ -121,6 +161,22 @@ func (s *Store) StoredBytes() (int64, error) {
 		total += info.Size()
 	}
 	return total, nil
+}
+
+// read reads a small blob: a manifest or a config.
+func (b *blobs) read(sum digest.Digest) ([]byte, error) {
+	size, err := b.size(sum)
+	if err != nil {
+		return nil, err
+	}
+	if size > maxJSON {
+		return nil, invalid("%s is too long for a manifest or config: %d bytes", sum, size)
+	}
+	content, err := os.ReadFile(b.path(sum))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("the store has no blob %s: %w", sum, errdefs.ErrNotFound)
+	}
+	return content, err
 }
 
 // writeNew writes and syncs a file under a new name, which it returns.

@@ -3,16 +3,20 @@ package images
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/mammoth-os/mammoth/internal/distribution"
 	"github.com/mammoth-os/mammoth/internal/notes"
 	"github.com/mammoth-os/mammoth/internal/peer"
 )
@@ -81,6 +85,39 @@ func (c catalog) reach(roots []digest.Digest) map[digest.Digest]bool {
 	return reached
 }
 
+// find returns the digest of a reference. A digest in the reference precedes the tag.
+func (c catalog) find(ref distribution.Reference) (digest.Digest, error) {
+	sum := ref.Digest
+	if sum == "" {
+		sum = c.tags[ref.String()].digest
+	}
+	if _, ok := c.manifests[sum]; !ok {
+		return "", c.notFoundError(ref)
+	}
+	return sum, nil
+}
+
+// notFoundError is the error for an unknown name; it lists what the store has.
+func (c catalog) notFoundError(ref distribution.Reference) error {
+	var same, others []string
+	for _, name := range slices.Sorted(maps.Keys(c.tags)) {
+		if strings.HasPrefix(name, ref.Repository+":") {
+			same = append(same, name)
+		} else {
+			others = append(others, name)
+		}
+	}
+	has := "the store is empty"
+	if known := append(same, others...); len(known) > 0 {
+		const most = 8
+		has = "the store has " + strings.Join(known[:min(len(known), most)], ", ")
+		if len(known) > most {
+			has += fmt.Sprintf(" and %d more", len(known)-most)
+		}
+	}
+	return fmt.Errorf("no image is named %q; %s: %w", ref, has, errdefs.ErrNotFound)
+}
+
 // loadCatalog reads the index and the manifests in it. A manifest whose file is missing is left out, so that one damaged
 // image does not keep the zone from starting. Twice reports whether the index and its copy say the same.
 func loadCatalog(dir string) (c catalog, twice bool, err error) {
@@ -91,7 +128,7 @@ func loadCatalog(dir string) (c catalog, twice bool, err error) {
 	}
 	for _, descriptor := range index.Manifests {
 		if _, known := c.manifests[descriptor.Digest]; !known {
-			content, err := os.ReadFile(blobPath(dir, descriptor.Digest))
+			content, err := os.ReadFile(filepath.Join(blobDir(dir), descriptor.Digest.Encoded()))
 			if errors.Is(err, os.ErrNotExist) {
 				continue
 			}

@@ -29,7 +29,7 @@ func TestAFullDiskIsSaidAndLeftAsItWas(t *testing.T) {
 	})
 	store := openStore(t, dir, Limits{UserBytes: 1 << 30, TotalBytes: 1 << 30})
 	// Somebody else fills the disk, after the store has looked.
-	store.disk = func() (int64, int64, error) { return 1 << 40, 1 << 40, nil }
+	store.quotas.disk = func() (int64, int64, error) { return 1 << 40, 1 << 40, nil }
 	importImage(t, store, webImage(t), "web:1")
 	before := stored(t, store)
 
@@ -44,11 +44,11 @@ func TestAFullDiskIsSaidAndLeftAsItWas(t *testing.T) {
 	}
 	_, err := store.Import(t.Context(), bytes.NewReader(largeImage(t)), "large:1")
 	says(err)
-	u, err := store.startUpload(t.Context(), "")
+	u, err := startUpload(t.Context(), store, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = store.appendUpload(t.Context(), u, 0, bytes.NewReader(largeImage(t)), nil)
+	_, err = store.uploads.append(t.Context(), u, 0, bytes.NewReader(largeImage(t)), nil)
 	says(err)
 
 	if _, _, err := store.Resolve(t.Context(), "web:1"); err != nil || stored(t, store) != before {

@@ -260,9 +260,9 @@ func TestImagesOfSharedLayersAreJudgedByAllOfThem(t *testing.T) {
 	image.layers = image.layers[:3]
 	push("WORKDIR", image)
 	// A layer whose tree was let go is read again.
-	for sum, facts := range store.layerCache {
+	for sum, facts := range store.examiner.layers {
 		facts.tree = nil
-		store.layerCache[sum] = facts
+		store.examiner.layers[sum] = facts
 	}
 	push("WORKDIR", image)
 }
@@ -332,20 +332,20 @@ func (e *engine) start(name string) error {
 func TestLargeTreesAreNotKept(t *testing.T) {
 	tree := func(names int64) layerFacts { return layerFacts{tree: &tree{linkBytes: 32 * names}} }
 	store := openStore(t, t.TempDir(), Limits{})
-	store.cacheLayers(map[digest.Digest]layerFacts{"large": tree(maxCachedTree + 1), "small": tree(maxCachedTree)})
-	if store.layerCache["large"].tree != nil || store.layerCache["small"].tree == nil {
-		t.Errorf("kept %v", store.layerCache)
+	store.examiner.remember(map[digest.Digest]layerFacts{"large": tree(maxCachedTree + 1), "small": tree(maxCachedTree)})
+	if store.examiner.layers["large"].tree != nil || store.examiner.layers["small"].tree == nil {
+		t.Errorf("kept %v", store.examiner.layers)
 	}
 	for n := range 20 {
-		store.cacheLayers(map[digest.Digest]layerFacts{digest.Digest(fmt.Sprint(n)): tree(maxCachedTrees / 10)})
+		store.examiner.remember(map[digest.Digest]layerFacts{digest.Digest(fmt.Sprint(n)): tree(maxCachedTrees / 10)})
 	}
 	var kept int64
-	for _, facts := range store.layerCache {
+	for _, facts := range store.examiner.layers {
 		if facts.tree != nil {
 			kept += facts.tree.cost()
 		}
 	}
-	if len(store.layerCache) != 22 || kept > maxCachedTrees || kept < maxCachedTrees/2 {
-		t.Errorf("%d layers with %d names are kept", len(store.layerCache), kept)
+	if len(store.examiner.layers) != 22 || kept > maxCachedTrees || kept < maxCachedTrees/2 {
+		t.Errorf("%d layers with %d names are kept", len(store.examiner.layers), kept)
 	}
 }

@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -40,31 +38,38 @@ const (
 //
 // Errors are {"code", "message"} with gRPC's codes.
 func (s *Store) Handler() http.Handler {
-	mux := http.NewServeMux()
-	registry := withIdleTimeout(distribution.NewWritable(repositories{s}))
+	mux, archives := http.NewServeMux(), archiveUploads{s.uploads, s.Import}
+	registry := withIdleTimeout(distribution.NewWritable(s.repositories()))
 	mux.Handle("/v2/", registry)
 	mux.Handle("/v2", registry)
-	mux.HandleFunc("POST /v1/uploads", s.handleStart)
-	mux.HandleFunc("GET /v1/uploads/{id}", s.handleOffset)
-	mux.HandleFunc("PATCH /v1/uploads/{id}", s.handleAppend)
-	mux.HandleFunc("DELETE /v1/uploads/{id}", s.handleCancel)
-	mux.HandleFunc("POST /v1/uploads/{id}/import", s.handleImport)
+	mux.HandleFunc("POST /v1/uploads", archives.start)
+	mux.HandleFunc("GET /v1/uploads/{id}", archives.offset)
+	mux.HandleFunc("PATCH /v1/uploads/{id}", archives.append)
+	mux.HandleFunc("DELETE /v1/uploads/{id}", archives.cancel)
+	mux.HandleFunc("POST /v1/uploads/{id}/import", archives.finish)
 	return mux
 }
 
-func (s *Store) handleStart(w http.ResponseWriter, r *http.Request) {
-	u, err := s.startUpload(r.Context(), "")
+// archiveUploads serves the uploads of archives.
+type archiveUploads struct {
+	uploads *uploads
+	// importInto imports an archive into the store, as Store.Import does.
+	importInto func(ctx context.Context, content io.Reader, name string) (*apiv1.Image, error)
+}
+
+func (a archiveUploads) start(w http.ResponseWriter, r *http.Request) {
+	id, err := a.uploads.start(r.Context(), "")
 	if err != nil {
 		writeError(w, err)
 		return
 	}
-	w.Header().Set("Location", "/v1/uploads/"+u.id)
-	writeOffset(w, http.StatusCreated, u.id, 0)
+	w.Header().Set("Location", "/v1/uploads/"+id)
+	writeOffset(w, http.StatusCreated, id, 0)
 }
 
-func (s *Store) handleOffset(w http.ResponseWriter, r *http.Request) {
+func (a archiveUploads) offset(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
-	size, err := s.uploadSize("", id)
+	size, err := a.uploads.size("", id)
 	if err != nil {
 		writeError(w, err)
 		return
@@ -72,20 +77,20 @@ func (s *Store) handleOffset(w http.ResponseWriter, r *http.Request) {
 	writeOffset(w, http.StatusOK, id, size)
 }
 
-func (s *Store) handleAppend(w http.ResponseWriter, r *http.Request) {
+func (a archiveUploads) append(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	offset, err := strconv.ParseInt(r.Header.Get(offsetHeader), 10, 64)
 	if err != nil || offset < 0 {
 		writeError(w, invalid("the header %s must be where the content belongs, but is %q", offsetHeader, r.Header.Get(offsetHeader)))
 		return
 	}
-	u, err := s.findUpload("", id)
+	u, err := a.uploads.find("", id)
 	if err != nil {
 		writeError(w, err)
 		return
 	}
 	body := newIdleBody(w, r)
-	size, err := s.appendUpload(r.Context(), u, offset, body, body.interrupt)
+	size, err := a.uploads.append(r.Context(), u, offset, body, body.interrupt)
 	if errors.Is(err, errdefs.ErrOutOfRange) {
 		w.Header().Set(offsetHeader, strconv.FormatInt(size, 10))
 	}
@@ -100,16 +105,23 @@ func (s *Store) handleAppend(w http.ResponseWriter, r *http.Request) {
 	writeOffset(w, http.StatusOK, id, size)
 }
 
-func (s *Store) handleCancel(w http.ResponseWriter, r *http.Request) {
-	if err := s.cancelUpload(r.Context(), "", r.PathValue("id")); err != nil {
+func (a archiveUploads) cancel(w http.ResponseWriter, r *http.Request) {
+	if err := a.uploads.cancel(r.Context(), "", r.PathValue("id")); err != nil {
 		writeError(w, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (s *Store) handleImport(w http.ResponseWriter, r *http.Request) {
-	image, err := s.importUpload(r, r.PathValue("id"), r.URL.Query().Get("name"))
+func (a archiveUploads) finish(w http.ResponseWriter, r *http.Request) {
+	name := r.URL.Query().Get("name")
+	if _, err := parseChoice(name); err != nil {
+		writeError(w, err)
+		return
+	}
+	image, err := a.uploads.importArchive(r.Context(), r.PathValue("id"), func(ctx context.Context, content io.Reader) (*apiv1.Image, error) {
+		return a.importInto(ctx, content, name)
+	})
 	if err != nil {
 		writeError(w, err)
 		return
@@ -121,43 +133,6 @@ func (s *Store) handleImport(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(content)
-}
-
-// importUpload imports an uploaded archive. The archive is dropped, unless the client can try again: after an error of the
-// store or of the name. A repeated request gets the same image.
-func (s *Store) importUpload(r *http.Request, id, name string) (*apiv1.Image, error) {
-	if _, err := parseChoice(name); err != nil {
-		return nil, err
-	}
-	u, err := s.findUpload("", id)
-	if err != nil {
-		return nil, err
-	}
-	// The end of the upload and the end of the request end the import.
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	if err := s.lockUpload(ctx, u, cancel); err != nil {
-		return nil, err
-	}
-	defer s.unlockUpload(u)
-	if u.image != nil {
-		return u.image, nil
-	}
-	file, err := os.Open(u.path)
-	if err != nil {
-		return nil, fmt.Errorf("read the upload: %w", err)
-	}
-	defer file.Close()
-	image, err := s.Import(ctx, io.NewSectionReader(file, 0, u.size), name)
-	if errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) || errors.Is(err, errdefs.ErrPermissionDenied) {
-		s.drop(u)
-	}
-	if err != nil {
-		return nil, err
-	}
-	s.finish(u, image)
-	_ = os.Remove(u.path) // Otherwise it is deleted with the upload.
-	return image, nil
 }
 
 // withIdleTimeout ends requests whose body is idle for too long.

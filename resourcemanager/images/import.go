@@ -35,14 +35,14 @@ func (s *Store) Import(ctx context.Context, content io.Reader, name string) (*ap
 		return nil, err
 	}
 	who := peer.From(ctx)
-	finish, err := s.examinations.acquire(ctx, who)
+	finish, err := s.examiner.begin(ctx, who)
 	if err != nil {
 		return nil, err
 	}
 	defer finish()
-	room := &reservation{store: s, who: who}
+	room := s.quotas.open(who, 0)
 	defer room.release()
-	dir, err := os.MkdirTemp(s.incomingDir(), "import-*")
+	dir, err := os.MkdirTemp(incomingDir(s.dir), "import-*")
 	if err != nil {
 		return nil, fmt.Errorf("unpack the archive: %w", diskError(err))
 	}
@@ -57,7 +57,7 @@ func (s *Store) Import(ctx context.Context, content io.Reader, name string) (*ap
 		return nil, err
 	}
 	for _, name := range image.names {
-		if err := s.mayMove(ctx, name, image.digest); err != nil {
+		if err := s.limits.mayMove(ctx, s.contents.now(), name, image.digest); err != nil {
 			return nil, err
 		}
 	}
@@ -69,7 +69,7 @@ func (s *Store) storeImage(who peer.User, image *archivedImage, dir string) (*ap
 	files := map[digest.Digest]string{}
 	for _, part := range image.parts {
 		files[part.digest] = part.path
-		if _, err := s.blobSize(part.digest); err == nil {
+		if _, err := s.blobs.size(part.digest); err == nil {
 			continue
 		}
 		if err := syncFile(part.path); err != nil {
@@ -82,24 +82,22 @@ func (s *Store) storeImage(who peer.User, image *archivedImage, dir string) (*ap
 	}
 	files[image.digest] = written
 
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next := s.catalog.clone()
-	next.add(image.digest, image.manifest, who)
-	for _, name := range image.names {
-		next.tags[name] = tag{digest: image.digest, createdAt: time.Now()}
+	var described *apiv1.Image
+	var unreadable error
+	err = s.contents.add(files, func(next *catalog) error {
+		next.add(image.digest, image.manifest, who)
+		for _, name := range image.names {
+			next.tags[name] = tag{digest: image.digest, createdAt: time.Now()}
+		}
+		return s.limits.checkCatalog(*next, who)
+	}, func(now catalog, _ *pendingBlobs) {
+		s.examiner.remember(image.facts)
+		described, unreadable = s.limits.describe(storeSource{s.blobs, now}, image.names[0])
+	})
+	if err == nil {
+		err = unreadable
 	}
-	if err := s.limits.checkCatalog(next, who); err != nil {
-		return nil, err
-	}
-	if err := s.adopt(files); err != nil {
-		return nil, err
-	}
-	if err := s.commit(next); err != nil {
-		return nil, err
-	}
-	s.cacheLayers(image.facts)
-	return s.describe(next, image.names[0])
+	return described, err
 }
 
 // archivedImage is one image of an archive.

@@ -35,7 +35,7 @@ func openStore(t testing.TB, dir string, limits Limits) *Store {
 
 func incomingFiles(t testing.TB, store *Store) []string {
 	t.Helper()
-	entries, err := os.ReadDir(store.incomingDir())
+	entries, err := os.ReadDir(incomingDir(store.dir))
 	if err != nil {
 		t.Fatal(err)
 	}

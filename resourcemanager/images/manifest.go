@@ -1,11 +1,10 @@
 package images
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"maps"
 	"slices"
 
 	"github.com/containerd/errdefs"
@@ -104,68 +103,9 @@ func (m parsedManifest) entry() manifest {
 	return entry
 }
 
-// Resolve finds an image by NAME:TAG, NAME (the tag is "latest" then) or NAME@DIGEST. It returns the digest of the manifest
-// for the zone's nodes, by which they pull it, and the image's config. It fails with errdefs.ErrNotFound, naming what the
-// store has, and with errdefs.ErrInvalidArgument for an invalid name or an image that cannot run here.
-func (s *Store) Resolve(ctx context.Context, name string) (manifestDigest string, config Config, err error) {
-	ref, err := distribution.ParseReference(name)
-	if err != nil {
-		return "", Config{}, err
-	}
-	s.mu.Lock()
-	current := s.catalog
-	s.mu.Unlock()
-	sum, err := s.find(current, ref)
-	if err != nil {
-		return "", Config{}, err
-	}
-	found, err := s.read(current, sum)
-	if err == nil && ref.Digest != "" {
-		// What has a name was examined when it was named. What has only a digest may be anything.
-		err = s.examineStored(ctx, found)
-	}
-	if err != nil {
-		return "", Config{}, fmt.Errorf("image %q: %w", name, err)
-	}
-	found.config.files = s.filesOf(found.manifest)
-	return found.digest.String(), found.config, nil
-}
-
-// filesOf returns an image's files, nil if a layer was not examined.
-func (s *Store) filesOf(m parsedManifest) *imageFiles {
-	var files imageFiles
-	whole := true
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, layer := range m.Layers {
-		facts, ok := s.layerCache[layer.Digest]
-		if !ok {
-			return nil
-		}
-		files.users, files.groups = facts.users.overlay(files.users), facts.groups.overlay(files.groups)
-		files.root, whole = append(files.root, facts.tree), whole && facts.tree != nil
-	}
-	if !whole {
-		files.root = nil
-	}
-	return &files
-}
-
-// find returns the digest of a reference. A digest in the reference precedes the tag.
-func (s *Store) find(current catalog, ref distribution.Reference) (digest.Digest, error) {
-	sum := ref.Digest
-	if sum == "" {
-		sum = current.tags[ref.String()].digest
-	}
-	if _, ok := current.manifests[sum]; !ok {
-		return "", s.notFoundError(&current, ref)
-	}
-	return sum, nil
-}
-
 // storeSource is the store as a source of images.
 type storeSource struct {
-	*Store
+	blobs   *blobs
 	catalog catalog
 }
 
@@ -173,39 +113,36 @@ func (s storeSource) manifest(descriptor ocispec.Descriptor) ([]byte, error) {
 	if _, ok := s.catalog.manifests[descriptor.Digest]; !ok {
 		return nil, fmt.Errorf("the store has no manifest %s: %w", descriptor.Digest, errdefs.ErrNotFound)
 	}
-	return s.readBlob(descriptor.Digest)
+	return s.blobs.read(descriptor.Digest)
 }
 
-func (s storeSource) config(sum digest.Digest) ([]byte, error) { return s.readBlob(sum) }
+func (s storeSource) descriptor(sum digest.Digest) ocispec.Descriptor {
+	return s.catalog.descriptor(sum)
+}
+
+// names lists the tags, sorted.
+func (s storeSource) names() []string { return slices.Sorted(maps.Keys(s.catalog.tags)) }
+
+func (s storeSource) find(ref distribution.Reference) (digest.Digest, error) {
+	return s.catalog.find(ref)
+}
+
+func (s storeSource) tag(name string) tag { return s.catalog.tags[name] }
+
+func (s storeSource) config(sum digest.Digest) ([]byte, error) { return s.blobs.read(sum) }
 
 // read follows a manifest or index of the store to the image for the zone's nodes.
-func (s *Store) read(current catalog, sum digest.Digest) (*candidate, error) {
-	return s.limits.pick(storeSource{s, current}, current.descriptor(sum))
-}
-
-// readBlob reads a small blob: a manifest or a config.
-func (s *Store) readBlob(sum digest.Digest) ([]byte, error) {
-	size, err := s.blobSize(sum)
-	if err != nil {
-		return nil, err
-	}
-	if size > maxJSON {
-		return nil, invalid("%s is too long for a manifest or config: %d bytes", sum, size)
-	}
-	content, err := os.ReadFile(blobPath(s.dir, sum))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("the store has no blob %s: %w", sum, errdefs.ErrNotFound)
-	}
-	return content, err
+func (l Limits) read(from storeSource, sum digest.Digest) (*candidate, error) {
+	return l.pick(from, from.descriptor(sum))
 }
 
 // describe describes the image of a tag, as far as it can be read if it cannot run here.
-func (s *Store) describe(current catalog, name string) (*apiv1.Image, error) {
-	tagged := current.tags[name]
+func (l Limits) describe(from storeSource, name string) (*apiv1.Image, error) {
+	tagged := from.tag(name)
 	image := &apiv1.Image{
-		Name: name, Digest: tagged.digest.String(), SizeBytes: current.manifests[tagged.digest].size, CreatedAt: timestamppb.New(tagged.createdAt),
+		Name: name, Digest: tagged.digest.String(), SizeBytes: from.descriptor(tagged.digest).Size, CreatedAt: timestamppb.New(tagged.createdAt),
 	}
-	found, err := s.read(current, tagged.digest)
+	found, err := l.read(from, tagged.digest)
 	if errors.Is(err, errdefs.ErrInvalidArgument) {
 		return image, nil
 	}

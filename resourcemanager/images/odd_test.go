@@ -38,7 +38,7 @@ func bothWays(t *testing.T, limits Limits, image testImage, check func(t *testin
 	store := openStore(t, t.TempDir(), limits)
 	pushBlobs(t, store, "web", image)
 	m := distribution.Manifest{Digest: digest.FromBytes(image.manifest(t)), MediaType: distribution.MediaTypeOCIManifest, Content: image.manifest(t)}
-	check(t, "push", store, repositories{store}.PutManifest(t.Context(), "web", "1", m))
+	check(t, "push", store, store.repositories().PutManifest(t.Context(), "web", "1", m))
 }
 
 func taken(t *testing.T, way string, store *Store, err error) {
@@ -147,13 +147,13 @@ func TestTheWorkEndsWithTheCaller(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("it says %v", err)
 	}
-	if left := incomingFiles(t, store); len(left) > 0 || len(names(t, store)) > 0 || store.incomingBytes != 0 {
-		t.Errorf("left behind: %q, %d bytes on their way", left, store.incomingBytes)
+	if left := incomingFiles(t, store); len(left) > 0 || len(names(t, store)) > 0 || store.quotas.incoming != 0 {
+		t.Errorf("left behind: %q, %d bytes on their way", left, store.quotas.incoming)
 	}
 	image := webImage(t)
 	pushBlobs(t, store, "web", image)
 	m := distribution.Manifest{Digest: digest.FromBytes(image.manifest(t)), MediaType: distribution.MediaTypeOCIManifest, Content: image.manifest(t)}
-	if err := (repositories{store}).PutManifest(ctx, "web", "1", m); !errors.Is(err, context.Canceled) {
+	if err := store.repositories().PutManifest(ctx, "web", "1", m); !errors.Is(err, context.Canceled) {
 		t.Errorf("a push says %v", err)
 	}
 }

@@ -3,28 +3,17 @@ package images
 import (
 	"context"
 	"fmt"
+	"sync"
 	"syscall"
-	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 
 	"github.com/mammoth-os/mammoth/internal/peer"
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-const (
-	// reserveStep is how much is reserved at a time.
-	reserveStep = 1 << 20
-	// evictEvery is the shortest time between two calls of dropIdle that look for something.
-	evictEvery = time.Second
-)
-
-// usage is what one user has in uploads.
-type usage struct {
-	uploads int
-	bytes   int64
-}
+// reserveStep is how much is reserved at a time.
+const reserveStep = 1 << 20
 
 // diskSpace returns the size of the store's disk and how much of it is free.
 type diskSpace func() (free, size int64, err error)
@@ -51,96 +40,104 @@ func (l *Limits) setQuotas(disk diskSpace) error {
 	return nil
 }
 
-// checkQuota checks whether a user may add so many bytes. It fails with errdefs.ErrResourceExhausted. The caller holds mu.
-func (s *Store) checkQuota(who peer.User, bytes int64) error {
-	free, _, err := s.disk()
+// quotas owns how many bytes are being uploaded and imported, by whom, and decides how many more may come.
+type quotas struct {
+	limits   Limits
+	disk     diskSpace
+	contents *contents
+	// relieve drops what is idle, and reports whether it has looked for any.
+	relieve func(context.Context) bool
+
+	mu sync.Mutex
+	// incoming is the size of all uploads and imports in progress, byUser that of each user's, which is never zero.
+	incoming int64
+	byUser   map[peer.User]int64
+}
+
+// reserve reserves space for a user. If there is none, it drops idle uploads first. It fails with errdefs.ErrResourceExhausted.
+func (q *quotas) reserve(ctx context.Context, who peer.User, bytes int64) error {
+	take := func() error {
+		return q.contents.measured(who, func(stored, owned int64) error { return q.take(who, bytes, stored, owned) })
+	}
+	err := take()
+	if err != nil && q.relieve(ctx) {
+		err = take()
+	}
+	return err
+}
+
+// take reserves space if a user may add so many bytes to those that the store has and those that the user has brought.
+func (q *quotas) take(who peer.User, bytes, stored, owned int64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.check(who, bytes, stored, owned); err != nil {
+		return err
+	}
+	q.add(who, bytes)
+	return nil
+}
+
+// check checks whether there is space. The caller holds mu.
+func (q *quotas) check(who peer.User, bytes, stored, owned int64) error {
+	free, _, err := q.disk()
 	if err != nil {
 		return err
 	}
-	if free-bytes < s.limits.KeepFree {
+	if free-bytes < q.limits.KeepFree {
 		return fmt.Errorf("the image store's disk has %s free, of which %s are reserved for the zone's own records; remove images with `mammoth image rm`, or free the disk: %w",
-			resource.FormatBytes(free), resource.FormatBytes(s.limits.KeepFree), errdefs.ErrResourceExhausted)
+			resource.FormatBytes(free), resource.FormatBytes(q.limits.KeepFree), errdefs.ErrResourceExhausted)
 	}
-	if held := s.storedBytes + s.incomingBytes; held+bytes > s.limits.TotalBytes {
+	if held := stored + q.incoming; held+bytes > q.limits.TotalBytes {
 		return fmt.Errorf("the image store has %s of the %s that it may have, including uploads in progress; remove images with `mammoth image rm`: %w",
-			resource.FormatBytes(held), resource.FormatBytes(s.limits.TotalBytes), errdefs.ErrResourceExhausted)
+			resource.FormatBytes(held), resource.FormatBytes(q.limits.TotalBytes), errdefs.ErrResourceExhausted)
 	}
 	if who.Operator {
 		return nil
 	}
-	if held := s.ownedBytes(who) + s.usageOf(who).bytes; held+bytes > s.limits.UserBytes {
+	if held := owned + q.byUser[who]; held+bytes > q.limits.UserBytes {
 		return fmt.Errorf("%s has %s of the %s that one user may have in the image store, including uploads in progress; remove images with `mammoth image rm`: %w",
-			who, resource.FormatBytes(held), resource.FormatBytes(s.limits.UserBytes), errdefs.ErrResourceExhausted)
+			who, resource.FormatBytes(held), resource.FormatBytes(q.limits.UserBytes), errdefs.ErrResourceExhausted)
 	}
 	return nil
 }
 
-// usageOf returns a user's usage and creates it if there is none. The caller holds mu.
-func (s *Store) usageOf(who peer.User) *usage {
-	if s.usage[who] == nil {
-		s.usage[who] = &usage{}
-	}
-	return s.usage[who]
-}
-
-// addIncoming adds to the bytes that are being uploaded; a negative number subtracts. The caller holds mu.
-func (s *Store) addIncoming(who peer.User, bytes int64) {
-	mine := s.usageOf(who)
-	mine.bytes += bytes
-	s.incomingBytes += bytes
-	if *mine == (usage{}) {
-		delete(s.usage, who)
+// add adds to the bytes that are on their way; a negative number subtracts. The caller holds mu.
+func (q *quotas) add(who peer.User, bytes int64) {
+	q.incoming += bytes
+	if q.byUser[who] += bytes; q.byUser[who] == 0 {
+		delete(q.byUser, who)
 	}
 }
 
-// ownedBytes is the size of what a user has brought: manifests, what they refer to, and blobs pushed for a later manifest.
-// The caller holds mu.
-func (s *Store) ownedBytes(who peer.User) int64 {
-	if bytes, ok := s.owned[who.Name]; ok {
-		return bytes
-	}
-	counted := map[digest.Digest]int64{}
-	for sum, m := range s.catalog.manifests {
-		if m.user != who.Name {
-			continue
-		}
-		counted[sum] = m.size
-		for _, child := range m.children {
-			counted[child.digest] = child.size
-		}
-	}
-	for key, kept := range s.pending {
-		if key.user == who.Name && kept.size > 0 {
-			counted[key.blob] = kept.size
-		}
-	}
-	var total int64
-	for _, size := range counted {
-		total += size
-	}
-	s.owned[who.Name] = total
-	return total
+// open begins a reservation for a user, of what is written already.
+func (q *quotas) open(who peer.User, written int64) *reservation {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.add(who, written)
+	return &reservation{quotas: q, who: who, reserved: written, written: written}
+}
+
+// release ends the reservation of so many bytes.
+func (q *quotas) release(who peer.User, bytes int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.add(who, -bytes)
 }
 
 // reservation is the space of one upload or import, from before it is written until it is stored or dropped.
 type reservation struct {
-	store *Store
-	who   peer.User
+	quotas *quotas
+	who    peer.User
 	// reserved is the reserved space, written how much of it is used.
 	reserved, written int64
 }
-
-// writerFunc is called with the number of bytes that are about to be written.
-type writerFunc func(bytes int64) error
-
-func (f writerFunc) Write(p []byte) (int, error) { return len(p), f(int64(len(p))) }
 
 // grow reserves space for what is about to be written.
 func (r *reservation) grow(ctx context.Context, bytes int64) error {
 	r.written += bytes
 	for r.written > r.reserved {
 		more := max(reserveStep, r.written-r.reserved)
-		if err := r.store.reserve(ctx, r.who, more); err != nil {
+		if err := r.quotas.reserve(ctx, r.who, more); err != nil {
 			return err
 		}
 		r.reserved += more
@@ -150,48 +147,14 @@ func (r *reservation) grow(ctx context.Context, bytes int64) error {
 
 // release ends the reservation.
 func (r *reservation) release() {
-	r.store.mu.Lock()
-	defer r.store.mu.Unlock()
-	r.store.addIncoming(r.who, -r.reserved)
+	r.quotas.release(r.who, r.reserved)
 	r.reserved, r.written = 0, 0
 }
 
-// reserve reserves space for a user. If there is none, it drops idle uploads first.
-func (s *Store) reserve(ctx context.Context, who peer.User, bytes int64) error {
-	take := func() error {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		err := s.checkQuota(who, bytes)
-		if err == nil {
-			s.addIncoming(who, bytes)
-		}
-		return err
-	}
-	err := take()
-	if err != nil && s.dropIdle(ctx) {
-		err = take()
-	}
-	return err
-}
+// writerFunc is called with the number of bytes that are about to be written.
+type writerFunc func(bytes int64) error
 
-// dropIdle drops uploads that were idle for UploadIdleFull, and blobs pushed as long ago whose manifest did not come. It
-// reports whether it looked for any, which it does once a second at most.
-func (s *Store) dropIdle(ctx context.Context) bool {
-	now := time.Now()
-	s.mu.Lock()
-	early := now.Sub(s.idleDropped) < evictEvery
-	if !early {
-		s.idleDropped = now
-	}
-	s.mu.Unlock()
-	if early {
-		return false
-	}
-	s.dropIdleUploads(now, s.limits.UploadIdleFull)
-	// An error means that the pins or the directory cannot be read. Then nothing more is freed.
-	_, _ = s.collect(ctx, now, s.limits.UploadIdleFull, func(*catalog) error { return nil })
-	return true
-}
+func (f writerFunc) Write(p []byte) (int, error) { return len(p), f(int64(len(p))) }
 
 // checkCatalog refuses more names and manifests than the limits allow, in total and of one user.
 func (l Limits) checkCatalog(next catalog, who peer.User) error {

@@ -35,6 +35,15 @@ func noise(size int) []byte {
 	return content
 }
 
+// startUpload starts an upload, and finds it.
+func startUpload(ctx context.Context, store *Store, repository string) (*upload, error) {
+	id, err := store.uploads.start(ctx, repository)
+	if err != nil {
+		return nil, err
+	}
+	return store.uploads.find(repository, id)
+}
+
 // large is an image with a layer of so many bytes of its own.
 func large(t *testing.T, mark string, size int) []byte {
 	image := webImage(t)
@@ -88,25 +97,25 @@ func TestEachUserHasAPartOfTheStore(t *testing.T) {
 	if _, err := again.Import(by(t, "ann"), bytes.NewReader(large(t, "b", 5<<20)), "ann:2"); err != nil {
 		t.Errorf("there is room again: %v", err)
 	}
-	if again.incomingBytes != 0 || len(again.usage) != 0 {
-		t.Errorf("%d bytes are on their way for %v", again.incomingBytes, again.usage)
+	if again.quotas.incoming != 0 || len(again.quotas.byUser)+len(again.uploads.byUser) != 0 {
+		t.Errorf("%d bytes are on their way for %v", again.quotas.incoming, again.quotas.byUser)
 	}
-	if size := stored(t, again); size != again.storedBytes {
-		t.Errorf("%d bytes are stored, and %d counted", size, again.storedBytes)
+	if size := stored(t, again); size != again.blobs.bytes() {
+		t.Errorf("%d bytes are stored, and %d counted", size, again.blobs.bytes())
 	}
 }
 
 func TestPushedBlobsCountBeforeTheirManifestComes(t *testing.T) {
 	store := openStore(t, t.TempDir(), Limits{UserBytes: 4 << 20})
 	push := func(user string, content []byte) error {
-		u, err := store.startUpload(by(t, user), "web")
+		u, err := startUpload(by(t, user), store, "web")
 		if err != nil {
 			return err
 		}
-		if _, err := store.appendUpload(by(t, user), u, 0, bytes.NewReader(content), nil); err != nil {
+		if _, err := store.uploads.append(by(t, user), u, 0, bytes.NewReader(content), nil); err != nil {
 			return err
 		}
-		return store.finishBlob(by(t, user), u, digest.FromBytes(content))
+		return store.repositories().FinishUpload(by(t, user), "web", u.id, digest.FromBytes(content))
 	}
 	if err := push("ann", noise(3<<20)); err != nil {
 		t.Fatal(err)
@@ -132,22 +141,22 @@ func TestTheStoreAsAWholeIsBounded(t *testing.T) {
 func TestRoomIsKeptForTheZonesRecords(t *testing.T) {
 	store := openStore(t, t.TempDir(), Limits{KeepFree: 100 << 20})
 	free := int64(104 << 20)
-	store.disk = func() (int64, int64, error) { return free, 1 << 30, nil }
-	u, err := store.startUpload(by(t, "root"), "")
+	store.quotas.disk = func() (int64, int64, error) { return free, 1 << 30, nil }
+	u, err := startUpload(by(t, "root"), store, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.appendUpload(by(t, "root"), u, 0, bytes.NewReader(noise(1<<20)), nil); err != nil {
+	if _, err := store.uploads.append(by(t, "root"), u, 0, bytes.NewReader(noise(1<<20)), nil); err != nil {
 		t.Fatal(err)
 	}
 	free = 100 << 20
-	_, err = store.appendUpload(by(t, "root"), u, -1, bytes.NewReader(noise(1<<20)), nil)
+	_, err = store.uploads.append(by(t, "root"), u, -1, bytes.NewReader(noise(1<<20)), nil)
 	wantSays(t, err, errdefs.ErrResourceExhausted, "the image store's disk has 100MiB free, of which 100MiB are reserved for the zone's own records; remove images")
-	_, err = store.uploadSize("", u.id)
+	_, err = store.uploads.size("", u.id)
 	wantSays(t, err, errdefs.ErrNotFound, "there is no upload with the id")
 	image := webImage(t)
 	pushed := distribution.Manifest{Digest: digest.FromBytes(image.manifest(t)), MediaType: distribution.MediaTypeOCIManifest, Content: image.manifest(t)}
-	err = repositories{store}.PutManifest(by(t, "root"), "web", pushed.Digest.String(), pushed)
+	err = store.repositories().PutManifest(by(t, "root"), "web", pushed.Digest.String(), pushed)
 	wantSays(t, err, errdefs.ErrResourceExhausted, "are reserved for the zone's own records")
 }
 
@@ -155,7 +164,7 @@ func TestOneUserDoesNotTakeAllUploads(t *testing.T) {
 	store := openStore(t, t.TempDir(), Limits{Uploads: 6, UserUploads: 4})
 	start := func(user string, n int) error {
 		for range n {
-			if _, err := store.startUpload(by(t, user), ""); err != nil {
+			if _, err := startUpload(by(t, user), store, ""); err != nil {
 				return err
 			}
 		}
@@ -184,29 +193,29 @@ func TestUploadsThatRestMakeRoomAfterMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := bubbleStore(t, Limits{Uploads: 2, UserUploads: 2, TotalBytes: 4 << 20})
 		defer store.Close()
-		resting, err := store.startUpload(by(t, "ann"), "")
+		resting, err := startUpload(by(t, "ann"), store, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := store.appendUpload(by(t, "ann"), resting, 0, bytes.NewReader(noise(2<<20)), nil); err != nil {
+		if _, err := store.uploads.append(by(t, "ann"), resting, 0, bytes.NewReader(noise(2<<20)), nil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := store.startUpload(by(t, "ann"), ""); err != nil {
+		if _, err := startUpload(by(t, "ann"), store, ""); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		_, err = store.startUpload(by(t, "bob"), "")
+		_, err = startUpload(by(t, "bob"), store, "")
 		wantSays(t, err, errdefs.ErrUnavailable, "uploads are in progress")
 		_, err = store.Import(by(t, "bob"), bytes.NewReader(large(t, "b", 3<<20)), "bob:1")
 		wantSays(t, err, errdefs.ErrResourceExhausted, "including uploads in progress")
 		time.Sleep(61 * time.Second)
-		if _, err := store.startUpload(by(t, "bob"), ""); err != nil {
+		if _, err := startUpload(by(t, "bob"), store, ""); err != nil {
 			t.Errorf("uploads that rested two minutes keep others out: %v", err)
 		}
 		if _, err := store.Import(by(t, "bob"), bytes.NewReader(large(t, "b", 3<<20)), "bob:1"); err != nil {
 			t.Errorf("uploads that rested two minutes take up room: %v", err)
 		}
-		_, err = store.uploadSize("", resting.id)
+		_, err = store.uploads.size("", resting.id)
 		wantSays(t, err, errdefs.ErrNotFound, "it may have been idle for too long")
 	})
 }
@@ -216,30 +225,30 @@ func TestBlobsOfAPushThatGoesOnStay(t *testing.T) {
 		store := bubbleStore(t, Limits{UploadIdle: 10 * time.Minute})
 		defer store.Close()
 		first := noise(1000)
-		u, err := store.startUpload(by(t, "ann"), "web")
+		u, err := startUpload(by(t, "ann"), store, "web")
 		if err == nil {
-			_, err = store.appendUpload(by(t, "ann"), u, 0, bytes.NewReader(first), nil)
+			_, err = store.uploads.append(by(t, "ann"), u, 0, bytes.NewReader(first), nil)
 		}
 		if err == nil {
-			err = store.finishBlob(by(t, "ann"), u, digest.FromBytes(first))
+			err = store.repositories().FinishUpload(by(t, "ann"), "web", u.id, digest.FromBytes(first))
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		// A large layer takes longer than what rests may.
-		slow, err := store.startUpload(by(t, "ann"), "web")
+		slow, err := startUpload(by(t, "ann"), store, "web")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := store.lockUpload(t.Context(), slow, nil); err != nil {
+		if err := store.uploads.lock(t.Context(), slow, nil); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
-		store.dropIdle(t.Context())
+		store.collector.dropIdle(t.Context())
 		if size := stored(t, store); size != 1000 {
 			t.Errorf("%d bytes are stored while the push goes on", size)
 		}
-		store.unlockUpload(slow)
+		store.uploads.unlock(slow)
 		time.Sleep(time.Hour)
 		if size := stored(t, store); size != 0 {
 			t.Errorf("%d bytes are stored an hour after the push ended", size)
@@ -269,14 +278,14 @@ func TestNamesAndManifestsAreBounded(t *testing.T) {
 func TestFinishedUploadsAreForgotten(t *testing.T) {
 	store := openStore(t, t.TempDir(), Limits{})
 	for range maxFinished + 10 {
-		u, err := store.startUpload(t.Context(), "")
+		u, err := startUpload(t.Context(), store, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		store.finish(u, &apiv1.Image{})
+		store.uploads.finish(u, &apiv1.Image{})
 	}
-	if len(store.usage) != 0 || len(store.uploads) != maxFinished {
-		t.Errorf("%d uploads are remembered, for %v", len(store.uploads), store.usage)
+	if len(store.uploads.byUser)+len(store.quotas.byUser) != 0 || len(store.uploads.all) != maxFinished {
+		t.Errorf("%d uploads are remembered, for %v and %v", len(store.uploads.all), store.uploads.byUser, store.quotas.byUser)
 	}
 }
 
@@ -342,17 +351,17 @@ func TestANameThatIsAnothersToMoveStaysWhereItIs(t *testing.T) {
 	pushBlobs(t, store, "web", theirs)
 	m := distribution.Manifest{Digest: digest.FromBytes(theirs.manifest(t)), MediaType: distribution.MediaTypeOCIManifest, Content: theirs.manifest(t)}
 	for _, reference := range []string{"1", digest.FromBytes(ours.manifest(t)).String()} {
-		err := repositories{store}.DeleteManifest(by(t, "bob"), "web", reference)
+		err := store.repositories().DeleteManifest(by(t, "bob"), "web", reference)
 		wantSays(t, err, errdefs.ErrPermissionDenied, `user "bob" may not move web:1`)
 	}
 	_, err := store.Remove(by(t, "bob"), "web:1")
 	wantSays(t, err, errdefs.ErrPermissionDenied, `user "bob" may not move web:1`)
-	wantSays(t, repositories{store}.PutManifest(by(t, "bob"), "web", "1", m), errdefs.ErrPermissionDenied, `user "bob" may not move web:1`)
+	wantSays(t, store.repositories().PutManifest(by(t, "bob"), "web", "1", m), errdefs.ErrPermissionDenied, `user "bob" may not move web:1`)
 	if sum, _, err := store.Resolve(t.Context(), "web:1"); err != nil || sum != digest.FromBytes(ours.manifest(t)).String() {
 		t.Errorf("web:1 is %s, %v", sum, err)
 	}
 	pushBlobs(t, store, "web", theirs)
-	if err := (repositories{store}).PutManifest(by(t, "ann"), "web", "1", m); err != nil {
+	if err := store.repositories().PutManifest(by(t, "ann"), "web", "1", m); err != nil {
 		t.Error(err)
 	}
 }
@@ -368,21 +377,19 @@ func TestANameInUseIsNotDeletedByTheRegistryEither(t *testing.T) {
 }
 
 func TestPromisesAreBounded(t *testing.T) {
-	store := openStore(t, t.TempDir(), Limits{})
-	store.mu.Lock()
-	defer store.mu.Unlock()
+	pending := newPendingBlobs()
 	ask := func(user string, n int) {
 		for i := range n {
-			store.keepPending(pendingKey{fmt.Sprint(i), user, emptyDigest}, 0)
+			pending.keep(pendingKey{fmt.Sprint(i), user, emptyDigest}, 0)
 		}
 	}
 	ask("ann", maxPending)
 	ask("bob", 10)
-	if ann, bob := store.pendingByUser["ann"], store.pendingByUser["bob"]; ann != maxPending/4 || bob != 10 || len(store.pending) != ann+bob {
-		t.Errorf("ann has %d promises, bob %d, of %d", ann, bob, len(store.pending))
+	if ann, bob := pending.byUser["ann"], pending.byUser["bob"]; ann != maxPending/4 || bob != 10 || len(pending.blobs) != ann+bob {
+		t.Errorf("ann has %d promises, bob %d, of %d", ann, bob, len(pending.blobs))
 	}
-	store.dropOldPending(time.Now().Add(time.Hour), time.Minute)
-	if len(store.pending)+len(store.pendingByUser) != 0 {
-		t.Errorf("%d promises are left, of %v", len(store.pending), store.pendingByUser)
+	pending.dropOld(time.Now().Add(time.Hour), time.Minute, nil)
+	if len(pending.blobs)+len(pending.byUser) != 0 {
+		t.Errorf("%d promises are left, of %v", len(pending.blobs), pending.byUser)
 	}
 }

@@ -22,21 +22,32 @@ import (
 // repositories is the store as the distribution API sees it. Blobs belong to no repository: every repository has all of
 // them.
 type repositories struct {
-	*Store
+	// dir has what is not a blob yet.
+	dir       string
+	limits    Limits
+	blobs     *blobs
+	contents  *contents
+	quotas    *quotas
+	uploads   *uploads
+	examiner  *examiner
+	collector *collector
+}
+
+// repositories is the store as the distribution API sees it.
+func (s *Store) repositories() repositories {
+	return repositories{incomingDir(s.dir), s.limits, s.blobs, s.contents, s.quotas, s.uploads, s.examiner, s.collector}
 }
 
 var _ distribution.WritableStore = repositories{}
 
 // Manifest implements distribution.Store.
 func (r repositories) Manifest(_ context.Context, repository, reference string) (distribution.Manifest, error) {
-	r.mu.Lock()
-	current := r.catalog
-	r.mu.Unlock()
-	sum, err := r.find(current, referenceOf(repository, reference))
+	current := r.contents.now()
+	sum, err := current.find(referenceOf(repository, reference))
 	if err != nil {
 		return distribution.Manifest{}, err
 	}
-	content, err := r.readBlob(sum)
+	content, err := r.blobs.read(sum)
 	if err != nil {
 		return distribution.Manifest{}, err
 	}
@@ -45,27 +56,14 @@ func (r repositories) Manifest(_ context.Context, repository, reference string) 
 
 // BlobSize implements distribution.Store.
 func (r repositories) BlobSize(ctx context.Context, repository string, blob digest.Digest) (int64, error) {
-	who := peer.From(ctx)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	size, err := r.blobSize(blob)
-	if err == nil {
-		r.keepPending(pendingKey{repository, who.Name, blob}, 0)
-	}
-	return size, err
+	return r.contents.keep(pendingKey{repository, peer.From(ctx).Name, blob})
 }
 
 // Blob implements distribution.Store.
 func (r repositories) Blob(_ context.Context, _ string, blob digest.Digest) (io.ReadSeekCloser, error) {
-	if _, err := r.blobSize(blob); err != nil {
-		return nil, err
-	}
-	file, err := os.Open(blobPath(r.dir, blob))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("the store has no blob %s: %w", blob, errdefs.ErrNotFound)
-	}
+	file, err := r.blobs.open(blob)
 	if err != nil {
-		return nil, fmt.Errorf("open a blob: %w", err)
+		return nil, err
 	}
 	return file, nil
 }
@@ -78,39 +76,39 @@ func (r repositories) Mount(ctx context.Context, repository string, blob digest.
 
 // StartUpload implements distribution.Uploads.
 func (r repositories) StartUpload(ctx context.Context, repository string) (string, error) {
-	u, err := r.startUpload(ctx, repository)
-	if err != nil {
-		return "", err
-	}
-	return u.id, nil
+	return r.uploads.start(ctx, repository)
 }
 
 // UploadSize implements distribution.Uploads.
 func (r repositories) UploadSize(_ context.Context, repository, id string) (int64, error) {
-	return r.uploadSize(repository, id)
+	return r.uploads.size(repository, id)
 }
 
 // AppendUpload implements distribution.Uploads.
 func (r repositories) AppendUpload(ctx context.Context, repository, id string, offset int64, content io.Reader) (int64, error) {
-	u, err := r.findUpload(repository, id)
+	u, err := r.uploads.find(repository, id)
 	if err != nil {
 		return 0, err
 	}
-	return r.appendUpload(ctx, u, offset, content, nil)
+	return r.uploads.append(ctx, u, offset, content, nil)
 }
 
 // FinishUpload implements distribution.Uploads.
 func (r repositories) FinishUpload(ctx context.Context, repository, id string, want digest.Digest) error {
-	u, err := r.findUpload(repository, id)
+	u, err := r.uploads.find(repository, id)
 	if err != nil {
 		return err
 	}
-	return r.finishBlob(ctx, u, want)
+	return r.uploads.complete(ctx, u, want, func(path string, owner peer.User, size int64) error {
+		return r.contents.add(map[digest.Digest]string{want: path}, nil, func(_ catalog, pending *pendingBlobs) {
+			pending.keep(pendingKey{repository, owner.Name, want}, size)
+		})
+	})
 }
 
 // CancelUpload implements distribution.Uploads.
 func (r repositories) CancelUpload(ctx context.Context, repository, id string) error {
-	return r.cancelUpload(ctx, repository, id)
+	return r.uploads.cancel(ctx, repository, id)
 }
 
 // PutManifest implements distribution.WritableStore. A tag is given only to an image that the zone's nodes can run and that
@@ -129,62 +127,52 @@ func (r repositories) PutManifest(ctx context.Context, repository, reference str
 	if ref.Digest == "" {
 		err := r.checkPushed(ctx, m, parsed)
 		if err == nil {
-			err = r.mayMove(ctx, ref.String(), m.Digest)
+			err = r.limits.mayMove(ctx, r.contents.now(), ref.String(), m.Digest)
 		}
 		if errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) || errors.Is(err, errdefs.ErrPermissionDenied) {
 			// This error stays. What is only missing may still be pushed.
-			r.mu.Lock()
-			r.dropPendingOf(who, repository, m.Digest, parsed)
-			r.mu.Unlock()
+			r.contents.forget(pushedFor(who, repository, m.Digest, parsed))
 		}
 		if err != nil {
 			return err
 		}
 	}
-	room := &reservation{store: r.Store, who: who}
+	room := r.quotas.open(who, 0)
 	defer room.release()
 	if err := room.grow(ctx, int64(len(m.Content))); err != nil {
 		return err
 	}
-	path, err := writeNew(r.incomingDir(), m.Content)
+	path, err := writeNew(r.dir, m.Content)
 	if err != nil {
 		return fmt.Errorf("store a manifest: %w", diskError(err))
 	}
 	defer os.Remove(path)
 
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	next := r.catalog.clone()
-	if err := r.checkComplete(next, parsed); err != nil {
-		return err
-	}
-	next.add(m.Digest, parsed, who)
-	if ref.Digest == "" {
-		next.tags[ref.String()] = tag{digest: m.Digest, createdAt: time.Now()}
-	}
-	if err := r.limits.checkCatalog(next, who); err != nil {
-		return err
-	}
-	if err := r.adopt(map[digest.Digest]string{m.Digest: path}); err != nil {
-		return err
-	}
-	if err := r.commit(next); err != nil {
-		return err
-	}
-	r.dropPendingOf(who, repository, m.Digest, parsed)
-	if ref.Digest != "" {
-		// An index or tag that refers to it may follow.
-		r.keepPending(pendingKey{repository, who.Name, m.Digest}, 0)
-	}
-	return nil
+	return r.contents.add(map[digest.Digest]string{m.Digest: path}, func(next *catalog) error {
+		if err := r.checkComplete(*next, parsed); err != nil {
+			return err
+		}
+		next.add(m.Digest, parsed, who)
+		if ref.Digest == "" {
+			next.tags[ref.String()] = tag{digest: m.Digest, createdAt: time.Now()}
+		}
+		return r.limits.checkCatalog(*next, who)
+	}, func(_ catalog, pending *pendingBlobs) {
+		pending.drop(pushedFor(who, repository, m.Digest, parsed)...)
+		if ref.Digest != "" {
+			// An index or tag that refers to it may follow.
+			pending.keep(pendingKey{repository, who.Name, m.Digest}, 0)
+		}
+	})
 }
 
-// dropPendingOf ends the pending blobs that a user pushed for a manifest. The caller holds mu.
-func (r repositories) dropPendingOf(who peer.User, repository string, sum digest.Digest, m parsedManifest) {
-	r.dropPending(pendingKey{repository, who.Name, sum})
+// pushedFor lists the pending blobs that a user pushed for a manifest, and the manifest.
+func pushedFor(who peer.User, repository string, sum digest.Digest, m parsedManifest) []pendingKey {
+	keys := []pendingKey{{repository, who.Name, sum}}
 	for _, descriptor := range m.descriptors() {
-		r.dropPending(pendingKey{repository, who.Name, descriptor.Digest})
+		keys = append(keys, pendingKey{repository, who.Name, descriptor.Digest})
 	}
+	return keys
 }
 
 // checkComplete refuses a manifest that refers to something the store does not have: errdefs.ErrNotFound.
@@ -195,7 +183,7 @@ func (r repositories) checkComplete(current catalog, m parsedManifest) error {
 		}
 	}
 	for _, descriptor := range m.descriptors() {
-		size, err := r.blobSize(descriptor.Digest)
+		size, err := r.blobs.size(descriptor.Digest)
 		if errors.Is(err, errdefs.ErrNotFound) {
 			return fmt.Errorf("the manifest refers to %s, which the store does not have: %w", descriptor.Digest, errdefs.ErrNotFound)
 		}
@@ -211,18 +199,16 @@ func (r repositories) checkComplete(current catalog, m parsedManifest) error {
 
 // checkPushed checks the image for the zone's nodes that a pushed manifest or index refers to.
 func (r repositories) checkPushed(ctx context.Context, m distribution.Manifest, parsed parsedManifest) error {
-	r.mu.Lock()
-	current := r.catalog.clone()
-	r.mu.Unlock()
+	current := r.contents.now().clone()
 	if err := r.checkComplete(current, parsed); err != nil {
 		return err
 	}
 	current.add(m.Digest, parsed, peer.User{})
-	found, err := r.limits.pick(withPushed{storeSource{r.Store, current}, m}, current.descriptor(m.Digest))
+	found, err := r.limits.pick(withPushed{storeSource{r.blobs, current}, m}, current.descriptor(m.Digest))
 	if err != nil {
 		return err
 	}
-	return r.examineStored(ctx, found)
+	return r.examiner.examine(ctx, found)
 }
 
 // withPushed is the store with one more manifest.
@@ -238,71 +224,23 @@ func (p withPushed) manifest(descriptor ocispec.Descriptor) ([]byte, error) {
 	return p.storeSource.manifest(descriptor)
 }
 
-// examineStored checks an image in the store as an import does: its settings, and the layers that were not examined before.
-func (s *Store) examineStored(ctx context.Context, image *candidate) error {
-	if err := s.limits.matchLayers(image.manifest, image.config); err != nil {
-		return err
-	}
-	finish, err := s.examinations.acquire(ctx, peer.From(ctx))
-	if err != nil {
-		return err
-	}
-	defer finish()
-	examined := s.limits.examine()
-	for i, layer := range image.manifest.Layers {
-		s.mu.Lock()
-		if facts, ok := s.layerCache[layer.Digest]; ok {
-			examined.known[layer.Digest] = facts
-		}
-		s.mu.Unlock()
-		if err := examined.layer(ctx, part{digest: layer.Digest, size: layer.Size, path: blobPath(s.dir, layer.Digest)}, image.config.diffIDs[i]); err != nil {
-			return err
-		}
-	}
-	s.mu.Lock()
-	s.cacheLayers(examined.known)
-	s.mu.Unlock()
-	return image.config.checkSettings(examined)
-}
-
-// cacheLayers caches the facts of layers, so that they are not read again. The caller holds mu.
-func (s *Store) cacheLayers(facts map[digest.Digest]layerFacts) {
-	if len(s.layerCache)+len(facts) > maxCachedLayers {
-		clear(s.layerCache)
-	}
-	maps.Copy(s.layerCache, facts)
-	var total int64
-	for sum, one := range s.layerCache {
-		if one.tree == nil {
-			continue
-		}
-		if weight := one.tree.cost(); weight > maxCachedTree || total+weight > maxCachedTrees {
-			one.tree = nil
-			s.layerCache[sum] = one
-		} else {
-			total += weight
-		}
-	}
-}
-
 // DeleteManifest implements distribution.WritableStore.
 func (r repositories) DeleteManifest(ctx context.Context, repository, reference string) error {
 	ref := referenceOf(repository, reference)
-	r.mu.Lock()
+	now := r.contents.now()
 	var names []string
-	for name, t := range r.catalog.tags {
+	for name, t := range now.tags {
 		if ref.Digest == "" && name == ref.String() || t.digest == ref.Digest && strings.HasPrefix(name, repository+":") {
 			names = append(names, name)
 		}
 	}
-	r.mu.Unlock()
 	for _, name := range names {
-		if err := r.mayForget(ctx, name); err != nil {
+		if err := r.limits.mayForget(ctx, storeSource{r.blobs, now}, name); err != nil {
 			return err
 		}
 	}
-	_, err := r.collect(ctx, time.Now(), r.limits.UploadIdle, func(next *catalog) error {
-		sum, err := r.find(*next, ref)
+	_, err := r.collector.collect(ctx, func(next *catalog) error {
+		sum, err := next.find(ref)
 		if err != nil {
 			return err
 		}
@@ -314,9 +252,7 @@ func (r repositories) DeleteManifest(ctx context.Context, repository, reference 
 
 // Tags implements distribution.WritableStore.
 func (r repositories) Tags(_ context.Context, repository string) ([]string, error) {
-	r.mu.Lock()
-	current := r.catalog
-	r.mu.Unlock()
+	current := r.contents.now()
 	var tags []string
 	for name := range current.tags {
 		if tag, ok := strings.CutPrefix(name, repository+":"); ok {

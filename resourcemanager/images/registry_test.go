@@ -209,7 +209,7 @@ func TestPushedLayersAreLookedAt(t *testing.T) {
 			if got := names(t, store); len(got) > 0 {
 				t.Errorf("it has %q", got)
 			}
-			if _, err := store.collect(t.Context(), time.Now(), store.limits.UploadIdle, func(*catalog) error { return nil }); err != nil || stored(t, store) != 0 {
+			if _, err := store.collector.collect(t.Context(), func(*catalog) error { return nil }); err != nil || stored(t, store) != 0 {
 				t.Errorf("%v; %d bytes are left", err, stored(t, store))
 			}
 		})

@@ -16,18 +16,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/mammoth-os/mammoth/internal/distribution"
 	"github.com/mammoth-os/mammoth/internal/peer"
@@ -115,118 +110,64 @@ func setDefault[T comparable](value *T, fallback T) {
 // incoming is the folder of uploads. Open empties it, except for archives whose upload can be resumed.
 const incoming = "incoming"
 
-// Store is the image store. Its methods may be called from many goroutines.
+// Store is the image store. It wires its parts: each owns its state, and no part selects a field of another. Its methods may be called
+// from many goroutines.
 type Store struct {
 	dir    string
 	limits Limits
 
-	// mu is held while the catalog changes and while blobs are added to it or deleted; never while content arrives.
-	mu      sync.Mutex
-	catalog catalog
-	// pending are the blobs that were pushed, or that exist and a client did not push again, and whose manifest has not
-	// arrived.
-	pending map[pendingKey]pendingBlob
-	// pendingByUser is the number of pending blobs of each user.
-	pendingByUser map[string]int
-	uploads       map[string]*upload
-	// layerCache has the facts of examined layers.
-	layerCache map[digest.Digest]layerFacts
-	// storedBytes is the size of all blobs, incomingBytes that of all uploads and imports in progress, by user in usage.
-	storedBytes, incomingBytes int64
-	usage                      map[peer.User]*usage
-	// owned caches ownedBytes of each user until the next change.
-	owned map[string]int64
-	// idleDropped is when dropIdle last ran.
-	idleDropped time.Time
-
-	disk         diskSpace
-	examinations *limiter
-
-	stop    context.CancelFunc
-	stopped chan struct{}
-}
-
-// pendingKey identifies a pending blob of a user's push to a repository.
-type pendingKey struct {
-	repository, user string
-	blob             digest.Digest
-}
-
-// pendingBlob is since when a blob is pending, and its size if the user has pushed it.
-type pendingBlob struct {
-	since time.Time
-	size  int64
+	blobs     *blobs
+	contents  *contents
+	quotas    *quotas
+	uploads   *uploads
+	examiner  *examiner
+	collector *collector
 }
 
 // Open opens the store in a directory, which it creates if needed, and deletes what a crash left there. The caller closes
 // it.
 func Open(dir string, limits Limits) (*Store, error) {
 	limits.setDefaults()
-	s := &Store{
-		dir:           dir,
-		limits:        limits,
-		pending:       map[pendingKey]pendingBlob{},
-		pendingByUser: map[string]int{},
-		uploads:       map[string]*upload{},
-		layerCache:    map[digest.Digest]layerFacts{},
-		usage:         map[peer.User]*usage{},
-		owned:         map[string]int64{},
-		disk:          spaceAt(dir),
-		stopped:       make(chan struct{}),
-
-		examinations: newLimiter(),
-	}
-	for _, sub := range []string{s.blobDir(), s.incomingDir()} {
+	for _, sub := range []string{blobDir(dir), incomingDir(dir)} {
 		if err := os.MkdirAll(sub, 0o700); err != nil {
 			return nil, fmt.Errorf("open the image store: %w", err)
 		}
 	}
-	var twice bool
-	var err error
-	if s.catalog, twice, err = loadCatalog(dir); err != nil {
+	disk := spaceAt(dir)
+	if err := limits.setQuotas(disk); err != nil {
 		return nil, fmt.Errorf("open the image store in %s: %w", dir, err)
 	}
-	// A store has an index before its first blob, and what was damaged is put right by the other file.
-	if !twice {
-		if err := s.catalog.save(dir); err != nil && !errors.Is(diskError(err), errdefs.ErrResourceExhausted) {
-			return nil, fmt.Errorf("write the image store's index in %s: %w", dir, err)
-		}
-	}
-	if err := errors.Join(s.recoverUploads(), s.limits.setQuotas(s.disk)); err != nil {
+	stored, err := openBlobs(dir)
+	if err != nil {
 		return nil, fmt.Errorf("open the image store in %s: %w", dir, err)
 	}
-	if s.storedBytes, err = s.StoredBytes(); err != nil {
+	has, err := openContents(dir, stored)
+	if err != nil {
+		return nil, err
+	}
+	e := newExaminer(limits, stored)
+	c := &collector{limits: limits, contents: has, examiner: e}
+	q := &quotas{limits: limits, disk: disk, contents: has, relieve: c.dropIdle, byUser: map[peer.User]int64{}}
+	u := &uploads{
+		dir: incomingDir(dir), limits: limits, quotas: q, relieve: c.dropIdle, all: map[string]*upload{}, byUser: map[peer.User]int{},
+	}
+	if err := u.recover(); err != nil {
 		return nil, fmt.Errorf("open the image store in %s: %w", dir, err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	s.stop = stop
-	go s.sweep(ctx)
-	return s, nil
+	c.start(u)
+	return &Store{
+		dir: dir, limits: limits, blobs: stored, contents: has, quotas: q, uploads: u, examiner: e, collector: c,
+	}, nil
 }
 
 // Close ends the store's goroutine. Uploads can be resumed after the next Open.
 func (s *Store) Close() error {
-	s.stop()
-	<-s.stopped
+	s.collector.close()
 	return nil
 }
 
-// sweep drops idle uploads and old pending blobs at intervals.
-func (s *Store) sweep(ctx context.Context) {
-	defer close(s.stopped)
-	ticker := time.NewTicker(max(s.limits.UploadIdle/6, time.Second))
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-ticker.C:
-			s.dropIdleUploads(now, s.limits.UploadIdle)
-			// An error means that the pins or the directory cannot be read. The next round tries again.
-			_, _ = s.collect(ctx, now, s.limits.UploadIdle, func(*catalog) error { return nil })
-		}
-	}
-}
+// source is what the store has at present.
+func (s *Store) source() storeSource { return storeSource{s.blobs, s.contents.now()} }
 
 // Remove removes a tag and deletes what only it referred to. It returns how many bytes that freed: none while an app runs
 // the image or may roll back to it.
@@ -238,12 +179,12 @@ func (s *Store) Remove(ctx context.Context, name string) (freed int64, err error
 	if ref.Digest != "" {
 		return 0, fmt.Errorf("%q is removed by its tag, not by its digest: %w", name, errdefs.ErrInvalidArgument)
 	}
-	if err := s.mayForget(ctx, ref.String()); err != nil {
+	if err := s.limits.mayForget(ctx, s.source(), ref.String()); err != nil {
 		return 0, err
 	}
-	return s.collect(ctx, time.Now(), s.limits.UploadIdle, func(next *catalog) error {
+	return s.collector.collect(ctx, func(next *catalog) error {
 		if _, ok := next.tags[ref.String()]; !ok {
-			return s.notFoundError(next, ref)
+			return next.notFoundError(ref)
 		}
 		delete(next.tags, ref.String())
 		return nil
@@ -251,111 +192,59 @@ func (s *Store) Remove(ctx context.Context, name string) (freed int64, err error
 }
 
 // mayMove checks whether the caller may move a name to another image.
-func (s *Store) mayMove(ctx context.Context, name string, sum digest.Digest) error {
-	s.mu.Lock()
-	current, ok := s.catalog.tags[name]
-	s.mu.Unlock()
-	if ok && current.digest == sum {
+func (l Limits) mayMove(ctx context.Context, now catalog, name string, sum digest.Digest) error {
+	if current, ok := now.tags[name]; ok && current.digest == sum {
 		return nil
 	}
-	return s.limits.MayMove(ctx, name)
+	return l.MayMove(ctx, name)
 }
 
 // mayForget checks that no app uses a name that is to be removed.
-func (s *Store) mayForget(ctx context.Context, name string) error {
-	s.mu.Lock()
-	current := s.catalog
-	s.mu.Unlock()
-	tagged, ok := current.tags[name]
-	if !ok {
+func (l Limits) mayForget(ctx context.Context, from storeSource, name string) error {
+	tagged := from.tag(name)
+	if tagged.digest == "" {
 		return nil
 	}
-	if found, err := s.read(current, tagged.digest); err == nil {
-		if err := s.limits.Unused(ctx, name, found.digest.String()); err != nil {
+	if found, err := l.read(from, tagged.digest); err == nil {
+		if err := l.Unused(ctx, name, found.digest.String()); err != nil {
 			return err
 		}
 	}
-	return s.limits.MayMove(ctx, name)
+	return l.MayMove(ctx, name)
 }
 
-// collect changes the catalog and deletes the blobs that nothing refers to any more. Pending blobs are kept for the time
-// idle.
-func (s *Store) collect(ctx context.Context, now time.Time, idle time.Duration, change func(*catalog) error) (freed int64, err error) {
-	pinned, err := s.limits.Pinned(ctx)
+// Resolve finds an image by NAME:TAG, NAME (the tag is "latest" then) or NAME@DIGEST. It returns the digest of the manifest
+// for the zone's nodes, by which they pull it, and the image's config. It fails with errdefs.ErrNotFound, naming what the
+// store has, and with errdefs.ErrInvalidArgument for an invalid name or an image that cannot run here.
+func (s *Store) Resolve(ctx context.Context, name string) (manifestDigest string, config Config, err error) {
+	ref, err := distribution.ParseReference(name)
 	if err != nil {
-		return 0, fmt.Errorf("learn which images are in use: %w", err)
+		return "", Config{}, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next := s.catalog.clone()
-	if err := change(&next); err != nil {
-		return 0, err
+	current := s.source()
+	sum, err := current.find(ref)
+	if err != nil {
+		return "", Config{}, err
 	}
-	roots := make([]digest.Digest, 0, len(next.tags)+len(pinned)+len(s.pending))
-	for _, tag := range next.tags {
-		roots = append(roots, tag.digest)
-	}
-	for _, sum := range pinned {
-		roots = append(roots, digest.Digest(sum))
-	}
-	s.dropOldPending(now, idle)
-	for key := range s.pending {
-		roots = append(roots, key.blob)
-	}
-	keep := next.reach(roots)
-	maps.DeleteFunc(next.manifests, func(sum digest.Digest, _ manifest) bool { return !keep[sum] })
-	maps.DeleteFunc(s.layerCache, func(sum digest.Digest, _ layerFacts) bool { return !keep[sum] })
-	err = s.commit(next)
-	if errors.Is(err, errdefs.ErrResourceExhausted) {
-		// A full disk may have no space for the index until blobs are deleted. An index is read without what does not exist.
-		freed, err = s.deleteBlobs(keep)
-		err = errors.Join(err, s.commit(next))
-		s.catalog = next
-		return freed, err
+	found, err := s.limits.read(current, sum)
+	if err == nil && ref.Digest != "" {
+		// What has a name was examined when it was named. What has only a digest may be anything.
+		err = s.examiner.examine(ctx, found)
 	}
 	if err != nil {
-		return 0, err
+		return "", Config{}, fmt.Errorf("image %q: %w", name, err)
 	}
-	return s.deleteBlobs(keep)
-}
-
-// dropOldPending drops what was pending for longer than idle, unless the same user still pushes to the repository. The
-// caller holds mu.
-func (s *Store) dropOldPending(now time.Time, idle time.Duration) {
-	type pushing struct{ repository, user string }
-	busy := map[pushing]bool{}
-	for _, u := range s.uploads {
-		if u.repository != "" && u.busy {
-			busy[pushing{u.repository, u.owner.Name}] = true
-		}
-	}
-	for key, kept := range s.pending {
-		if now.Sub(kept.since) > idle && !busy[pushing{key.repository, key.user}] {
-			s.dropPending(key)
-		}
-	}
-}
-
-// commit replaces the catalog, on disk first. The caller holds mu.
-func (s *Store) commit(next catalog) error {
-	if !next.equal(s.catalog) {
-		if err := next.save(s.dir); err != nil {
-			return fmt.Errorf("write the image store's index: %w", diskError(err))
-		}
-	}
-	s.catalog = next
-	clear(s.owned)
-	return nil
+	found.config.files = s.examiner.files(found.manifest)
+	return found.digest.String(), found.config, nil
 }
 
 // List lists every tag, sorted by name.
 func (s *Store) List(context.Context) ([]*apiv1.Image, error) {
-	s.mu.Lock()
-	current := s.catalog
-	s.mu.Unlock()
-	list := make([]*apiv1.Image, 0, len(current.tags))
-	for _, name := range slices.Sorted(maps.Keys(current.tags)) {
-		image, err := s.describe(current, name)
+	source := s.source()
+	names := source.names()
+	list := make([]*apiv1.Image, 0, len(names))
+	for _, name := range names {
+		image, err := s.limits.describe(source, name)
 		if errors.Is(err, errdefs.ErrNotFound) {
 			continue // Deleted meanwhile.
 		}
@@ -367,26 +256,8 @@ func (s *Store) List(context.Context) ([]*apiv1.Image, error) {
 	return list, nil
 }
 
-// notFoundError is the error for an unknown name; it lists what the store has.
-func (s *Store) notFoundError(current *catalog, ref distribution.Reference) error {
-	var same, others []string
-	for _, name := range slices.Sorted(maps.Keys(current.tags)) {
-		if strings.HasPrefix(name, ref.Repository+":") {
-			same = append(same, name)
-		} else {
-			others = append(others, name)
-		}
-	}
-	has := "the store is empty"
-	if known := append(same, others...); len(known) > 0 {
-		const most = 8
-		has = "the store has " + strings.Join(known[:min(len(known), most)], ", ")
-		if len(known) > most {
-			has += fmt.Sprintf(" and %d more", len(known)-most)
-		}
-	}
-	return fmt.Errorf("no image is named %q; %s: %w", ref, has, errdefs.ErrNotFound)
-}
+// StoredBytes is the disk space of all blobs.
+func (s *Store) StoredBytes() (int64, error) { return s.blobs.measure() }
 
-func (s *Store) blobDir() string     { return filepath.Join(s.dir, ocispec.ImageBlobsDir, "sha256") }
-func (s *Store) incomingDir() string { return filepath.Join(s.dir, incoming) }
+// incomingDir is the folder of a store's uploads.
+func incomingDir(dir string) string { return filepath.Join(dir, incoming) }

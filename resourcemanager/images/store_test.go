@@ -80,7 +80,7 @@ func TestWhatIsPinnedStays(t *testing.T) {
 		t.Errorf("the pinned image resolves to %s, %v", sum, err)
 	}
 	pinned = nil
-	if freed, err := store.collect(t.Context(), time.Now(), store.limits.UploadIdle, func(*catalog) error { return nil }); err != nil || freed != before {
+	if freed, err := store.collector.collect(t.Context(), func(*catalog) error { return nil }); err != nil || freed != before {
 		t.Errorf("freed %d, %v once it is no longer pinned; want %d", freed, err, before)
 	}
 }
@@ -167,13 +167,13 @@ func TestACrashLeavesAConsistentStore(t *testing.T) {
 	if left := incomingFiles(t, again); !slices.Equal(left, []string{"feed" + archiveSuffix}) {
 		t.Errorf("incoming holds %q", left)
 	}
-	if offset, err := again.uploadSize("", "feed"); err != nil || offset != int64(len("half an archive")) {
+	if offset, err := again.uploads.size("", "feed"); err != nil || offset != int64(len("half an archive")) {
 		t.Errorf("the archive goes on at %d, %v", offset, err)
 	}
 	if _, _, err := again.Resolve(t.Context(), "web:1"); err != nil {
 		t.Error(err)
 	}
-	if freed, err := again.collect(t.Context(), time.Now(), store.limits.UploadIdle, func(*catalog) error { return nil }); err != nil || freed != int64(len(loose)) || stored(t, again) != size {
+	if freed, err := again.collector.collect(t.Context(), func(*catalog) error { return nil }); err != nil || freed != int64(len(loose)) || stored(t, again) != size {
 		t.Errorf("freed %d, %v; %d bytes are left of %d", freed, err, stored(t, again), size)
 	}
 }
@@ -261,23 +261,23 @@ func TestIdleUploadsAndLooseBlobsGoAfterAWhile(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer store.Close()
-		archive, err := store.startUpload(t.Context(), "")
+		archive, err := startUpload(t.Context(), store, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		blob, err := store.startUpload(t.Context(), "web")
+		blob, err := startUpload(t.Context(), store, "web")
 		if err != nil {
 			t.Fatal(err)
 		}
 		content := []byte("a layer")
-		if _, err := store.appendUpload(t.Context(), blob, 0, bytes.NewReader(content), nil); err != nil {
+		if _, err := store.uploads.append(t.Context(), blob, 0, bytes.NewReader(content), nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := store.finishBlob(t.Context(), blob, digest.FromBytes(content)); err != nil {
+		if err := store.repositories().FinishUpload(t.Context(), "web", blob.id, digest.FromBytes(content)); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(55 * time.Minute)
-		if _, err := store.appendUpload(t.Context(), archive, 0, strings.NewReader("more"), nil); err != nil {
+		if _, err := store.uploads.append(t.Context(), archive, 0, strings.NewReader("more"), nil); err != nil {
 			t.Errorf("the upload rested only 55 minutes: %v", err)
 		}
 		if size := stored(t, store); size != int64(len(content)) {
@@ -288,7 +288,7 @@ func TestIdleUploadsAndLooseBlobsGoAfterAWhile(t *testing.T) {
 			t.Errorf("%d bytes are stored after 85 minutes", size)
 		}
 		time.Sleep(60 * time.Minute)
-		if _, err := store.uploadSize("", archive.id); !errors.Is(err, errdefs.ErrNotFound) {
+		if _, err := store.uploads.size("", archive.id); !errors.Is(err, errdefs.ErrNotFound) {
 			t.Errorf("the upload is still there: %v", err)
 		}
 		if left := incomingFiles(t, store); len(left) > 0 {

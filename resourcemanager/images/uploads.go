@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -22,18 +23,8 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-const (
-	// maxPending is how many blobs may be pending.
-	maxPending = 1 << 16
-	// maxCachedLayers is how many layers' facts are cached.
-	maxCachedLayers = 4096
-	// maxCachedTree is the largest tree that is cached with a layer's facts, and maxCachedTrees the limit of all trees, in
-	// names. Other layers are read again.
-	maxCachedTree  = 1 << 18
-	maxCachedTrees = 1 << 20
-	// maxFinished is how many imported uploads are kept for clients that ask again.
-	maxFinished = 256
-)
+// maxFinished is how many imported uploads are kept for clients that ask again.
+const maxFinished = 256
 
 // archiveSuffix marks the files of archives: they are kept over a restart, so that their uploads can be resumed.
 const archiveSuffix = ".archive"
@@ -54,35 +45,53 @@ type upload struct {
 	hash        hash.Hash // Of the content, for a blob.
 	dropped     bool      // True if it was dropped while others waited for the lock.
 
-	// The holder of the lock changes these while it holds the store's mu; either is enough to read them.
+	// The holder of the lock changes these while it holds the mu of the uploads; either is enough to read them.
 	size int64
 	// image is the imported image, kept for a client that asks again.
 	image *apiv1.Image
 
-	// The store's mu guards these.
+	// The mu of the uploads guards these.
 	usedAt    time.Time
 	busy      bool
 	interrupt func() // Ends the read of the present writer; may be nil.
 }
 
-// startUpload starts an upload of a blob for a repository, or of an archive if repository is empty.
-func (s *Store) startUpload(ctx context.Context, repository string) (*upload, error) {
+// uploads owns the uploads of archives and blobs: their files under incoming, and who writes to each.
+type uploads struct {
+	dir    string
+	limits Limits
+	quotas *quotas
+	// relieve drops what is idle, and reports whether it has looked for any.
+	relieve func(context.Context) bool
+
+	mu sync.Mutex
+	// all has the imported ones too, while their images are kept for clients that ask again.
+	all map[string]*upload
+	// byUser is how many each user has in progress, which is never zero.
+	byUser map[peer.User]int
+}
+
+// push is a user's push to a repository.
+type push struct{ repository, user string }
+
+// start starts an upload of a blob for a repository, or of an archive if repository is empty, and returns its id.
+func (s *uploads) start(ctx context.Context, repository string) (string, error) {
 	var raw [16]byte
 	rand.Read(raw[:])
 	who := peer.From(ctx)
 	u := &upload{id: hex.EncodeToString(raw[:]), repository: repository, owner: who, lock: make(chan struct{}, 1), usedAt: time.Now()}
-	u.path, u.reservation = filepath.Join(s.incomingDir(), u.id), &reservation{store: s, who: who}
+	u.path, u.reservation = filepath.Join(s.dir, u.id), s.quotas.open(who, 0)
 	if repository == "" {
 		u.path += archiveSuffix
 	} else {
 		u.hash = sha256.New()
 	}
 	err := s.register(u)
-	if errors.Is(err, errdefs.ErrUnavailable) && s.dropIdle(ctx) {
+	if errors.Is(err, errdefs.ErrUnavailable) && s.relieve(ctx) {
 		err = s.register(u)
 	}
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	file, err := os.OpenFile(u.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err == nil {
@@ -90,45 +99,45 @@ func (s *Store) startUpload(ctx context.Context, repository string) (*upload, er
 	}
 	if err != nil {
 		s.drop(u)
-		return nil, fmt.Errorf("start an upload: %w", diskError(err))
+		return "", fmt.Errorf("start an upload: %w", diskError(err))
 	}
-	return u, nil
+	return u.id, nil
 }
 
 // register adds an upload if its user may have one more. It fails with errdefs.ErrUnavailable.
-func (s *Store) register(u *upload) error {
+func (s *uploads) register(u *upload) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Those of an operator count for that operator alone: they take nobody's place.
 	all := 0
-	for owner, account := range s.usage {
+	for owner, uploads := range s.byUser {
 		if !owner.Operator {
-			all += account.uploads
+			all += uploads
 		}
 	}
-	mine, most := s.usageOf(u.owner), s.limits.UserUploads
+	mine, most := s.byUser[u.owner], s.limits.UserUploads
 	if u.owner.Operator {
 		all, most = 0, s.limits.Uploads
 	}
 	switch {
-	case mine.uploads >= most:
-		return fmt.Errorf("%s has %d uploads in progress, which is the limit; try again when one has ended: %w", u.owner, mine.uploads, errdefs.ErrUnavailable)
+	case mine >= most:
+		return fmt.Errorf("%s has %d uploads in progress, which is the limit; try again when one has ended: %w", u.owner, mine, errdefs.ErrUnavailable)
 	case all >= s.limits.Uploads:
 		return fmt.Errorf("%d uploads are in progress, which is the limit; try again later: %w", all, errdefs.ErrUnavailable)
 	}
-	mine.uploads++
-	s.uploads[u.id] = u
+	s.count(u.owner, 1)
+	s.all[u.id] = u
 	return nil
 }
 
-// recoverUploads finds the archives whose upload can be resumed and deletes the rest of incoming.
-func (s *Store) recoverUploads() error {
-	entries, err := os.ReadDir(s.incomingDir())
+// recover finds the archives whose upload can be resumed and deletes the rest of incoming.
+func (s *uploads) recover() error {
+	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
-		path := filepath.Join(s.incomingDir(), entry.Name())
+		path := filepath.Join(s.dir, entry.Name())
 		id, isArchive := strings.CutSuffix(entry.Name(), archiveSuffix)
 		info, err := entry.Info()
 		if err != nil {
@@ -141,28 +150,27 @@ func (s *Store) recoverUploads() error {
 			continue
 		}
 		u := &upload{id: id, path: path, lock: make(chan struct{}, 1), size: info.Size(), usedAt: info.ModTime()}
-		u.reservation = &reservation{store: s, reserved: u.size, written: u.size}
-		s.addIncoming(u.owner, u.size)
-		s.usageOf(u.owner).uploads++
-		s.uploads[id] = u
+		u.reservation = s.quotas.open(u.owner, u.size)
+		s.count(u.owner, 1)
+		s.all[id] = u
 	}
 	return nil
 }
 
-// findUpload returns an upload of the repository. It fails with errdefs.ErrNotFound.
-func (s *Store) findUpload(repository, id string) (*upload, error) {
+// find returns an upload of the repository. It fails with errdefs.ErrNotFound.
+func (s *uploads) find(repository, id string) (*upload, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := s.uploads[id]
+	u := s.all[id]
 	if u == nil || u.repository != repository {
 		return nil, fmt.Errorf("there is no upload with the id %q; it may have been idle for too long: %w", id, errdefs.ErrNotFound)
 	}
 	return u, nil
 }
 
-// uploadSize is how much of an upload has arrived.
-func (s *Store) uploadSize(repository, id string) (int64, error) {
-	u, err := s.findUpload(repository, id)
+// size is how much of an upload has arrived.
+func (s *uploads) size(repository, id string) (int64, error) {
+	u, err := s.find(repository, id)
 	if err != nil {
 		return 0, err
 	}
@@ -171,9 +179,9 @@ func (s *Store) uploadSize(repository, id string) (int64, error) {
 	return u.size, nil
 }
 
-// lockUpload waits for the lock of an upload. Interrupt, which may be nil, ends the new holder's read when a later caller
+// lock waits for the lock of an upload. Interrupt, which may be nil, ends the new holder's read when a later caller
 // waits.
-func (s *Store) lockUpload(ctx context.Context, u *upload, interrupt func()) error {
+func (s *uploads) lock(ctx context.Context, u *upload, interrupt func()) error {
 	select {
 	case u.lock <- struct{}{}:
 	case <-ctx.Done():
@@ -189,16 +197,16 @@ func (s *Store) lockUpload(ctx context.Context, u *upload, interrupt func()) err
 	return nil
 }
 
-func (s *Store) unlockUpload(u *upload) {
+func (s *uploads) unlock(u *upload) {
 	s.mu.Lock()
 	u.busy, u.interrupt, u.usedAt = false, nil, time.Now()
 	s.mu.Unlock()
 	<-u.lock
 }
 
-// appendUpload adds content at an offset, or at the end if the offset is negative. What arrived before an error stays. An
+// append adds content at an offset, or at the end if the offset is negative. What arrived before an error stays. An
 // upload without space is dropped.
-func (s *Store) appendUpload(ctx context.Context, u *upload, offset int64, content io.Reader, interrupt func()) (size int64, err error) {
+func (s *uploads) append(ctx context.Context, u *upload, offset int64, content io.Reader, interrupt func()) (size int64, err error) {
 	s.mu.Lock()
 	earlier := u.interrupt
 	s.mu.Unlock()
@@ -206,10 +214,10 @@ func (s *Store) appendUpload(ctx context.Context, u *upload, offset int64, conte
 		// The same client may use a new connection while the old one hangs.
 		earlier()
 	}
-	if err := s.lockUpload(ctx, u, interrupt); err != nil {
+	if err := s.lock(ctx, u, interrupt); err != nil {
 		return 0, err
 	}
-	defer s.unlockUpload(u)
+	defer s.unlock(u)
 	if u.image != nil {
 		return u.size, fmt.Errorf("the upload was already imported: %w", errdefs.ErrFailedPrecondition)
 	}
@@ -229,7 +237,7 @@ func (s *Store) appendUpload(ctx context.Context, u *upload, offset int64, conte
 }
 
 // fill appends content to the file.
-func (s *Store) fill(ctx context.Context, u *upload, file io.WriterAt, content io.Reader) error {
+func (s *uploads) fill(ctx context.Context, u *upload, file io.WriterAt, content io.Reader) error {
 	buffer := make([]byte, 64<<10)
 	for {
 		n, readErr := content.Read(buffer)
@@ -260,63 +268,9 @@ func (s *Store) fill(ctx context.Context, u *upload, file io.WriterAt, content i
 	}
 }
 
-// finishBlob stores an upload as the blob of the digest. The upload ends in any case.
-func (s *Store) finishBlob(ctx context.Context, u *upload, want digest.Digest) error {
-	if err := s.lockUpload(ctx, u, nil); err != nil {
-		return err
-	}
-	defer s.unlockUpload(u)
-	defer s.drop(u)
-	if err := checkDigest(want); err != nil {
-		return err
-	}
-	if got := digest.NewDigest(digest.SHA256, u.hash); got != want {
-		return invalid("the uploaded content has the digest %s, not %s", got, want)
-	}
-	// What was written and not counted is cut off.
-	if err := errors.Join(os.Truncate(u.path, u.size), syncFile(u.path)); err != nil {
-		return fmt.Errorf("store a blob: %w", diskError(err))
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.adopt(map[digest.Digest]string{want: u.path}); err != nil {
-		return err
-	}
-	s.keepPending(pendingKey{u.repository, u.owner.Name, want}, u.size)
-	return nil
-}
-
-// keepPending keeps a blob for a later manifest of the repository. Above the limit, of which one user has a quarter, it is
-// not kept and may have to be pushed again. The caller holds mu.
-func (s *Store) keepPending(key pendingKey, size int64) {
-	before, known := s.pending[key]
-	switch {
-	case known:
-		size = max(size, before.size)
-	case len(s.pending) >= maxPending, s.pendingByUser[key.user] >= maxPending/4:
-		return
-	default:
-		s.pendingByUser[key.user]++
-	}
-	s.pending[key] = pendingBlob{since: time.Now(), size: size}
-	clear(s.owned)
-}
-
-// dropPending ends that. The caller holds mu.
-func (s *Store) dropPending(key pendingKey) {
-	if _, ok := s.pending[key]; !ok {
-		return
-	}
-	delete(s.pending, key)
-	if s.pendingByUser[key.user]--; s.pendingByUser[key.user] == 0 {
-		delete(s.pendingByUser, key.user)
-	}
-	clear(s.owned)
-}
-
-// cancelUpload ends an upload and deletes what arrived.
-func (s *Store) cancelUpload(ctx context.Context, repository, id string) error {
-	u, err := s.findUpload(repository, id)
+// cancel ends an upload and deletes what arrived.
+func (s *uploads) cancel(ctx context.Context, repository, id string) error {
+	u, err := s.find(repository, id)
 	if err != nil {
 		return err
 	}
@@ -326,24 +280,23 @@ func (s *Store) cancelUpload(ctx context.Context, repository, id string) error {
 	if interrupt != nil {
 		interrupt()
 	}
-	if err := s.lockUpload(ctx, u, nil); err != nil {
+	if err := s.lock(ctx, u, nil); err != nil {
 		return err
 	}
-	defer s.unlockUpload(u)
+	defer s.unlock(u)
 	s.drop(u)
 	return nil
 }
 
 // drop ends an upload and deletes its file. The caller has the lock.
-func (s *Store) drop(u *upload) {
+func (s *uploads) drop(u *upload) {
 	u.dropped = true
 	u.reservation.release()
 	s.mu.Lock()
-	if _, ok := s.uploads[u.id]; ok {
-		delete(s.uploads, u.id)
+	if _, ok := s.all[u.id]; ok {
+		delete(s.all, u.id)
 		if u.image == nil {
-			s.usageOf(u.owner).uploads--
-			s.addIncoming(u.owner, 0)
+			s.count(u.owner, -1)
 		}
 	}
 	s.mu.Unlock()
@@ -352,17 +305,16 @@ func (s *Store) drop(u *upload) {
 }
 
 // finish records the imported image of an upload, whose space is free then.
-func (s *Store) finish(u *upload, image *apiv1.Image) {
+func (s *uploads) finish(u *upload, image *apiv1.Image) {
 	u.reservation.release()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u.image = image
-	s.usageOf(u.owner).uploads--
-	s.addIncoming(u.owner, 0)
+	s.count(u.owner, -1)
 	// The oldest are dropped.
 	var oldest *upload
 	finished := 0
-	for _, other := range s.uploads {
+	for _, other := range s.all {
 		if other.image == nil {
 			continue
 		}
@@ -372,15 +324,15 @@ func (s *Store) finish(u *upload, image *apiv1.Image) {
 		}
 	}
 	if finished > maxFinished && oldest != nil {
-		delete(s.uploads, oldest.id)
+		delete(s.all, oldest.id)
 	}
 }
 
-// dropIdleUploads drops the uploads that were idle for longer than idle.
-func (s *Store) dropIdleUploads(now time.Time, idle time.Duration) {
+// dropIdle drops the uploads that were idle for longer than idle.
+func (s *uploads) dropIdle(now time.Time, idle time.Duration) {
 	var resting []*upload
 	s.mu.Lock()
-	for _, u := range s.uploads {
+	for _, u := range s.all {
 		if !u.busy && now.Sub(u.usedAt) > idle {
 			resting = append(resting, u)
 		}
@@ -394,4 +346,77 @@ func (s *Store) dropIdleUploads(now time.Time, idle time.Duration) {
 		default: // It is in use again.
 		}
 	}
+}
+
+// count adds to the number of a user's uploads in progress. The caller holds mu.
+func (s *uploads) count(who peer.User, more int) {
+	if s.byUser[who] += more; s.byUser[who] == 0 {
+		delete(s.byUser, who)
+	}
+}
+
+// pushing is the set of pushes of which a blob is being written.
+func (s *uploads) pushing() map[push]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	busy := map[push]bool{}
+	for _, u := range s.all {
+		if u.repository != "" && u.busy {
+			busy[push{u.repository, u.owner.Name}] = true
+		}
+	}
+	return busy
+}
+
+// complete hands an uploaded blob to store, by the file in which it is. The upload ends in any case.
+func (s *uploads) complete(ctx context.Context, u *upload, want digest.Digest, store func(path string, owner peer.User, size int64) error) error {
+	if err := s.lock(ctx, u, nil); err != nil {
+		return err
+	}
+	defer s.unlock(u)
+	defer s.drop(u)
+	if err := checkDigest(want); err != nil {
+		return err
+	}
+	if got := digest.NewDigest(digest.SHA256, u.hash); got != want {
+		return invalid("the uploaded content has the digest %s, not %s", got, want)
+	}
+	// What was written and not counted is cut off.
+	if err := errors.Join(os.Truncate(u.path, u.size), syncFile(u.path)); err != nil {
+		return fmt.Errorf("store a blob: %w", diskError(err))
+	}
+	return store(u.path, u.owner, u.size)
+}
+
+// importArchive has an uploaded archive imported, with a context that ends with the upload. The archive is dropped, unless the client
+// can try again: after an error of the store or of the name. A repeated request gets the same image.
+func (s *uploads) importArchive(ctx context.Context, id string, do func(context.Context, io.Reader) (*apiv1.Image, error)) (*apiv1.Image, error) {
+	u, err := s.find("", id)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := s.lock(ctx, u, cancel); err != nil {
+		return nil, err
+	}
+	defer s.unlock(u)
+	if u.image != nil {
+		return u.image, nil
+	}
+	file, err := os.Open(u.path)
+	if err != nil {
+		return nil, fmt.Errorf("read the upload: %w", err)
+	}
+	defer file.Close()
+	image, err := do(ctx, io.NewSectionReader(file, 0, u.size))
+	if errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) || errors.Is(err, errdefs.ErrPermissionDenied) {
+		s.drop(u)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.finish(u, image)
+	_ = os.Remove(u.path) // Otherwise it is deleted with the upload.
+	return image, nil
 }

@@ -89,23 +89,6 @@ func (as *apps) rank(zone *resource.Vector) {
 	}
 }
 
-// pending is the sum of the asks below each queue of a tree, in the order of the queues.
-func (as *apps) pending(queues *queueSet) []resource.Vector {
-	pending := make([]resource.Vector, len(queues.ordered))
-	for _, a := range as.byID {
-		if a.leaf == nil {
-			continue
-		}
-		for _, k := range a.asks {
-			wanted := k.spec.Resources.Scale(int64(k.spec.Pending))
-			for q := queues.named(a.leaf.spec.Name); q != nil; q = q.parent {
-				pending[q.order] = pending[q.order].Add(wanted)
-			}
-		}
-	}
-	return pending
-}
-
 // hold counts a container for its app, its group and its name.
 func (as *apps) hold(k *container, words int) {
 	a, slot := k.app, k.node.slot

@@ -228,6 +228,22 @@ func (bl *backlog) enter(k *ask) {
 	}
 }
 
+// pending is the sum of the asks below each queue of a tree, in the order of the queues.
+func (bl *backlog) pending(queues *queueSet) []resource.Vector {
+	pending := make([]resource.Vector, len(queues.ordered))
+	for _, s := range bl.shapes {
+		for _, b := range s.backlog.buckets {
+			for _, waiting := range b.asks.Items() {
+				wanted := waiting.ask.spec.Resources.Scale(int64(waiting.ask.spec.Pending))
+				for q := queues.named(b.leaf.spec.Name); q != nil; q = q.parent {
+					pending[q.order] = pending[q.order].Add(wanted)
+				}
+			}
+		}
+	}
+	return pending
+}
+
 // leave removes an ask from the backlog.
 func (bl *backlog) leave(k *ask) {
 	b := k.bucket

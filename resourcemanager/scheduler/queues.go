@@ -81,7 +81,7 @@ func (c *Core) nextTree(in SetQueues) (draft, error) {
 // Queues implements Interface.
 func (c *Core) Queues() []QueueUsage {
 	c.resolveQueues()
-	return usages(&c.tree.queueSet, &c.apps)
+	return usages(&c.tree.queueSet, &c.backlog)
 }
 
 // QueuesAfter implements Interface. It does not take into account what is lent at the moment.
@@ -101,7 +101,7 @@ func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
 			}
 		}
 	}
-	return usages(&next.queueSet, &c.apps), nil
+	return usages(&next.queueSet, &c.backlog), nil
 }
 
 // resolveQueues computes guarantees, maxima and loans again after the zone, its queues or its contracts have changed.
@@ -126,8 +126,8 @@ func (c *Core) Ledgers() []Ledger {
 }
 
 // usages lists the queues of a tree with their guarantee, usage and pending asks.
-func usages(queues *queueSet, apps *apps) []QueueUsage {
-	pending := apps.pending(queues)
+func usages(queues *queueSet, backlog *backlog) []QueueUsage {
+	pending := backlog.pending(queues)
 	usages := make([]QueueUsage, len(queues.ordered))
 	for i, q := range queues.ordered {
 		usages[i] = QueueUsage{

@@ -53,8 +53,12 @@ func verify(c *Core, scheduled bool) error {
 		}
 	}
 	promised, reservations, reserved := map[*queue]resource.Vector{}, map[*queue]int{}, resource.Vector{}
+	pending := make([]resource.Vector, len(c.tree.ordered))
 	for _, a := range c.apps.byID {
 		for _, k := range a.asks {
+			for q := a.leaf; q != nil; q = q.parent {
+				pending[q.order] = pending[q.order].Add(k.spec.Resources.Scale(int64(k.spec.Pending)))
+			}
 			claims := 0
 			for _, m := range k.nominations {
 				if m.reservingLeaf != nil {
@@ -78,6 +82,9 @@ func verify(c *Core, scheduled bool) error {
 				return fmt.Errorf("ask %s of %s says it has %d claims, there are %d", k.spec.ID, a.title(), k.claims, claims)
 			}
 		}
+	}
+	if counted := c.backlog.pending(&c.tree.queueSet); !slices.Equal(counted, pending) {
+		return fmt.Errorf("the queues wait for %v, their asks add up to %v", counted, pending)
 	}
 	if c.nominations.total != reserved {
 		return fmt.Errorf("%v is said to be reserved, it is %v", c.nominations.total, reserved)

@@ -18,10 +18,11 @@ import (
 // largestAnswer is the largest message that REST accepts from the gRPC services of this process.
 const largestAnswer = 1 << 30
 
-// errNoTerm is the answer to callers while no term is served.
-func errNoTerm() error {
-	return wire.Status(fmt.Errorf("the ResourceManager leads its zone again in a moment; try again then: %w", errdefs.ErrUnavailable))
-}
+// ErrNoTerm is the error while no term is served.
+var ErrNoTerm = fmt.Errorf("the ResourceManager leads its zone again in a moment; try again then: %w", errdefs.ErrUnavailable)
+
+// errNoTerm is the answer to callers then.
+func errNoTerm() error { return wire.Status(ErrNoTerm) }
 
 // Term has the services of a term.
 type Term struct {

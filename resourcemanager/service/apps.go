@@ -27,25 +27,25 @@ type apps struct {
 	reading chan struct{}
 }
 
-func (s *apps) ListApps(ctx context.Context, request *apiv1.ListAppsRequest) (*apiv1.ListAppsResponse, error) {
-	list, err := s.loop.ListApps(ctx, request.GetQueue())
-	response := &apiv1.ListAppsResponse{Apps: make([]*apiv1.App, 0, len(list))}
-	for _, view := range list {
+func (s *apps) ListApps(_ context.Context, request *apiv1.ListAppsRequest) (*apiv1.ListAppsResponse, error) {
+	page, err := s.loop.ListApps(request)
+	response := &apiv1.ListAppsResponse{Apps: make([]*apiv1.App, 0, len(page.Apps)), NextPageToken: page.Next, Summary: page.Summary}
+	for _, view := range page.Apps {
 		response.Apps = append(response.Apps, view.App)
 	}
 	return response, wire.Status(err)
 }
 
-func (s *apps) GetApp(ctx context.Context, request *apiv1.GetAppRequest) (*apiv1.App, error) {
-	view, err := s.loop.App(ctx, request.GetName())
+func (s *apps) GetApp(_ context.Context, request *apiv1.GetAppRequest) (*apiv1.App, error) {
+	view, err := s.loop.App(request.GetName())
 	if err != nil {
 		return nil, wire.Status(err)
 	}
 	return view.App, nil
 }
 
-func (s *apps) GetAppManifest(ctx context.Context, request *apiv1.GetAppRequest) (*apiv1.AppManifest, error) {
-	view, err := s.loop.App(ctx, request.GetName())
+func (s *apps) GetAppManifest(_ context.Context, request *apiv1.GetAppRequest) (*apiv1.AppManifest, error) {
+	view, err := s.loop.App(request.GetName())
 	if err != nil {
 		return nil, wire.Status(err)
 	}
@@ -61,7 +61,7 @@ func (s *apps) GetAppManifest(ctx context.Context, request *apiv1.GetAppRequest)
 }
 
 func (s *apps) WatchApp(request *apiv1.GetAppRequest, stream grpc.ServerStreamingServer[apiv1.App]) error {
-	changes, err := s.loop.WatchApp(stream.Context(), request.GetName())
+	changes, err := s.loop.WatchApp(request.GetName())
 	if err != nil {
 		return wire.Status(err)
 	}

@@ -7,9 +7,12 @@ import (
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
 // readTimeout is how long a REST client may take to read one state of an app.
@@ -20,26 +23,37 @@ const readTimeout = 30 * time.Second
 func AppReads(apps Apps) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/apps", func(w http.ResponseWriter, r *http.Request) {
-		views, err := apps.ListApps(r.Context(), r.URL.Query().Get("queue"))
+		request := &apiv1.ListAppsRequest{}
+		if err := (&queryParser{}).Parse(request, r.URL.Query(), utilities.NewDoubleArray(nil)); err != nil {
+			Refuse(w, status.Error(codes.InvalidArgument, err.Error()))
+			return
+		}
+		page, err := apps.ListApps(request)
 		if err != nil {
 			Refuse(w, err)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
 		before := `{"apps":[`
-		for _, view := range views {
+		for _, view := range page.Apps {
 			if err := write(w, before, view, ""); err != nil {
 				return // the client has disconnected
 			}
 			before = ","
 		}
-		if len(views) > 0 {
+		if len(page.Apps) > 0 {
 			before = ""
 		}
-		_, _ = fmt.Fprint(w, before, "]}")
+		summary := []byte("null")
+		if page.Summary != nil {
+			if summary, err = wire.JSON.Marshal(page.Summary); err != nil {
+				return
+			}
+		}
+		_, _ = fmt.Fprintf(w, `%s],"nextPageToken":%q,"summary":%s}`, before, page.Next, summary)
 	})
 	mux.HandleFunc("GET /v1/apps/{name}", func(w http.ResponseWriter, r *http.Request) {
-		view, err := apps.App(r.Context(), r.PathValue("name"))
+		view, err := apps.App(r.PathValue("name"))
 		if err != nil {
 			Refuse(w, err)
 			return
@@ -48,7 +62,7 @@ func AppReads(apps Apps) http.Handler {
 		_ = write(w, "", view, "")
 	})
 	mux.HandleFunc("GET /v1/apps/{name}/watch", func(w http.ResponseWriter, r *http.Request) {
-		changes, err := apps.WatchApp(r.Context(), r.PathValue("name"))
+		changes, err := apps.WatchApp(r.PathValue("name"))
 		if err != nil {
 			Refuse(w, err)
 			return

@@ -194,7 +194,7 @@ func (s *apps) diff(ctx context.Context, deployment *apiv1.DeployRequest) (*apiv
 	asked := deployment.GetIfGeneration()
 	for {
 		var before *apiv1.App
-		switch view, err := s.loop.App(ctx, deployment.GetSpec().GetName()); {
+		switch view, err := s.loop.App(deployment.GetSpec().GetName()); {
 		case err == nil:
 			before = view.App
 		case !errdefs.IsNotFound(err):

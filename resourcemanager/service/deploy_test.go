@@ -22,7 +22,7 @@ type changing struct {
 	asked   []int64
 }
 
-func (l *changing) App(_ context.Context, name string) (*service.AppView, error) {
+func (l *changing) App(name string) (*service.AppView, error) {
 	return &service.AppView{App: &apiv1.App{Name: name, Generation: l.generation, Spec: &apiv1.AppSpec{Name: name, Priority: int32(l.generation)}}}, nil
 }
 

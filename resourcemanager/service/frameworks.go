@@ -59,21 +59,25 @@ func (s *frameworks) complete(ctx context.Context, p *apiv1.FrameworkPackage) er
 	if err := s.checkImage(ctx, p.GetMaster()); err != nil {
 		return fmt.Errorf("framework %s: %w", p.GetName(), err)
 	}
-	views, err := s.apps.ListApps(ctx, "")
-	if err != nil {
-		return err
-	}
-	for _, view := range views {
-		app := view.App.GetSpec()
-		if app.GetFramework() != p.GetName() {
-			continue
+	for token := ""; ; {
+		page, err := s.apps.ListApps(&apiv1.ListAppsRequest{PageToken: token})
+		if err != nil {
+			return err
 		}
-		if faults := schema.check(app.GetOptions()); len(faults) > 0 {
-			return fmt.Errorf("the app %s would not fit the package any more: %s; deploy it with other options first, or remove it: %w",
-				app.GetName(), faults.Error(), errdefs.ErrFailedPrecondition)
+		for _, view := range page.Apps {
+			app := view.App.GetSpec()
+			if app.GetFramework() != p.GetName() {
+				continue
+			}
+			if faults := schema.check(app.GetOptions()); len(faults) > 0 {
+				return fmt.Errorf("the app %s would not fit the package any more: %s; deploy it with other options first, or remove it: %w",
+					app.GetName(), faults.Error(), errdefs.ErrFailedPrecondition)
+			}
+		}
+		if token = page.Next; token == "" {
+			return nil
 		}
 	}
-	return nil
 }
 
 func (s *frameworks) checkImage(ctx context.Context, master *apiv1.MasterKind) error {

@@ -27,7 +27,7 @@ func Gateway(ctx context.Context, connection *grpc.ClientConn) (http.Handler, er
 		runtime.WithRoutingErrorHandler(routingError),
 	)
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
-		apiv1.RegisterAppsHandler, apiv1.RegisterNodesHandler, apiv1.RegisterQueuesHandler, apiv1.RegisterEventsHandler,
+		apiv1.RegisterAppsHandler, apiv1.RegisterNodesHandler, apiv1.RegisterContainersHandler, apiv1.RegisterQueuesHandler, apiv1.RegisterEventsHandler,
 		apiv1.RegisterRegistryHandler, apiv1.RegisterImagesHandler, apiv1.RegisterZonesHandler, apiv1.RegisterLendingHandler,
 		apiv1.RegisterFrameworksHandler,
 	} {

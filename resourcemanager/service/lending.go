@@ -9,8 +9,9 @@ import (
 
 // Lending is the part of the loop for contracts between queues.
 type Lending interface {
-	Contracts(ctx context.Context) (*apiv1.ListContractsResponse, error)
-	Contract(ctx context.Context, name string) (*apiv1.Contract, error)
+	// Contracts and Contract show contracts as the last commit left them, and do not wait.
+	Contracts() *apiv1.ListContractsResponse
+	Contract(name string) (*apiv1.Contract, error)
 	// AddContracts adds or replaces all of the contracts or none.
 	AddContracts(ctx context.Context, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error)
 	RemoveContract(ctx context.Context, name string) error
@@ -24,13 +25,12 @@ type lending struct {
 	loop Lending
 }
 
-func (s *lending) ListContracts(ctx context.Context, _ *apiv1.ListContractsRequest) (*apiv1.ListContractsResponse, error) {
-	response, err := s.loop.Contracts(ctx)
-	return response, wire.Status(err)
+func (s *lending) ListContracts(context.Context, *apiv1.ListContractsRequest) (*apiv1.ListContractsResponse, error) {
+	return s.loop.Contracts(), nil
 }
 
-func (s *lending) GetContract(ctx context.Context, request *apiv1.GetContractRequest) (*apiv1.Contract, error) {
-	contract, err := s.loop.Contract(ctx, request.GetName())
+func (s *lending) GetContract(_ context.Context, request *apiv1.GetContractRequest) (*apiv1.Contract, error) {
+	contract, err := s.loop.Contract(request.GetName())
 	return contract, wire.Status(err)
 }
 

@@ -146,7 +146,7 @@ func (m *merger) readAll(ctx context.Context) error {
 
 // follow reads present and new containers until the app ends.
 func (m *merger) follow(ctx context.Context) error {
-	changes, err := m.apps.loop.WatchApp(ctx, m.request.GetName())
+	changes, err := m.apps.loop.WatchApp(m.request.GetName())
 	if err != nil {
 		return err
 	}

@@ -104,7 +104,7 @@ func (s *stage) Targets(context.Context, zone.Containers) ([]zone.Target, error)
 	return sorted, nil
 }
 
-func (s *stage) WatchApp(context.Context, string) (service.Stream[*service.AppView], error) {
+func (s *stage) WatchApp(string) (service.Stream[*service.AppView], error) {
 	return &stageWatch{s, closedChannel()}, nil
 }
 

@@ -93,9 +93,12 @@ type packageLoop struct {
 	installed *apiv1.FrameworkPackage
 }
 
-func (l *packageLoop) ListApps(context.Context, string) ([]*AppView, error) {
+func (l *packageLoop) ListApps(request *apiv1.ListAppsRequest) (AppPage, error) {
+	if request.GetPageToken() == "" {
+		return AppPage{Next: "the second page"}, nil
+	}
 	spec := &apiv1.AppSpec{Name: "numbers", Framework: "ring", Options: &structpb.Struct{Fields: map[string]*structpb.Value{"workers": structpb.NewNumberValue(3)}}}
-	return []*AppView{{App: &apiv1.App{Name: "numbers", Spec: spec}}}, nil
+	return AppPage{Apps: []*AppView{{App: &apiv1.App{Name: "numbers", Spec: spec}}}}, nil
 }
 
 func (l *packageLoop) InstallFramework(_ context.Context, request *apiv1.InstallFrameworkRequest) (*apiv1.Framework, error) {

@@ -24,11 +24,11 @@ import (
 type Apps interface {
 	// Deploy needs a complete spec; see Complete. It fails with errdefs.ErrNotFound if the queue does not exist.
 	Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error)
-	// ListApps returns every app, or those of one queue, in the order of their submission.
-	ListApps(ctx context.Context, queue string) ([]*AppView, error)
-	App(ctx context.Context, name string) (*AppView, error)
+	// ListApps, App and WatchApp show apps as the last commit left them, and do not wait.
+	ListApps(request *apiv1.ListAppsRequest) (AppPage, error)
+	App(name string) (*AppView, error)
 	// WatchApp streams the app now and after changes. A slow reader gets the newest state only.
-	WatchApp(ctx context.Context, name string) (Stream[*AppView], error)
+	WatchApp(name string) (Stream[*AppView], error)
 	Scale(ctx context.Context, request *apiv1.ScaleAppRequest) (*apiv1.App, error)
 	Restart(ctx context.Context, name string) (*apiv1.App, error)
 	Stop(ctx context.Context, name string) (*apiv1.App, error)
@@ -48,15 +48,11 @@ type Apps interface {
 
 // Zone is the part of the loop for nodes, queues and the zone.
 type Zone interface {
-	Zone(ctx context.Context) (*apiv1.Zone, error)
-	Nodes(ctx context.Context) ([]*apiv1.Node, error)
-	Node(ctx context.Context, name string) (*apiv1.Node, error)
+	Shown
 	Drain(ctx context.Context, name, reason string) (*apiv1.Node, error)
 	Undrain(ctx context.Context, name string) (*apiv1.Node, error)
 	// RemoveNode removes a node that does not answer, and returns its last state.
 	RemoveNode(ctx context.Context, name string) (*apiv1.Node, error)
-	Queues(ctx context.Context) ([]*apiv1.Queue, error)
-	Queue(ctx context.Context, name string) (*apiv1.Queue, error)
 	SetQueues(ctx context.Context, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error)
 	// AcceptLoss lets a zone with lost records continue. It does nothing in another zone.
 	AcceptLoss(ctx context.Context) (*apiv1.AcceptLossResponse, error)
@@ -67,6 +63,21 @@ type Zone interface {
 	// Events returns the stored events that match and, with follow, later ones; without it ends with io.EOF. A reader costs
 	// no more than its position.
 	Events(request *apiv1.WatchEventsRequest) Stream[*apiv1.Event]
+}
+
+// Shown is the zone as the last commit left it. No method waits for the loop. What is returned must not be changed.
+type Shown interface {
+	Zone() *apiv1.Zone
+	// Lists are refused with errdefs.ErrInvalidArgument for a page, a token or an order that cannot be.
+	Nodes(request *apiv1.ListNodesRequest) (*apiv1.ListNodesResponse, error)
+	Node(name string) (*apiv1.Node, error)
+	Containers(request *apiv1.ListContainersRequest) (*apiv1.ListContainersResponse, error)
+	Container(id string) (*apiv1.Container, error)
+	// Queues returns all: behind each queue the ones below it.
+	Queues() []*apiv1.Queue
+	Queue(name string) (*apiv1.Queue, error)
+	// Watch streams what there is and what changes. A slow reader skips states, and costs no more than its position.
+	Watch(request *apiv1.WatchRequest) (Stream[*apiv1.WatchResponse], error)
 }
 
 // Tracker is the part of the loop for NodeManagers. errdefs.ErrAborted means that the node has to register again.
@@ -159,6 +170,7 @@ func Register(server *grpc.Server, config Config) {
 		loop: config.Frameworks, apps: config.Apps, images: config.Images, hostNetwork: config.AllowHostNetwork,
 	})
 	apiv1.RegisterNodesServer(server, &nodes{loop: config.Zone})
+	apiv1.RegisterContainersServer(server, &containers{loop: config.Zone})
 	apiv1.RegisterQueuesServer(server, &queues{loop: config.Zone})
 	apiv1.RegisterLendingServer(server, &lending{loop: config.Lending})
 	apiv1.RegisterEventsServer(server, &events{loop: config.Zone})

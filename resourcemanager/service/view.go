@@ -20,6 +20,13 @@ type AppView struct {
 	json     weak.Pointer[[]byte]
 }
 
+// AppPage is a page of a list of apps, the token of the next one, and the summary if it was asked for.
+type AppPage struct {
+	Apps    []*AppView
+	Next    string
+	Summary *apiv1.ListSummary
+}
+
 // Send sends the view on a gRPC stream of apps.
 func (v *AppView) Send(stream grpc.ServerStream) error {
 	prepared, err := v.prepare(stream)

@@ -17,13 +17,13 @@ type nodes struct {
 	loop Zone
 }
 
-func (s *nodes) ListNodes(ctx context.Context, _ *apiv1.ListNodesRequest) (*apiv1.ListNodesResponse, error) {
-	list, err := s.loop.Nodes(ctx)
-	return &apiv1.ListNodesResponse{Nodes: list}, wire.Status(err)
+func (s *nodes) ListNodes(_ context.Context, request *apiv1.ListNodesRequest) (*apiv1.ListNodesResponse, error) {
+	page, err := s.loop.Nodes(request)
+	return page, wire.Status(err)
 }
 
-func (s *nodes) GetNode(ctx context.Context, request *apiv1.GetNodeRequest) (*apiv1.Node, error) {
-	node, err := s.loop.Node(ctx, request.GetName())
+func (s *nodes) GetNode(_ context.Context, request *apiv1.GetNodeRequest) (*apiv1.Node, error) {
+	node, err := s.loop.Node(request.GetName())
 	return node, wire.Status(err)
 }
 
@@ -42,18 +42,32 @@ func (s *nodes) RemoveNode(ctx context.Context, request *apiv1.GetNodeRequest) (
 	return node, wire.Status(err)
 }
 
+type containers struct {
+	apiv1.UnimplementedContainersServer
+	loop Zone
+}
+
+func (s *containers) ListContainers(_ context.Context, request *apiv1.ListContainersRequest) (*apiv1.ListContainersResponse, error) {
+	page, err := s.loop.Containers(request)
+	return page, wire.Status(err)
+}
+
+func (s *containers) GetContainer(_ context.Context, request *apiv1.GetContainerRequest) (*apiv1.Container, error) {
+	container, err := s.loop.Container(request.GetId())
+	return container, wire.Status(err)
+}
+
 type queues struct {
 	apiv1.UnimplementedQueuesServer
 	loop Zone
 }
 
-func (s *queues) ListQueues(ctx context.Context, _ *apiv1.ListQueuesRequest) (*apiv1.ListQueuesResponse, error) {
-	list, err := s.loop.Queues(ctx)
-	return &apiv1.ListQueuesResponse{Queues: list}, wire.Status(err)
+func (s *queues) ListQueues(context.Context, *apiv1.ListQueuesRequest) (*apiv1.ListQueuesResponse, error) {
+	return &apiv1.ListQueuesResponse{Queues: s.loop.Queues()}, nil
 }
 
-func (s *queues) GetQueue(ctx context.Context, request *apiv1.GetQueueRequest) (*apiv1.Queue, error) {
-	queue, err := s.loop.Queue(ctx, request.GetName())
+func (s *queues) GetQueue(_ context.Context, request *apiv1.GetQueueRequest) (*apiv1.Queue, error) {
+	queue, err := s.loop.Queue(request.GetName())
 	return queue, wire.Status(err)
 }
 
@@ -67,9 +81,17 @@ type zones struct {
 	loop Zone
 }
 
-func (s *zones) GetZone(ctx context.Context, _ *apiv1.GetZoneRequest) (*apiv1.Zone, error) {
-	zone, err := s.loop.Zone(ctx)
-	return zone, wire.Status(err)
+func (s *zones) GetZone(context.Context, *apiv1.GetZoneRequest) (*apiv1.Zone, error) {
+	return s.loop.Zone(), nil
+}
+
+func (s *zones) Watch(request *apiv1.WatchRequest, stream grpc.ServerStreamingServer[apiv1.WatchResponse]) error {
+	changes, err := s.loop.Watch(request)
+	if err != nil {
+		return wire.Status(err)
+	}
+	defer changes.Close()
+	return send(stream.Context(), changes, stream.Send)
 }
 
 func (s *zones) AcceptLoss(ctx context.Context, _ *apiv1.AcceptLossRequest) (*apiv1.AcceptLossResponse, error) {

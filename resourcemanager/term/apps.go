@@ -28,48 +28,6 @@ func (t *Term) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1
 	return grow[*apiv1.DeployResponse](ctx, t, zone.Deploy{Who: who, Request: request})
 }
 
-// ListApps implements service.Apps.
-func (t *Term) ListApps(ctx context.Context, queue string) ([]*service.AppView, error) {
-	return look(ctx, t, func(z *zone.Core) ([]*service.AppView, error) {
-		apps, err := z.Apps(queue)
-		if err != nil {
-			return nil, err
-		}
-		views := make([]*service.AppView, len(apps))
-		for i, app := range apps {
-			views[i] = t.streams.viewOf(app)
-		}
-		return views, nil
-	})
-}
-
-// App implements service.Apps.
-func (t *Term) App(ctx context.Context, name string) (*service.AppView, error) {
-	return look(ctx, t, func(z *zone.Core) (*service.AppView, error) {
-		app, err := z.App(name)
-		if err != nil {
-			return nil, err
-		}
-		return t.streams.viewOf(app), nil
-	})
-}
-
-// WatchApp implements service.Apps.
-func (t *Term) WatchApp(ctx context.Context, name string) (service.Stream[*service.AppView], error) {
-	watcher := &watcher{mailbox: newMailbox[*service.AppView](), term: t, id: t.streams.next()}
-	_, err := askTask[any](ctx, t, t.looks, task{in: zone.Watch{App: name, Stream: watcher.id}, did: func(app any, err error) {
-		if err == nil {
-			t.streams.watchers[watcher.id] = watcher
-			watcher.put(t.streams.viewOf(app.(*apiv1.App)))
-		}
-	}})
-	if err != nil {
-		watcher.Close() // the loop may have opened it, or may still do so
-		return nil, err
-	}
-	return watcher, nil
-}
-
 // Scale implements service.Apps.
 func (t *Term) Scale(ctx context.Context, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
 	who := peer.From(ctx)
@@ -153,21 +111,6 @@ func (t *Term) MayExec(ctx context.Context, name string) error {
 	return lookOnly(ctx, t, func(z *zone.Core) error { return z.MayExec(who, name) })
 }
 
-// Zone implements service.Zone.
-func (t *Term) Zone(ctx context.Context) (*apiv1.Zone, error) {
-	return look(ctx, t, func(z *zone.Core) (*apiv1.Zone, error) { return z.Summary(), nil })
-}
-
-// Nodes implements service.Zone.
-func (t *Term) Nodes(ctx context.Context) ([]*apiv1.Node, error) {
-	return look(ctx, t, func(z *zone.Core) ([]*apiv1.Node, error) { return z.Nodes(), nil })
-}
-
-// Node implements service.Zone.
-func (t *Term) Node(ctx context.Context, name string) (*apiv1.Node, error) {
-	return look(ctx, t, func(z *zone.Core) (*apiv1.Node, error) { return z.Node(name) })
-}
-
 // Drain implements service.Zone.
 func (t *Term) Drain(ctx context.Context, name, reason string) (*apiv1.Node, error) {
 	who := peer.From(ctx)
@@ -184,16 +127,6 @@ func (t *Term) Undrain(ctx context.Context, name string) (*apiv1.Node, error) {
 func (t *Term) RemoveNode(ctx context.Context, name string) (*apiv1.Node, error) {
 	who := peer.From(ctx)
 	return ask[*apiv1.Node](ctx, t, zone.RemoveNode{Who: who, Node: name})
-}
-
-// Queues implements service.Zone.
-func (t *Term) Queues(ctx context.Context) ([]*apiv1.Queue, error) {
-	return look(ctx, t, func(z *zone.Core) ([]*apiv1.Queue, error) { return z.Queues(), nil })
-}
-
-// Queue implements service.Zone.
-func (t *Term) Queue(ctx context.Context, name string) (*apiv1.Queue, error) {
-	return look(ctx, t, func(z *zone.Core) (*apiv1.Queue, error) { return z.Queue(name) })
 }
 
 // SetQueues implements service.Zone.
@@ -243,16 +176,6 @@ func (t *Term) Framework(ctx context.Context, name string) (*apiv1.Framework, er
 // RemoveFramework implements service.Frameworks.
 func (t *Term) RemoveFramework(ctx context.Context, name string) (*apiv1.Framework, error) {
 	return ask[*apiv1.Framework](ctx, t, zone.RemoveFramework{Who: peer.From(ctx), Name: name})
-}
-
-// Contracts implements service.Lending.
-func (t *Term) Contracts(ctx context.Context) (*apiv1.ListContractsResponse, error) {
-	return look(ctx, t, func(z *zone.Core) (*apiv1.ListContractsResponse, error) { return z.Contracts(), nil })
-}
-
-// Contract implements service.Lending.
-func (t *Term) Contract(ctx context.Context, name string) (*apiv1.Contract, error) {
-	return look(ctx, t, func(z *zone.Core) (*apiv1.Contract, error) { return z.Contract(name) })
 }
 
 // AddContracts implements service.Lending.
@@ -347,18 +270,6 @@ func (t *Term) LeaveMaster(ctx context.Context, bearer, reason string) error {
 // Finish implements service.Masters.
 func (t *Term) Finish(ctx context.Context, bearer string, request *masterv1.FinishRequest) error {
 	return tell(ctx, t, zone.Finish{Bearer: bearer, Request: request})
-}
-
-// watcher is the stream of somebody who watches an app.
-type watcher struct {
-	*mailbox[*service.AppView]
-	term *Term
-	id   zone.StreamID
-}
-
-// Close implements service.Stream.
-func (w *watcher) Close() {
-	w.term.looks.put(task{in: zone.Unwatch{Stream: w.id}, did: func(any, error) { w.term.streams.forget(w.id) }})
 }
 
 // masterStream is the stream of an application master.

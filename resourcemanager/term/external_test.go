@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -87,6 +88,18 @@ func TestAProgramOutsideOfTheZoneIsAMaster(t *testing.T) {
 		explained, err := z.apps().ExplainApp(context.Background(), &apiv1.GetAppRequest{Name: "numbers"})
 		if want := "numbers is running: 0 instances healthy; 99 of 100 are counted"; err != nil || explained.GetSummary() != want {
 			t.Errorf("explain says %q, %v, want %q", explained.GetSummary(), err, want)
+		}
+		third.say(&masterv1.AllocateRequest{Status: &apiv1.MasterStatus{
+			State: apiv1.MasterStatus_FAILED, Text: "99 of 100 are counted", Reason: "the last one is blank", Help: "fill it in",
+			Outlook: &apiv1.Outlook{Text: "it is left out", At: timestamppb.New(time.Now().Add(time.Minute))},
+		}})
+		z.pass(time.Second)
+		explained, err = z.apps().ExplainApp(context.Background(), &apiv1.GetAppRequest{Name: "numbers"})
+		if want := "numbers is running: 0 instances healthy; 99 of 100 are counted; it is left out in 59s"; err != nil || explained.GetSummary() != want {
+			t.Errorf("explain says %q, %v, want %q", explained.GetSummary(), err, want)
+		}
+		if o := explained.GetObstacles(); len(o) != 1 || o[0].GetReason() != "99 of 100 are counted: the last one is blank" || o[0].GetHelp() != "fill it in" {
+			t.Errorf("explain names %v", o)
 		}
 		if _, err := third.client.Finish(third.ctx, &masterv1.FinishRequest{Reason: "all is counted"}); err != nil {
 			t.Fatal(err)

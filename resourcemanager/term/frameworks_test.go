@@ -169,12 +169,13 @@ func TestOnlyAnOperatorRunsCommandsInAFramework(t *testing.T) {
 // startRole runs an instance of a role.
 func (m *fakeMaster) startRole(n *fakeNode, role string, ask *masterv1.Ask) string {
 	m.z.t.Helper()
+	ask.Role = role
 	granted := allocated(m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask}}))
 	if len(granted) != 1 || granted[0].GetLease().GetNodeId() != n.name {
 		m.z.t.Fatalf("granted %v, want a container on %s", granted, n.name)
 	}
 	container := granted[0].GetLease().GetContainerId()
-	n.run(container, map[string]string{"instance": role + "-1", "role": role, "version": "1"})
+	n.run(container, map[string]string{"instance": role + "-1", "version": "1"})
 	synctest.Wait()
 	return container
 }
@@ -197,7 +198,9 @@ func TestARoleOfAFrameworkIsEndedWhereItWillNotComeBack(t *testing.T) {
 		m := first.launchMaster()
 		m.startRole(first, "dns", ask1("dns-1"))
 
-		granted := allocated(m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask1("front-1")}}))
+		ask := ask1("front-1")
+		ask.Role = "front"
+		granted := allocated(m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask}}))
 		if len(granted) != 1 {
 			t.Fatalf("granted %v", granted)
 		}
@@ -205,7 +208,7 @@ func TestARoleOfAFrameworkIsEndedWhereItWillNotComeBack(t *testing.T) {
 		first.report(container, func(s *corev1.ContainerStatus) { s.State = corev1.ContainerStatus_NEW })
 		first.cut()
 		first.register()
-		first.run(container, map[string]string{"instance": "front-1", "role": "front", "version": "1"})
+		first.run(container, map[string]string{"instance": "front-1", "version": "1"})
 		synctest.Wait()
 
 		second := z.addNode("node-2")

@@ -132,6 +132,7 @@ func (t *Term) sleep(now time.Time) time.Duration {
 // the registry right.
 func (t *Term) publish(out *zone.Ready) {
 	t.publisher.perform(out)
+	t.shown.publish(out, t.streams)
 	t.streams.perform(out, t.post)
 	for _, fault := range out.Faults {
 		level := slog.LevelWarn
@@ -156,6 +157,7 @@ func (t *Term) publish(out *zone.Ready) {
 func (t *Term) closeStreams() {
 	t.streams.endAll(errStopped)
 	t.past.Close(errStopped)
+	t.board.End(errStopped)
 	if t.record != nil {
 		_ = t.record.file.Close() // each line is in it already
 	}

@@ -32,17 +32,6 @@ func (m *mailbox[T]) put(item T) int {
 	return len(m.items)
 }
 
-// replace drops what waits, for readers that want the newest only.
-func (m *mailbox[T]) replace(item T) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
-		return
-	}
-	m.items = append(m.items[:0], item)
-	m.signal()
-}
-
 // close lets the reader take what waits and then tells it err.
 func (m *mailbox[T]) close(err error) {
 	m.mu.Lock()

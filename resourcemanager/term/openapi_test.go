@@ -153,7 +153,7 @@ func TestWhatTheDescriptionAllowsIsRead(t *testing.T) {
 				}
 			}
 		}
-		if streams != 4 || operations < 35 {
+		if streams != 5 || operations < 35 {
 			t.Errorf("%d of %d operations are streams", streams, operations)
 		}
 	})

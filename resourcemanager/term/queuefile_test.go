@@ -50,12 +50,8 @@ func withQueueFile(t *testing.T, text string, test func(z *testZone, write func(
 // tree gives the queues with their guarantees.
 func (z *testZone) tree() string {
 	z.t.Helper()
-	queues, err := z.rm.Queues(context.Background())
-	if err != nil {
-		z.t.Fatal(err)
-	}
 	var names []string
-	for _, queue := range queues {
+	for _, queue := range z.rm.Queues() {
 		names = append(names, queue.GetSpec().GetName())
 	}
 	return strings.Join(names, " ")
@@ -145,7 +141,7 @@ func TestABadFileChangesNothingAndSaysWhichLine(t *testing.T) {
 			if got := z.tree(); got != "root default batch" {
 				t.Errorf("after %s the tree is %s", c.want, got)
 			}
-			if k, err := z.rm.Contract(context.Background(), "nightly"); err != nil || !slices.Equal(k.GetSpec().GetBorrowers(), []string{"batch"}) {
+			if k, err := z.rm.Contract("nightly"); err != nil || !slices.Equal(k.GetSpec().GetBorrowers(), []string{"batch"}) {
 				t.Errorf("after %s the contract is %v, %v", c.want, k, err)
 			}
 			z.pass(5 * time.Second)
@@ -165,8 +161,8 @@ func TestABadFileChangesNothingAndSaysWhichLine(t *testing.T) {
 			t.Errorf("of a file that is gone: %s", events[len(events)-1])
 		}
 		write(twoQueues)
-		if got, err := z.rm.Contracts(context.Background()); err != nil || len(got.GetContracts()) != 0 {
-			t.Errorf("a contract that the file does not declare any more: %v, %v", got, err)
+		if got := z.rm.Contracts(); len(got.GetContracts()) != 0 {
+			t.Errorf("a contract that the file does not declare any more: %v", got)
 		}
 	})
 }
@@ -221,7 +217,7 @@ func TestContractsOfTheFileAndContractsOfPeople(t *testing.T) {
 		}
 		z.rm.RereadQueues()
 		z.pass(time.Second)
-		k, err := z.rm.Contract(context.Background(), "nightly")
+		k, err := z.rm.Contract("nightly")
 		if got := z.tree(); got != "root default late" || err != nil || k.GetState() != apiv1.Contract_LENDING || !slices.Equal(k.GetSpec().GetBorrowers(), []string{"late"}) {
 			t.Errorf("the tree is %s, the contract %v, %v", got, k, err)
 		}

@@ -12,7 +12,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
-	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+	"github.com/mammoth-os/mammoth/resourcemanager/snapshot"
 )
 
 // report has the master say that its instances first to last run.
@@ -52,7 +52,7 @@ func TestReadersShareViews(t *testing.T) {
 		m := n.launchMaster()
 		m.report(1, 50)
 		view := func() *service.AppView {
-			view, err := z.rm.App(context.Background(), "web")
+			view, err := z.rm.App("web")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -92,14 +92,8 @@ func TestReadersShareViews(t *testing.T) {
 func TestViewsOfRemovedAppsAreForgotten(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		z.deploy(webSpec(1))
-		kept := func() int {
-			n, err := look(context.Background(), z.rm, func(*zone.Core) (int, error) { return len(z.rm.streams.views), nil })
-			if err != nil {
-				t.Fatal(err)
-			}
-			return n
-		}
-		watch, err := z.rm.WatchApp(context.Background(), "web")
+		kept := func() int { return z.rm.board.Newest().Count(snapshot.Apps) }
+		watch, err := z.rm.WatchApp("web")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,7 +144,7 @@ func TestWatchersOfLargeAppsSkipStates(t *testing.T) {
 		m := n.launchMaster()
 		m.report(1, 10_000)
 		z.pass(time.Second)
-		changes, err := z.rm.WatchApp(context.Background(), "web")
+		changes, err := z.rm.WatchApp("web")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,7 +178,7 @@ func TestWatchersOfLargeAppsSkipStates(t *testing.T) {
 func TestReadsOverRESTAreTheGateways(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		for path, want := range map[string]string{
-			"/v1/apps":           `{"apps":[]}`,
+			"/v1/apps":           `{"apps":[],"nextPageToken":"","summary":null}`,
 			"/v1/apps/web":       `{"code":5,"details":[],"message":"no app is named \"web\"; \"mammoth app ls\" lists those that there are"}` + "\n",
 			"/v1/apps/web/watch": `{"code":5,"details":[],"message":"no app is named \"web\"; \"mammoth app ls\" lists those that there are"}` + "\n",
 		} {
@@ -200,10 +194,10 @@ func TestReadsOverRESTAreTheGateways(t *testing.T) {
 		if status != http.StatusOK || len(one) < 500 {
 			t.Errorf("%d %s", status, one)
 		}
-		if _, list := z.get("/v1/apps"); list != `{"apps":[`+one+"]}" {
+		if _, list := z.get("/v1/apps"); list != `{"apps":[`+one+`],"nextPageToken":"","summary":null}` {
 			t.Errorf("the list is %s", list)
 		}
-		if _, list := z.get("/v1/apps?queue=default"); list != `{"apps":[`+one+"]}" {
+		if _, list := z.get("/v1/apps?queue=default"); list != `{"apps":[`+one+`],"nextPageToken":"","summary":null}` {
 			t.Errorf("the list of its queue is %s", list)
 		}
 		if status, _ := z.get("/v1/apps?queue=none"); status != http.StatusNotFound {

@@ -6,27 +6,22 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // streams are the open streams by their names. The loop's goroutine alone uses them, but for next.
 type streams struct {
-	last     atomic.Int64
-	nodes    map[zone.StreamID]*session
-	masters  map[zone.StreamID]*masterStream
-	watchers map[zone.StreamID]*watcher
+	last    atomic.Int64
+	nodes   map[zone.StreamID]*session
+	masters map[zone.StreamID]*masterStream
 	// calls are those who wait for the answer to a command.
 	calls map[zone.CallID]chan<- zone.CommandAnswered
-	// views are those that were sent last, by the name of the app.
-	views map[string]*service.AppView
 }
 
 func newStreams() *streams {
 	return &streams{
-		nodes: map[zone.StreamID]*session{}, masters: map[zone.StreamID]*masterStream{}, watchers: map[zone.StreamID]*watcher{},
-		calls: map[zone.CallID]chan<- zone.CommandAnswered{}, views: map[string]*service.AppView{},
+		nodes: map[zone.StreamID]*session{}, masters: map[zone.StreamID]*masterStream{},
+		calls: map[zone.CallID]chan<- zone.CommandAnswered{},
 	}
 }
 
@@ -36,21 +31,10 @@ func (s *streams) next() zone.StreamID { return zone.StreamID(s.last.Add(1)) }
 // nextCall is a name that nobody who waits for an answer has had. Any goroutine may call it.
 func (s *streams) nextCall() zone.CallID { return zone.CallID(s.last.Add(1)) }
 
-// viewOf is an app's view as many may be sent it: encoded once. The zone gives the same app until it changes.
-func (s *streams) viewOf(app *apiv1.App) *service.AppView {
-	if view := s.views[app.GetName()]; view != nil && view.App == app {
-		return view
-	}
-	view := &service.AppView{App: app}
-	s.views[app.GetName()] = view
-	return view
-}
-
 // forget is about a stream that its reader has closed, or that was never opened.
 func (s *streams) forget(name zone.StreamID) {
 	delete(s.nodes, name)
 	delete(s.masters, name)
-	delete(s.watchers, name)
 }
 
 // perform sends what a turn has for streams, and ends those that are over. None of it waits for a reader.
@@ -63,11 +47,6 @@ func (s *streams) perform(out *zone.Ready, post func(zone.Input)) {
 	for _, send := range out.Answers {
 		s.answer(send, post)
 	}
-	for _, send := range out.Views {
-		if watcher := s.watchers[send.Stream]; watcher != nil {
-			watcher.replace(s.viewOf(send.View))
-		}
-	}
 	for _, answered := range out.Answered {
 		if answers := s.calls[answered.Call]; answers != nil {
 			answers <- answered // it has room for the one answer
@@ -76,9 +55,6 @@ func (s *streams) perform(out *zone.Ready, post func(zone.Input)) {
 	}
 	for _, end := range out.Ends {
 		s.end(end.Stream, end.Why)
-	}
-	for _, app := range out.Named {
-		delete(s.views, app.Name)
 	}
 }
 
@@ -102,9 +78,6 @@ func (s *streams) end(name zone.StreamID, why error) {
 	if master := s.masters[name]; master != nil {
 		master.close(why)
 	}
-	if watcher := s.watchers[name]; watcher != nil {
-		watcher.close(why)
-	}
 	s.forget(name)
 }
 
@@ -114,9 +87,6 @@ func (s *streams) endAll(why error) {
 	}
 	for _, master := range s.masters {
 		master.close(why)
-	}
-	for _, watcher := range s.watchers {
-		watcher.close(why)
 	}
 }
 

@@ -84,10 +84,12 @@ type Term struct {
 	config Config
 	store  store.Store
 	zone   *zone.Core
-	// publisher and streams perform what turns of the zone decide. past is what everybody reads the zone's events from.
+	// publisher and streams perform what turns of the zone decide. past is what everybody reads the zone's events from, shown what
+	// everybody lists, looks up and watches.
 	publisher *publisher
 	streams   *streams
 	past      *eventlog.Log
+	*shown
 	// record is nil if the zone is not recorded.
 	record *record
 	// replies are those of the present turn.
@@ -125,7 +127,7 @@ func Begin(ctx context.Context, config Config, memory store.Store) (*Term, error
 	if err != nil {
 		return nil, err
 	}
-	t.past = past
+	t.past, t.shown = past, newShown(memory.Identity().Epoch, t.full)
 	t.zone, t.publisher = core, newPublisher(config.Registry(memory.Identity().Epoch, observer{t}), t.post)
 	if err := t.commit(ctx, out); err != nil {
 		return nil, err
@@ -134,6 +136,7 @@ func Begin(ctx context.Context, config Config, memory store.Store) (*Term, error
 		t.publish(out)
 	} else {
 		t.publisher.open(out)
+		t.shown.publish(out, t.streams)                      // nobody has asked for what a start decides, and people want to see what there is
 		out.Secret, out.Balancers, out.Named = nil, nil, nil // done
 	}
 	return t, nil
@@ -175,7 +178,7 @@ func (t *Term) Identity() store.Identity { return t.store.Identity() }
 
 // Ready says why the term cannot be used just now, if so. The loop answers, so it goes round.
 func (t *Term) Ready(ctx context.Context) error {
-	if _, err := t.Zone(ctx); err != nil {
+	if err := lookOnly(ctx, t, func(*zone.Core) error { return nil }); err != nil {
 		return err
 	}
 	return t.full()

@@ -32,6 +32,8 @@ type apps struct {
 	record *storev1.Zone
 	byID   map[id.App]*app
 	byName map[string]*app
+	// inOrder are all apps in the order of their submission; nil if that is to be found out anew.
+	inOrder []*app
 	// touched are the apps that have changed in the present turn.
 	touched map[id.App]*app
 }
@@ -44,10 +46,10 @@ func (as *apps) withName(name string) *app { return as.byName[name] }
 
 func (as *apps) count() int { return len(as.byID) }
 
-func (as *apps) index(a *app) { as.byID[a.id], as.byName[a.record.GetName()] = a, a }
+func (as *apps) index(a *app) { as.byID[a.id], as.byName[a.record.GetName()], as.inOrder = a, a, nil }
 
 func (as *apps) remove(a *app) {
-	a.removed = true
+	a.removed, as.inOrder = true, nil
 	delete(as.byID, a.id)
 	delete(as.byName, a.record.GetName())
 }
@@ -122,18 +124,24 @@ func (as *apps) touch(a *app) {
 	as.views.changed(a)
 }
 
-func (as *apps) isTouched(a *app) bool { return as.touched[a.id] != nil }
-
 // touchedInOrder are the touched apps in the order of their submission.
 func (as *apps) touchedInOrder() []*app {
 	return slices.SortedFunc(maps.Values(as.touched), bySubmission)
 }
 
+// allTouched are the touched apps in no order.
+func (as *apps) allTouched() iter.Seq[*app] { return maps.Values(as.touched) }
+
 // all are the apps in no order, for sums.
 func (as *apps) all() iter.Seq[*app] { return maps.Values(as.byID) }
 
-// sorted are all apps in the order of their submission.
-func (as *apps) sorted() []*app { return slices.SortedFunc(maps.Values(as.byID), bySubmission) }
+// sorted are all apps in the order of their submission. They stay as they are when apps come and go.
+func (as *apps) sorted() []*app {
+	if as.inOrder == nil {
+		as.inOrder = slices.SortedFunc(maps.Values(as.byID), bySubmission)
+	}
+	return as.inOrder
+}
 
 func bySubmission(a, b *app) int { return a.id.Compare(b.id) }
 
@@ -167,7 +175,7 @@ func newApp(appID id.App, record *storev1.App) *app {
 		id: appID, record: record,
 		instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{},
 		leases: newAppLeases(),
-		asks:   newAppAsks(), endpoints: newAppEndpoints(), view: newAppView(),
+		asks:   newAppAsks(), endpoints: newAppEndpoints(),
 	}
 }
 

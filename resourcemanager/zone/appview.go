@@ -2,6 +2,7 @@ package zone
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -12,7 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// make makes a view. It shares its instances with other views of the app, and nothing else.
+// make makes a view. It shares its spec and its instances with other views of the app, and nothing else.
 func (vs *views) make(a *app) *apiv1.App {
 	r := a.record
 	view := &apiv1.App{
@@ -24,7 +25,6 @@ func (vs *views) make(a *app) *apiv1.App {
 		Version:            r.GetVersion(),
 		Reason:             r.GetReason(),
 		CreatedAt:          r.GetCreatedAt(),
-		Spec:               r.GetSpec(),
 		Generation:         r.GetGeneration(),
 		ObservedGeneration: r.GetObservedGeneration(),
 		Outcome:            r.GetOutcome(),
@@ -52,7 +52,7 @@ func (vs *views) make(a *app) *apiv1.App {
 		}
 	}
 	view = proto.CloneOf(view)
-	view.Instances = instances
+	view.Spec, view.Instances = r.GetSpec(), instances // which are replaced, and never changed
 	return view
 }
 
@@ -77,20 +77,15 @@ func (vs *views) lostNodes(a *app) string {
 	if !a.ending() || a.state() == lifecycle.AppStopped {
 		return ""
 	}
+	held := map[*node]int{}
+	for _, c := range a.containers {
+		if n := vs.nodes.get(c.node); n != nil && n.state() == lifecycle.NodeLost && c.held() {
+			held[n]++
+		}
+	}
 	var waits []string
-	for _, n := range vs.nodes.sorted() {
-		if n.state() != lifecycle.NodeLost {
-			continue
-		}
-		count := 0
-		for _, c := range n.containers {
-			if c.app == a {
-				count++
-			}
-		}
-		if count > 0 {
-			waits = append(waits, fmt.Sprintf("it waits for %s, which is lost and holds %d of its containers; if it is gone for good, \"mammoth node rm %s\" says so", n.id, count, n.id))
-		}
+	for _, n := range slices.SortedFunc(maps.Keys(held), byName) {
+		waits = append(waits, fmt.Sprintf("it waits for %s, which is lost and holds %d of its containers; if it is gone for good, \"mammoth node rm %s\" says so", n.id, held[n], n.id))
 	}
 	return strings.Join(waits, "; ")
 }

@@ -18,11 +18,29 @@ import (
 type appAsks struct {
 	// byID are the asks that are not settled: some of their containers wait or are held.
 	byID map[string]*storev1.Ask
+	// total is how many containers they are for, those that were granted included; an ask for none counts as one.
+	total int64
 	// last is the position of the ask that came last.
 	last int64
 }
 
 func newAppAsks() appAsks { return appAsks{byID: map[string]*storev1.Ask{}} }
+
+func (x *appAsks) put(name string, record *storev1.Ask) {
+	x.remove(name)
+	x.byID[name] = record
+	x.total += weight(record.GetAsk())
+}
+
+func (x *appAsks) remove(name string) {
+	if known := x.byID[name]; known != nil {
+		x.total -= weight(known.GetAsk())
+		delete(x.byID, name)
+	}
+}
+
+// weight is what an ask adds to the total of its app.
+func weight(ask *masterv1.Ask) int64 { return int64(max(1, ask.GetCount())) }
 
 // asks are what masters ask for. An ask is settled when it is granted in full, or withdrawn, and none of its containers is held.
 type asks struct {
@@ -37,8 +55,8 @@ func (qs *asks) dropAll(a *app) {
 	qs.submit(a)
 	for _, name := range sortedKeys(a.asks.byID) {
 		qs.Forget(kindAsk, askKey(a, name))
+		a.asks.remove(name)
 	}
-	clear(a.asks.byID)
 }
 
 // parsedAsk is a master's ask, and the same as the scheduler reads it.
@@ -98,7 +116,7 @@ func (qs *asks) set(a *app, ask parsedAsk) error {
 	if err := qs.scheduler.Apply(scheduler.SetAsk{App: a.id, Ask: ask.ask}); err != nil {
 		return fmt.Errorf("ask %q of %s: %w", name, a.record.GetName(), err)
 	}
-	a.asks.byID[name] = record
+	a.asks.put(name, record)
 	qs.Save(kindAsk, askKey(a, name), record)
 	qs.dropSettled(a, name)
 	qs.apps.touch(a)
@@ -122,7 +140,7 @@ func (qs *asks) granted(c *container) *masterv1.Ask {
 	}
 	record := proto.CloneOf(known)
 	record.Granted++
-	c.app.asks.byID[name] = record
+	c.app.asks.put(name, record)
 	qs.Save(kindAsk, askKey(c.app, name), record)
 	return known.GetAsk()
 }
@@ -145,7 +163,7 @@ func (qs *asks) dropSettled(a *app, name string) {
 	if a.heldOf(name) > 0 {
 		return
 	}
-	delete(a.asks.byID, name)
+	a.asks.remove(name)
 	qs.Forget(kindAsk, askKey(a, name))
 }
 
@@ -165,7 +183,7 @@ func (qs *asks) withdraw(a *app) {
 		qs.scheduler.apply(scheduler.SetAsk{App: a.id, Ask: ask})
 		record := proto.CloneOf(known)
 		record.Ask.Count = record.GetGranted()
-		a.asks.byID[name] = record
+		a.asks.put(name, record)
 		qs.Save(kindAsk, askKey(a, name), record)
 		qs.dropSettled(a, name)
 	}
@@ -191,20 +209,28 @@ func (a *app) asksInOrder() []string {
 	return names
 }
 
-// asked is how many containers an app asks for, those that were granted included, by the id of the ask.
-func (a *app) asked() map[string]int32 {
-	asked := make(map[string]int32, len(a.asks.byID))
-	for name, known := range a.asks.byID {
-		asked[name] = known.GetAsk().GetCount()
+// askedWith is how many containers an app would ask for with more asks.
+func (a *app) askedWith(more []*masterv1.Ask) int64 {
+	total, seen := a.asks.total, map[string]*masterv1.Ask{}
+	for _, ask := range more {
+		before := seen[ask.GetId()]
+		if before == nil && a.asks.byID[ask.GetId()] != nil {
+			before = a.asks.byID[ask.GetId()].GetAsk()
+		}
+		if before != nil {
+			total -= weight(before)
+		}
+		total += weight(ask)
+		seen[ask.GetId()] = ask
 	}
-	return asked
+	return total
 }
 
 // load reads the asks, and gives them to the scheduler with those for masters.
 func (qs *asks) load(stored Records) error {
 	err := loadRecords(stored, kindAsk, func(record *storev1.Ask) error {
 		if a := qs.apps.ofRecord(record.GetAppId()); a != nil {
-			a.asks.byID[record.GetAsk().GetId()] = record
+			a.asks.put(record.GetAsk().GetId(), record)
 			a.asks.last = max(a.asks.last, record.GetPosition())
 		}
 		return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/fsm"
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
@@ -198,7 +199,7 @@ func (at *attempts) containerEnded(c *container, exit *corev1.Exit) {
 			return name == string(c.node)
 		}), string(c.node))
 	}
-	at.ended(a, at.isFailure(a, exit), exitSentence(exit))
+	at.ended(a, at.isFailure(a, exit), sentence.Exit(exit))
 }
 
 // isFailure reports whether the end of the newest attempt's container counts as a failure of the app: the master ended by itself, and had
@@ -274,22 +275,25 @@ func (at *attempts) stopMaster(a *app, reason string) {
 
 // due abandons an attempt that is silent.
 func (at *attempts) due(a *app) {
-	record := a.record.GetAttempt()
-	c := a.container(record.GetContainerId())
-	lost := c != nil && at.nodes.get(c.node) != nil && at.nodes.get(c.node).state() == lifecycle.NodeLost
-	silent := at.now.Sub(a.attempt.silentSince)
-	away := silent > masterSilence || lost && silent > at.config.NodeTimeout
 	switch a.attemptState() {
 	case lifecycle.AttemptLaunched:
-		if away {
-			at.abandon(a, c, lost, fmt.Sprintf("it did not register within %s", masterSilence))
-		}
+		at.abandonSilent(a, "it did not register within %s")
 	case lifecycle.AttemptRegistered:
-		if !a.connected() && away {
-			at.abandon(a, c, lost, fmt.Sprintf("it was silent for %s", masterSilence))
+		if !a.connected() {
+			at.abandonSilent(a, "it was silent for %s")
 		}
 	case lifecycle.AttemptFailed, lifecycle.AttemptUnspecified, lifecycle.AttemptFinished:
 		at.apps.touch(a) // settling starts the next attempt when its time has come
+	}
+}
+
+// abandonSilent ends an attempt that has not been heard of for too long. format says for how long.
+func (at *attempts) abandonSilent(a *app, format string) {
+	c := a.container(a.record.GetAttempt().GetContainerId())
+	lost := c != nil && at.nodes.get(c.node) != nil && at.nodes.get(c.node).state() == lifecycle.NodeLost
+	silent := at.now.Sub(a.attempt.silentSince)
+	if silent > masterSilence || lost && silent > at.config.NodeTimeout {
+		at.abandon(a, c, lost, fmt.Sprintf(format, masterSilence))
 	}
 }
 

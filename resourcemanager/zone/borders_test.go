@@ -63,12 +63,16 @@ var parts = []part{
 	{
 		[]string{"leases", "appLeases"},
 		[]string{"leases.go", "grants.go", "targets.go"},
-		"app.containers node.containers container.notice container.record.Status container.record.DoneAt " +
+		"app.containers node.containers container.notice container.record.Lease container.record.Status container.record.DoneAt " +
 			"container.record.Stopping container.record.StopReason container.record.StopMessage container.record.Acknowledged " +
 			"container.record.Group container.record.Duration container.record.Service",
 	},
 	{[]string{"keys"}, []string{"keys.go"}, ""},
-	{[]string{"views", "appView", "instanceView", "instanceFacts"}, []string{"views.go", "appview.go", "instanceview.go"}, ""},
+	{
+		[]string{"views", "appView", "nodeView", "instanceView", "instanceFacts", "pace", "late", "quotaViews"},
+		[]string{"views.go", "shown.go", "appview.go", "instanceview.go"},
+		"",
+	},
 	{[]string{"waits", "appWait"}, []string{"waits.go"}, "app.record.Waiting"},
 	{[]string{"explainer"}, []string{"explainer.go", "explain.go", "plan.go", "instancereason.go"}, ""},
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/distribution"
 	"github.com/mammoth-os/mammoth/internal/expose"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -16,14 +17,9 @@ import (
 func exposed(spec *apiv1.AppSpec) map[string]*apiv1.Expose {
 	services := map[string]*apiv1.Expose{}
 	for _, role := range spec.GetRoles() {
-		if role.GetExpose() == nil {
-			continue
+		if role.GetExpose() != nil {
+			services[specs.ServiceName(spec, role)] = role.GetExpose()
 		}
-		name := spec.GetName()
-		if len(spec.GetRoles()) > 1 {
-			name = role.GetName() + "." + name
-		}
-		services[name] = role.GetExpose()
 	}
 	return services
 }

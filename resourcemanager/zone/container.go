@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -38,8 +37,8 @@ func (a *app) nodeOf(container string) string {
 // instance is the name of its instance; empty before it was started.
 func (c *container) instance() string { return c.record.GetStatus().GetLabels()["instance"] }
 
-// role is empty in an app of one role, and as long as the node has not reported the container.
-func (c *container) role() string { return c.record.GetStatus().GetLabels()["role"] }
+// role is empty in an app of one role.
+func (c *container) role() string { return c.record.GetLease().GetRole() }
 
 // name is what a person calls it.
 func (c *container) name() string {
@@ -75,43 +74,6 @@ func stopCommand(container string, reason corev1.Exit_Reason, message string) *t
 	return &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Stop_{
 		Stop: &trackerv1.NodeCommand_Stop{ContainerId: container, Reason: reason, Message: message},
 	}}
-}
-
-// exitSentence says how a container ended, in the words that people search for.
-func exitSentence(exit *corev1.Exit) string {
-	var word string
-	switch exit.GetReason() {
-	case corev1.Exit_EXITED:
-		word = fmt.Sprintf("exited with code %d", exit.GetCode())
-	case corev1.Exit_OOM_KILLED:
-		word = "OOMKilled"
-	case corev1.Exit_DISK_QUOTA_EXCEEDED:
-		word = "disk quota exceeded"
-	case corev1.Exit_STOPPED:
-		word = "stopped"
-	case corev1.Exit_PREEMPTED:
-		word = "preempted"
-	case corev1.Exit_LAUNCH_FAILED:
-		word = "it could not be launched"
-	case corev1.Exit_UNHEALTHY:
-		word = "unhealthy"
-	case corev1.Exit_NODE_LOST:
-		word = "its node was lost"
-	case corev1.Exit_LEASE_ENDED:
-		word = "its lease had ended"
-	case corev1.Exit_VANISHED:
-		word = "vanished"
-	case corev1.Exit_NODE_FAILED:
-		word = "its node could not run it"
-	case corev1.Exit_KILLED_FROM_OUTSIDE:
-		word = "it was killed from outside Mammoth"
-	default:
-		word = fmt.Sprintf("ended with code %d", exit.GetCode())
-	}
-	if strings.HasPrefix(exit.GetMessage(), word) {
-		return exit.GetMessage()
-	}
-	return because(word, exit.GetMessage())
 }
 
 func byAge(a, b *container) int { return a.id.Compare(b.id) }

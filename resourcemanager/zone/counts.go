@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
 )
@@ -68,7 +69,7 @@ func (ds *desired) refreshCounts(a *app) {
 
 // count is how many instances an app is to have at present.
 func (ds *desired) count(a *app) int32 {
-	sum := wantedInstances(a.record.GetSpec())
+	sum := specs.Instances(a.record.GetSpec())
 	for _, count := range ds.scheduledCounts(a) {
 		sum += count.GetInstances() - count.GetSpecInstances()
 	}

@@ -20,9 +20,10 @@ func TestALookDoesNotHideWhatTheCalendarSays(t *testing.T) {
 		take(t, z, z.Wake())
 	}
 	z.Begin(now.Add(time.Hour), Seed{})
-	app, err := z.App("web")
-	if err != nil || app.GetWanted() != 3 {
-		t.Errorf("at seven %d are wanted, %v", app.GetWanted(), err)
+	a := z.apps.withName("web")
+	z.views.changed(a)
+	if app := z.views.of(a); app.GetWanted() != 3 {
+		t.Errorf("at seven %d are wanted", app.GetWanted())
 	}
 	out, err := z.Ready()
 	if err != nil {

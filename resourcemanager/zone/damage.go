@@ -28,6 +28,7 @@ type damage struct {
 	apps   *apps
 	nodes  *nodes
 	leases *leases
+	views  *views
 	// losses are records that were lost, and that nobody has accepted yet.
 	losses []loss
 	// full is why the store takes nothing that grows; empty if it has room.
@@ -107,6 +108,7 @@ func (d *damage) addUnknown(n *node, status *corev1.ContainerStatus) {
 		})
 	}
 	n.unknown[name] = status
+	d.views.nodeChanged(n.id)
 	if n.inScheduler {
 		d.nodes.updateScheduler(n)
 	}
@@ -116,6 +118,7 @@ func (d *damage) addUnknown(n *node, status *corev1.ContainerStatus) {
 func (d *damage) dropUnknown(n *node, name string) {
 	if n.unknown[name] != nil {
 		delete(n.unknown, name)
+		d.views.nodeChanged(n.id)
 		d.nodes.updateScheduler(n)
 	}
 }

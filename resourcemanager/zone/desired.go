@@ -100,7 +100,7 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 		return nil, err
 	}
 	if request.GetDryRun() {
-		plan.App = &apiv1.App{Name: spec.GetName(), Queue: spec.GetQueue(), Wanted: wantedInstances(spec), Spec: spec}
+		plan.App = &apiv1.App{Name: spec.GetName(), Queue: spec.GetQueue(), Wanted: specs.Instances(spec), Spec: spec}
 		if a != nil {
 			plan.App.State = a.record.GetState()
 			if proto.Equal(spec, a.record.GetSpec()) && len(plan.GetPlacements())+len(plan.GetExplanation().GetObstacles()) == 0 {
@@ -468,11 +468,3 @@ func (ds *desired) wanted(a *app) *masterv1.Wanted {
 
 // notifyMaster has the master sent what is wanted.
 func (ds *desired) notifyMaster(a *app) { ds.masters.response(a).Wanted = ds.wanted(a) }
-
-func wantedInstances(spec *apiv1.AppSpec) int32 {
-	var sum int32
-	for _, role := range spec.GetRoles() {
-		sum += role.GetInstances()
-	}
-	return sum
-}

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -128,8 +129,11 @@ func (es *endpoints) holdBack(a *app) {
 func (es *endpoints) missesReport(a *app) bool {
 	for _, instance := range a.instances {
 		report := instance.GetReport()
+		if report.GetState() != apiv1.Instance_RUNNING || !report.GetInService() {
+			continue
+		}
 		c := a.container(report.GetContainerId())
-		if c == nil || c.record.GetStopping() || report.GetState() != apiv1.Instance_RUNNING || !report.GetInService() {
+		if c == nil || c.record.GetStopping() {
 			continue
 		}
 		if n := es.nodes.get(c.node); n == nil || !n.registered() || n.state() == lifecycle.NodeLost {
@@ -150,29 +154,35 @@ func (es *endpoints) missesReport(a *app) bool {
 // serves reports whether an instance is to be published by what its master reports. One that is published stays while endpoints are held
 // back.
 func (a *app) serves(report *masterv1.InstanceReport) bool {
-	routed := a.endpoints.published[a.record.GetName()]
-	if report.GetInService() || !a.endpoints.heldBack || routed == nil {
+	if report.GetInService() || !a.endpoints.heldBack {
 		return report.GetInService()
 	}
-	return slices.ContainsFunc(routed.endpoints, func(e *apiv1.Endpoint) bool {
-		return e.GetId() == report.GetId() && e.GetContainerId() == report.GetContainerId()
-	})
+	for _, routed := range a.endpoints.published {
+		if slices.ContainsFunc(routed.endpoints, func(e *apiv1.Endpoint) bool {
+			return e.GetId() == report.GetId() && e.GetContainerId() == report.GetContainerId()
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
+// services are what is to be published of an app. Each role is a service of its own, and the main one is that of the app too. What an
+// app without roles runs is its master's affair, and all of it is one service.
 func (es *endpoints) services(a *app) map[string]*publication {
 	services := map[string]*publication{}
 	if a.removed {
 		return services
 	}
-	name, roles := a.record.GetName(), a.record.GetSpec().GetRoles()
-	whole := &publication{endpoints: []*apiv1.Endpoint{}}
+	name, spec := a.record.GetName(), a.record.GetSpec()
+	whole, main := &publication{endpoints: []*apiv1.Endpoint{}}, specs.MainRole(spec)
 	services[name] = whole
-	for _, role := range roles {
-		if len(roles) == 1 {
-			whole.expose = role.GetExpose()
-			continue
+	for _, role := range spec.GetRoles() {
+		service := specs.ServiceName(spec, role)
+		if services[service] == nil {
+			services[service] = &publication{endpoints: []*apiv1.Endpoint{}}
 		}
-		services[role.GetName()+"."+name] = &publication{endpoints: []*apiv1.Endpoint{}, expose: role.GetExpose()}
+		services[service].expose = role.GetExpose()
 	}
 	for _, instanceID := range a.instanceNames() {
 		instance := a.instances[instanceID]
@@ -180,8 +190,11 @@ func (es *endpoints) services(a *app) map[string]*publication {
 		if endpoint == nil {
 			continue
 		}
-		whole.endpoints = append(whole.endpoints, endpoint)
-		if one := services[instance.GetReport().GetRole()+"."+name]; one != nil {
+		role := instance.GetReport().GetRole()
+		if len(spec.GetRoles()) < 2 || role == main.GetName() {
+			whole.endpoints = append(whole.endpoints, endpoint)
+		}
+		if one := services[specs.RoleName(name, role)]; one != nil && one != whole {
 			one.endpoints = append(one.endpoints, proto.CloneOf(endpoint))
 		}
 	}

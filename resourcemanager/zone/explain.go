@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
@@ -103,7 +104,7 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 		if said := view.GetStatus().GetText(); said != "" {
 			text += "; " + said
 		}
-		return text
+		return text + x.outlook(view.GetStatus())
 	}
 	text := fmt.Sprintf("%s is running: %d of %d instances healthy", name, running, wanted)
 	return text + x.progress(view.GetStatus())
@@ -202,7 +203,7 @@ func (x *explainer) lastExit(a *app, instance string) string {
 	last := ""
 	for _, c := range sortedContainers(a.containers) {
 		if !c.held() && c.instance() == instance {
-			last = exitSentence(c.record.GetStatus().GetExit())
+			last = sentence.Exit(c.record.GetStatus().GetExit())
 		}
 	}
 	return last
@@ -237,16 +238,17 @@ func (x *explainer) progress(status *apiv1.MasterStatus) string {
 	if isWorking(status) && status.GetVersion() > 1 && status.GetText() != "" {
 		text = "; " + status.GetText()
 	}
-	outlook := status.GetOutlook()
+	return text + x.outlook(status)
+}
+
+// outlook is what happens unless something changes, as the end of a sentence; empty if nothing is known to happen.
+func (x *explainer) outlook(status *apiv1.MasterStatus) string {
+	outlook, when := status.GetOutlook(), ""
 	if outlook == nil {
-		return text
+		return ""
 	}
-	text += "; " + outlook.GetText()
 	if outlook.GetAt() != nil {
-		text += " in " + durationWords(max(0, outlook.GetAt().AsTime().Sub(x.now)))
+		when = "in " + durationWords(max(0, outlook.GetAt().AsTime().Sub(x.now)))
 	}
-	if outlook.GetUnless() != "" {
-		text += " unless " + outlook.GetUnless()
-	}
-	return text
+	return "; " + sentence.Outlook(outlook.GetText(), when, outlook.GetUnless())
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
@@ -226,7 +227,7 @@ func (x *explainer) endingReasons(a *app, r *waiting.Reasons) {
 
 // statusReason adds work that waits for a person or has failed, and work that goes on where no other reason is known.
 func (x *explainer) statusReason(a *app, r *waiting.Reasons) {
-	status := a.presentStatus(wantedInstances(a.record.GetSpec()))
+	status := a.presentStatus(specs.Instances(a.record.GetSpec()))
 	switch status.GetState() {
 	case apiv1.MasterStatus_WAITING, apiv1.MasterStatus_FAILED:
 		r.About(waiting.Cause{Detail: because(status.GetText(), status.GetReason()), Help: status.GetHelp()})

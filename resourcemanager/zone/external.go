@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
@@ -21,9 +22,8 @@ func (a *app) notForExternal(why string) error {
 	return fmt.Errorf("the application master of %s is a program outside of the zone; %s: %w", a.record.GetName(), why, errdefs.ErrFailedPrecondition)
 }
 
-// foreign reports whether the app's master is not DynamicDeploy: what its containers run, and how many there are to be, is its master's
-// affair.
-func foreign(a *app) bool { return a.external() || a.record.GetSpec().GetFramework() != "" }
+// foreign reports whether the app's master decides what its containers run, and how many there are.
+func foreign(a *app) bool { return !specs.HasRoles(a.record.GetSpec()) }
 
 // begin begins an attempt whose master runs outside of the zone. One that runs is replaced.
 func (at *attempts) begin(a *app) *apiv1.StartMasterResponse {

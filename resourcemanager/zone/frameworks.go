@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
@@ -35,7 +36,7 @@ func (fs *frameworks) note(c *container) {
 		if n.frameworks == nil {
 			fs.set(n, nil)
 		}
-		n.frameworks[frameworkName(c.app.record.GetName(), c.role())] = struct{}{}
+		n.frameworks[specs.RoleName(c.app.record.GetName(), c.role())] = struct{}{}
 	}
 }
 
@@ -58,7 +59,7 @@ func (fs *frameworks) settle(a *app) {
 	name := a.record.GetName()
 	missing := map[string]int32{}
 	for _, role := range a.record.GetSpec().GetRoles() {
-		missing[frameworkName(name, role.GetName())] = role.GetInstances()
+		missing[specs.RoleName(name, role.GetName())] = role.GetInstances()
 	}
 	type spot struct {
 		node      id.Node
@@ -66,7 +67,7 @@ func (fs *frameworks) settle(a *app) {
 	}
 	taken, arriving := map[spot]bool{}, map[id.Node]bool{}
 	for _, c := range a.containers {
-		switch framework := frameworkName(name, c.role()); {
+		switch framework := specs.RoleName(name, c.role()); {
 		case !c.held() || c.record.GetLease().GetMaster():
 		case c.state() == lifecycle.ContainerNew:
 			arriving[c.node] = true // its role is not reported yet
@@ -94,14 +95,6 @@ func (fs *frameworks) settle(a *app) {
 			fs.out.Balancers = append(fs.out.Balancers, ExpectedBalancer{Name: fmt.Sprintf("%s.%s", framework, n.id)})
 		}
 	}
-}
-
-// frameworkName is what nodes call a role of a framework, and the first part of its balancer's name.
-func frameworkName(app, role string) string {
-	if role == "" {
-		return app
-	}
-	return role + "." + app
 }
 
 func (fs *frameworks) end(n *node, framework string) {

@@ -92,6 +92,7 @@ func (ls *leases) grant(grant scheduler.Grant) {
 		ls.attempts.granted(c)
 	} else {
 		ask := ls.asks.granted(c)
+		c.record.Lease.Role = ask.GetRole()
 		c.record.Group, c.record.Duration, c.record.Service = ask.GetGroup(), ask.GetDuration(), ask.GetService()
 		response := ls.masters.response(a)
 		response.Allocated = append(response.Allocated, ls.allocation(c))

@@ -157,24 +157,6 @@ func (in StopLending) step(z *Core) (any, error) {
 	return z.Contract(in.Name)
 }
 
-// Of those who watch an app. They may come between turns.
-type (
-	// Watch has the app's view sent on a stream whenever it changes. Its answer is the present view.
-	Watch struct {
-		App    string
-		Stream StreamID
-	}
-	// Unwatch says that the stream of a watcher has ended.
-	Unwatch struct{ Stream StreamID }
-)
-
-func (in Watch) step(z *Core) (any, error) { return z.views.watch(in.App, in.Stream) }
-
-func (in Unwatch) step(z *Core) (any, error) {
-	z.views.unwatch(in.Stream)
-	return nil, nil
-}
-
 // Of nodes.
 type (
 	RegisterNode struct {
@@ -363,8 +345,6 @@ func Inputs() []Input {
 		RemoveFramework{},
 		AcceptLoss{},
 		MoveImage{},
-		Watch{},
-		Unwatch{},
 		RegisterNode{},
 		OpenSession{},
 		NodeReport{},

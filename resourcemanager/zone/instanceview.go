@@ -7,6 +7,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -48,7 +49,13 @@ func (vs *views) instances(a *app) []*apiv1.Instance {
 // cachedInstance is the view of an instance; it is made anew only if the facts have changed.
 func (vs *views) cachedInstance(a *app, instance *storev1.Instance) *apiv1.Instance {
 	facts := instanceFacts{report: instance.GetReport(), ending: a.ending()}
-	if c := a.container(facts.report.GetContainerId()); c != nil {
+	name := facts.report.GetId()
+	last, ok := a.view.instances[name]
+	c := last.container
+	if !ok || c == nil || a.containers[c.id] != c || last.facts.report.GetContainerId() != facts.report.GetContainerId() {
+		c = a.container(facts.report.GetContainerId())
+	}
+	if c != nil {
 		facts.status, facts.node = c.record.GetStatus(), c.node
 		if n := vs.nodes.get(c.node); n != nil {
 			facts.state, facts.address = n.state(), n.record.GetAddress()
@@ -59,15 +66,13 @@ func (vs *views) cachedInstance(a *app, instance *storev1.Instance) *apiv1.Insta
 	} else {
 		facts.waits = a.waitOf(facts.report.GetRole())
 	}
-	name := facts.report.GetId()
-	last, ok := a.view.instances[name]
 	if ok && last.facts == facts {
 		return last.view
 	}
 	if a.view.instances == nil {
 		a.view.instances = map[string]instanceView{}
 	}
-	a.view.instances[name] = instanceView{facts, vs.instance(a, instance)}
+	a.view.instances[name] = instanceView{facts, vs.instance(a, instance), c}
 	return a.view.instances[name].view
 }
 
@@ -121,7 +126,7 @@ func (vs *views) seenState(a *app, c *container, state apiv1.Instance_State, rea
 	}
 	switch {
 	case c.state() == lifecycle.ContainerDone:
-		return apiv1.Instance_PENDING, "it ended: " + exitSentence(status.GetExit())
+		return apiv1.Instance_PENDING, "it ended: " + sentence.Exit(status.GetExit())
 	case n == nil || n.state() == lifecycle.NodeLost:
 		return apiv1.Instance_UNREACHABLE, "its node does not answer"
 	case status.GetHealth() == corev1.ContainerStatus_UNHEALTHY:
@@ -160,6 +165,8 @@ const reportedWithin = 2 * time.Second
 type instanceView struct {
 	facts instanceFacts
 	view  *apiv1.Instance
+	// container is the one that the instance runs in, so that its id need not be read again; nil if it has none.
+	container *container
 }
 
 // instanceFacts are all that the view of an instance is made of. Reports and statuses are replaced, never altered.

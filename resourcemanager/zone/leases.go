@@ -11,6 +11,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/fsm"
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -48,11 +49,15 @@ type container struct {
 type appLeases struct {
 	// heldByAsk counts the held containers but those of masters, by the ids of their asks.
 	heldByAsk map[string]int
+	// unstarted are the containers that no node has begun to start.
+	unstarted map[id.Container]*container
 	// ended are the containers that are not held any more, in the order of their ends.
 	ended []*container
 }
 
-func newAppLeases() appLeases { return appLeases{heldByAsk: map[string]int{}} }
+func newAppLeases() appLeases {
+	return appLeases{heldByAsk: map[string]int{}, unstarted: map[id.Container]*container{}}
+}
 
 func (a *app) heldCount() int { return len(a.containers) - len(a.leases.ended) }
 
@@ -75,6 +80,7 @@ type leases struct {
 	sessions   *sessions
 	frameworks *frameworks
 	damage     *damage
+	views      *views
 	byID       map[id.Container]*container
 }
 
@@ -90,6 +96,9 @@ func (ls *leases) insert(c *container) {
 		c.app.leases.ended = append(c.app.leases.ended, c)
 	case !lease.GetMaster():
 		c.app.leases.heldByAsk[lease.GetAskId()]++
+	}
+	if c.state() == lifecycle.ContainerNew {
+		c.app.leases.unstarted[c.id] = c
 	}
 	if n := ls.nodes.get(c.node); n != nil && c.held() {
 		n.containers[c.id] = c
@@ -131,7 +140,7 @@ func (ls *leases) observe(c *container, status *corev1.ContainerStatus) {
 	status.Lease = c.record.GetLease()
 	status.State = corev1.ContainerStatus_State(to)
 	before := c.record.GetStatus()
-	c.record.Status = status
+	ls.setStatus(c, status)
 	ls.frameworks.note(c)
 	switch {
 	case to == lifecycle.ContainerDone:
@@ -163,9 +172,16 @@ func (ls *leases) endUnseen(c *container, event lifecycle.ContainerEvent, exit *
 	// What was sent must not change: a status is replaced, never altered.
 	status := proto.CloneOf(c.record.GetStatus())
 	status.State, status.Exit = corev1.ContainerStatus_State(to), exit
-	c.record.Status = status
+	ls.setStatus(c, status)
 	ls.done(c, from)
 	ls.changed(c)
+}
+
+func (ls *leases) setStatus(c *container, status *corev1.ContainerStatus) {
+	c.record.Status = status
+	if c.state() != lifecycle.ContainerNew {
+		delete(c.app.leases.unstarted, c.id)
+	}
 }
 
 // done frees a container's capacity: its node has seen it gone, or does not have it.
@@ -185,7 +201,7 @@ func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 		}
 	}
 	ls.scheduler.apply(scheduler.Release{Container: c.id})
-	ls.emitEvent(c, from, lifecycle.ContainerDone, fmt.Sprintf("%s ended on %s: %s", c.name(), c.node, exitSentence(exit)))
+	ls.emitEvent(c, from, lifecycle.ContainerDone, fmt.Sprintf("%s ended on %s: %s", c.name(), c.node, sentence.Exit(exit)))
 	if c.record.GetLease().GetMaster() {
 		c.record.Acknowledged = true
 		ls.attempts.containerEnded(c, exit)
@@ -211,11 +227,11 @@ func (ls *leases) stop(c *container, reason corev1.Exit_Reason, message string) 
 // due ends leases that were not started in time, and drops old ends.
 func (ls *leases) due(a *app) {
 	var expired []*container
-	for _, c := range a.containers {
+	for _, c := range a.leases.unstarted {
 		// A node that is away may run it and have had no chance to report it.
 		n := ls.nodes.get(c.node)
 		late := ls.now.After(c.record.GetStartBy().AsTime().Add(startMargin))
-		if c.state() == lifecycle.ContainerNew && late && n != nil && n.registered() {
+		if late && n != nil && n.registered() {
 			expired = append(expired, c)
 		}
 	}
@@ -243,12 +259,14 @@ func (ls *leases) pruneEnded(a *app) {
 func (ls *leases) drop(c *container) {
 	delete(ls.byID, c.id)
 	delete(c.app.containers, c.id)
+	delete(c.app.leases.unstarted, c.id)
 	ls.Forget(kindContainer, c.id.String())
 }
 
 func (ls *leases) changed(c *container) {
 	ls.Save(kindContainer, c.id.String(), c.record)
 	ls.apps.touch(c.app)
+	ls.views.containerChanged(c)
 }
 
 func (ls *leases) emitEvent(c *container, from, to lifecycle.ContainerState, message string) {

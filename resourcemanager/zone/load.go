@@ -54,6 +54,7 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z.settle()
 	z.waits.start()
 	z.waits.inspectDue()
+	z.views.showAll()
 	out, err := z.handOver()
 	return z, out, err
 }

@@ -266,14 +266,7 @@ func (a *app) bounded(request *masterv1.AllocateRequest) error {
 	if len(request.GetAsks()) == 0 {
 		return nil
 	}
-	asked := a.asked()
-	for _, ask := range request.GetAsks() {
-		asked[ask.GetId()] = ask.GetCount()
-	}
-	sum := int64(len(asked))
-	for _, count := range asked {
-		sum += int64(max(0, count-1))
-	}
+	sum := a.askedWith(request.GetAsks())
 	if sum > mostAsked {
 		return fmt.Errorf("the asks of %s are for %d containers together, and the most is %d: %w", a.record.GetName(), sum, mostAsked, errdefs.ErrInvalidArgument)
 	}

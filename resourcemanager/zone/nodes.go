@@ -31,6 +31,7 @@ type node struct {
 	// containers are the containers that are held on the node.
 	containers map[id.Container]*container
 	session    nodeSession
+	view       nodeView
 	// inScheduler says that the node was added to the scheduler.
 	inScheduler bool
 	// unknown are the containers that the node runs and that the zone has no record of, by their ids.

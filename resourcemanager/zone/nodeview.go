@@ -1,12 +1,12 @@
 package zone
 
 import (
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
+// view is a node as people see it. It shares with the node's record what is replaced there, and never changed.
 func (ns *nodes) view(n *node) *apiv1.Node {
 	r := n.record
 	view := &apiv1.Node{
@@ -23,7 +23,7 @@ func (ns *nodes) view(n *node) *apiv1.Node {
 	}
 	for _, c := range sortedContainers(n.containers) {
 		view.Containers = append(view.Containers, &apiv1.NodeContainer{
-			Id:        c.id.String(),
+			Id:        c.record.GetLease().GetContainerId(),
 			App:       c.app.record.GetName(),
 			Instance:  c.instance(),
 			State:     c.state().String(),
@@ -31,5 +31,5 @@ func (ns *nodes) view(n *node) *apiv1.Node {
 		})
 	}
 	view.Unknown = ns.damage.viewUnknown(n)
-	return proto.CloneOf(view)
+	return view
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/peer"
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -192,7 +193,7 @@ func (ps *packages) remove(who peer.User, name string) (*apiv1.Framework, error)
 		users = append(users, a.record.GetName())
 	}
 	if len(users) > 0 {
-		return nil, fmt.Errorf("the framework package %s is in use by %s; remove %s first: %w", name, firstNames(users), itOrThem(len(users)), errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("the framework package %s is in use by %s; remove %s first: %w", name, sentence.Names(users), itOrThem(len(users)), errdefs.ErrFailedPrecondition)
 	}
 	delete(ps.byName, name)
 	ps.Forget(kindPackage, name)

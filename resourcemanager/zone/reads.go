@@ -10,22 +10,15 @@ import (
 )
 
 // What follows only looks at the zone. It may be called between turns, and then shows what has happened since the last one was stored.
+// Most reads need none of it: they are served from what Ready has shown.
 
-// Apps are the apps of a queue, of all queues if it is empty, in the order of their submission. They must not be changed. They fail
-// with errdefs.ErrNotFound for a queue that does not exist.
-func (z *Core) Apps(queue string) ([]*apiv1.App, error) {
-	if queue != "" {
-		if _, err := z.queues.Queue(queue); err != nil {
-			return nil, err
-		}
-	}
+// Apps are all apps in the order of their submission. They must not be changed.
+func (z *Core) Apps() []*apiv1.App {
 	var views []*apiv1.App
 	for _, a := range z.apps.sorted() {
-		if queue == "" || queue == a.record.GetSpec().GetQueue() {
-			views = append(views, z.views.of(a))
-		}
+		views = append(views, z.views.of(a))
 	}
-	return views, nil
+	return views
 }
 
 // App is an app as people see it. It must not be changed; it is the same one until the app changes.
@@ -77,25 +70,8 @@ func (z *Core) Nodes() []*apiv1.Node {
 	return views
 }
 
-// Node is one node, with what a drain of it waits for.
-func (z *Core) Node(name string) (*apiv1.Node, error) {
-	n, err := z.nodes.named(name)
-	if err != nil {
-		return nil, err
-	}
-	view := z.nodes.view(n)
-	view.Waiting = z.waits.ofNode(n)
-	return view, nil
-}
-
 // StreamOf is the stream that a node has open; zero is none.
 func (z *Core) StreamOf(node string) StreamID { return z.sessions.streamOf(node) }
-
-// Queues are all queues, in the order of the tree.
-func (z *Core) Queues() []*apiv1.Queue { return z.queues.ViewAll() }
-
-// Queue is one queue.
-func (z *Core) Queue(name string) (*apiv1.Queue, error) { return z.queues.Queue(name) }
 
 // Contracts are all lending contracts.
 func (z *Core) Contracts() *apiv1.ListContractsResponse { return z.lending.ViewAll() }

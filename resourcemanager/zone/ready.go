@@ -24,10 +24,9 @@ type Ready struct {
 	Services []ServiceChange
 	// Confirm are the numbers that the zone wants back as confirmed.
 	Confirm []ConfirmRequest
-	// Commands, Answers and Views are sent to nodes, masters and watchers; then the streams of Ends are ended.
+	// Commands and Answers are sent to nodes and masters; then the streams of Ends are ended.
 	Commands []CommandSend
 	Answers  []AnswerSend
-	Views    []ViewSend
 	Ends     []StreamEnd
 	// Answered are answers to commands.
 	Answered []CommandAnswered
@@ -35,7 +34,12 @@ type Ready struct {
 	Faults []Fault
 	// Events are what has happened, in its order.
 	Events []*apiv1.Event
+	// shown is no decision: it follows from the zone, and a recording leaves it out.
+	shown []Shown
 }
+
+// Shown are the objects that look different since the turn, in the order of their changes.
+func (r *Ready) Shown() []Shown { return r.shown }
 
 // ExpectedBalancer is a balancer that was connected before and is waited for; within zero ends the wait.
 type ExpectedBalancer struct {

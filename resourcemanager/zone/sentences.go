@@ -3,7 +3,6 @@ package zone
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/id"
@@ -46,13 +45,4 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.SortFunc(keys, id.CompareNames)
 	return keys
-}
-
-// firstNames names the first few.
-func firstNames(names []string) string {
-	const most = 3
-	if len(names) <= most {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }

@@ -35,6 +35,7 @@ type sessions struct {
 	*turn
 	config *config
 	nodes  *nodes
+	views  *views
 	// byID are the nodes that have registered, by the ids of their sessions.
 	byID map[string]*node
 	// pending are the nodes that are sent commands at the end of the turn.
@@ -44,6 +45,9 @@ type sessions struct {
 func (n *node) registered() bool { return n.session.id != "" }
 
 func (n *node) connected() bool { return n.session.stream != 0 }
+
+// stream is the stream that the node has open; zero is none.
+func (n *node) stream() StreamID { return n.session.stream }
 
 // lastHeard is when the node was last heard of, as far as the zone knows: beats are passed on once a tick.
 func (n *node) lastHeard() time.Time { return n.session.heard }
@@ -56,7 +60,7 @@ func (ss *sessions) get(session string) *node { return ss.byID[session] }
 // streamOf is the stream that a node has open, if any.
 func (ss *sessions) streamOf(name string) StreamID {
 	if n := ss.nodes.get(id.Node(name)); n != nil {
-		return n.session.stream
+		return n.stream()
 	}
 	return 0
 }
@@ -81,6 +85,7 @@ var errRegisterAgain = fmt.Errorf("this session is over; the node has to registe
 func (ss *sessions) open(n *node, stream StreamID) {
 	ss.closeStream(n, fmt.Errorf("node %q has opened another stream: %w", n.id, errdefs.ErrAborted))
 	n.session.stream, n.session.heard = stream, ss.now
+	ss.views.nodeChanged(n.id)
 }
 
 // streamEnded notes that a stream has ended, with the last beat on it; it may be an earlier stream.
@@ -98,6 +103,7 @@ func (ss *sessions) closeStream(n *node, why error) {
 	}
 	ss.out.Ends = append(ss.out.Ends, StreamEnd{n.session.stream, why})
 	n.session.stream, n.session.commands = 0, nil
+	ss.views.nodeChanged(n.id)
 }
 
 // noteHeard notes when a node was last heard of.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/internal/peer"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
@@ -42,7 +43,7 @@ func (s *Settings) reachable(request *trackerv1.RegisterRequest) error {
 	listen, _, _ := net.SplitHostPort(s.Listen)
 	manager, _, _ := net.SplitHostPort(request.GetContainerManager())
 	for _, host := range []string{request.GetAddress(), manager} {
-		if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback() && !loopback(listen)) {
+		if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback() && !peer.Loopback(listen)) {
 			return fmt.Errorf("node %q says that it is reached at %s, which leads nobody on another machine to it, and this zone is open to them at %s; "+
 				"start it with its own --address, or with --resourcemanager by an address of this machine: %w",
 				request.GetNodeId(), host, s.Listen, errdefs.ErrInvalidArgument)
@@ -56,19 +57,8 @@ func (s *Settings) Advertised() string {
 	if s.Advertise != "" {
 		return s.Advertise
 	}
-	if host, _, err := net.SplitHostPort(s.Address); err == nil && everywhere(host) {
+	if host, _, err := net.SplitHostPort(s.Address); err == nil && peer.Everywhere(host) {
 		return ""
 	}
 	return s.Address
-}
-
-// everywhere reports whether a host stands for every address of a machine.
-func everywhere(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "" || ip != nil && ip.IsUnspecified()
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

@@ -103,6 +103,6 @@ func statusObstacles(status *apiv1.MasterStatus) []*apiv1.Obstacle {
 	}
 	return []*apiv1.Obstacle{{
 		Subject: fmt.Sprintf("version %d", status.GetVersion()), Count: status.GetTotal() - status.GetDone(),
-		Reason: because(status.GetText(), status.GetReason()),
+		Reason: because(status.GetText(), status.GetReason()), Help: status.GetHelp(),
 	}}
 }

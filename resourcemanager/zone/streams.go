@@ -6,7 +6,6 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
@@ -35,9 +34,5 @@ type (
 	AnswerSend struct {
 		Stream StreamID
 		Answer *masterv1.AllocateResponse
-	}
-	ViewSend struct {
-		Stream StreamID
-		View   *apiv1.App
 	}
 )

@@ -29,7 +29,7 @@ const (
 // have a spec changed (change, setVersion, setSpec, forgetVersions), pass on what a master reports (report, confirmed, note, revise,
 // forgetStatus), have what it is sent completed (complete), and ask for what people are shown (presentStatus, history).
 //
-// A version is a spec with which instances run. It is stable if its master has noted that it came up, and not that it failed.
+// A version is a spec with which instances run. It is stable if its master has noted that it came up, and not that it failed (spec.Stable).
 type versions struct {
 	*turn
 	access    *access.Rules
@@ -100,7 +100,7 @@ func (vs *versions) saveVersion(a *app, version *apiv1.AppHistory_Version) {
 func (vs *versions) dropVersions(a *app) {
 	var good int32
 	for _, version := range a.record.GetVersions() {
-		if stable(version) {
+		if specs.Stable(version) {
 			good = version.GetVersion()
 		}
 	}
@@ -177,11 +177,6 @@ func (vs *versions) note(a *app, note *masterv1.VersionNote) {
 	vs.apps.changed(a)
 }
 
-// stable reports whether a version has succeeded, and has not failed since.
-func stable(version *apiv1.AppHistory_Version) bool {
-	return version.GetCameUp() && version.GetFailure() == ""
-}
-
 func (vs *versions) rollback(who peer.User, name string, version int32) (*apiv1.App, error) {
 	a, err := vs.apps.changeable(who, name, "roll back")
 	if err != nil {
@@ -216,21 +211,14 @@ func (vs *versions) rollback(who peer.User, name string, version int32) (*apiv1.
 	return vs.views.of(a), nil
 }
 
-// earlier finds the newest stable version before the present one that needs other instances. If the master never reports what became of
-// a version, it is the one before the present.
+// earlier finds the version that a rollback goes to unless one is named.
 func (a *app) earlier() (*apiv1.AppHistory_Version, error) {
 	r := a.record
-	last := len(r.GetVersions()) - 1
-	if last < 1 {
+	if len(r.GetVersions()) < 2 {
 		return nil, fmt.Errorf("%s has no version before the present one: %w", r.GetName(), errdefs.ErrFailedPrecondition)
 	}
-	if !slices.ContainsFunc(r.GetVersions(), func(v *apiv1.AppHistory_Version) bool { return v.GetCameUp() || v.GetFailure() != "" }) {
-		return r.GetVersions()[last-1], nil
-	}
-	for _, version := range slices.Backward(r.GetVersions()[:last]) {
-		if stable(version) && specs.NeedsNewInstances(r.GetSpec(), withCountsOf(r.GetSpec(), version.GetSpec())) {
-			return version, nil
-		}
+	if version := specs.Earlier(r.GetVersions()); version != nil {
+		return version, nil
 	}
 	return nil, fmt.Errorf("no earlier version of %s that came up and held differs from the present one; \"mammoth app history %s\" lists those that are kept, name one with --to: %w",
 		r.GetName(), r.GetName(), errdefs.ErrFailedPrecondition)

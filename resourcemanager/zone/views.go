@@ -1,75 +1,88 @@
 package zone
 
 import (
-	"fmt"
-	"maps"
-	"slices"
 	"time"
 
-	"github.com/containerd/errdefs"
-
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
-// appView caches the view of an app. An app of 10,000 instances is sent to any number of readers, many times a second while it is
-// deployed, and only a few instances differ from one time to the next.
+// appView is what is known of the view of an app. An app of 10,000 instances is shown many times a second while it is deployed, and only
+// a few instances differ from one time to the next.
 type appView struct {
 	// current is the present view; nil if the app has changed since it was made.
 	current *apiv1.App
-	// notifyAt is when watchers may be sent the next change; unsent: they have not been sent the last one.
-	notifyAt time.Time
-	unsent   bool
+	// shown is the view that was shown last.
+	shown *apiv1.App
+	pace  pace
 	// countsAt is when the first instance that its master reports as starting will count by what its node reports; zero is never.
 	countsAt time.Time
-	// watchers are the streams on which the view is sent.
-	watchers map[StreamID]struct{}
 	// instances are the views of the instances, by their names.
 	instances map[string]instanceView
 }
 
-func newAppView() appView { return appView{watchers: map[StreamID]struct{}{}} }
+// pace limits how often something is shown that changes often, so that showing it takes at most 2 % of the loop's time.
+type pace struct{ next time.Time }
 
-// instancesAMillisecond is about how many instances a millisecond suffices for when a view is made. The time between two changes that
-// watchers are sent is at least fifty times the time that a view takes, so that views cost at most 2 % of the loop's time.
-const instancesAMillisecond = 2000
+const (
+	// partTakes is about how long a part of a view takes to be made and sent, an instance for example; baseParts are how many parts
+	// the rest of a view is worth.
+	partTakes = 500 * time.Nanosecond
+	baseParts = 20
+	// paceBurst is how much may be shown at once after a while in which little was.
+	paceBurst = 100 * time.Millisecond
+)
 
-// views are the apps as people see them, and those who watch them. Nothing in the zone follows from them. A view is overdue when the app
-// looks different by now though it has not changed.
+// mayShow reports whether something may be shown now, and counts it if so.
+func (p *pace) mayShow(now time.Time, parts int) bool {
+	if now.Before(p.at()) {
+		return false
+	}
+	p.count(now, parts)
+	return true
+}
+
+// count counts something that is shown in any case.
+func (p *pace) count(now time.Time, parts int) {
+	if p.next.Before(now) {
+		p.next = now
+	}
+	p.next = p.next.Add(50 * partTakes * time.Duration(baseParts+parts))
+}
+
+// at is when something may be shown again.
+func (p *pace) at() time.Time { return p.next.Add(-paceBurst) }
+
+// views are apps, nodes, containers, queues and lending contracts as people see them. Nothing in the zone follows from them. The view of
+// an app is overdue when the app looks different by now though it has not changed.
 type views struct {
 	*turn
+	config   *config
 	apps     *apps
 	packages *packages
 	desired  *desired
 	nodes    *nodes
-	// byStream are the apps by the streams of those who watch them.
-	byStream map[StreamID]*app
-	// overdue are the apps whose views are overdue, and those whose watchers have not been sent the last change.
+	waits    *waits
+	damage   *damage
+	queues   *shares.Queues
+	lending  *shares.Lending
+	// overdue are the apps whose views are overdue.
 	overdue []*app
+	late    late
+	quotas  quotaViews
+	// zone is the zone as it was shown last, without what is summed up.
+	zone *apiv1.Zone
 }
 
-func (vs *views) begin() { vs.overdue = nil }
+func (vs *views) begin() { vs.overdue, vs.late.wake, vs.late.must = nil, time.Time{}, false }
 
 // changed has the view of an app made anew.
 func (vs *views) changed(a *app) { a.view.current = nil }
 
 // due finds out whether the view of an app is overdue.
 func (vs *views) due(a *app) {
-	if counts := !a.view.countsAt.IsZero() && !vs.now.Before(a.view.countsAt); counts || a.view.unsent {
+	if !a.view.countsAt.IsZero() && !vs.now.Before(a.view.countsAt) {
 		vs.overdue = append(vs.overdue, a)
-	}
-}
-
-// deliver sends watchers the apps that look different since the turn began.
-func (vs *views) deliver() {
-	for _, a := range vs.apps.touchedInOrder() {
-		vs.changed(a) // a view that was made during the turn may show half of it
-		vs.notifyWatchers(a)
-	}
-	for _, a := range vs.overdue {
-		if !vs.apps.isTouched(a) {
-			vs.changed(a)
-			vs.notifyWatchers(a)
-		}
 	}
 }
 
@@ -79,45 +92,4 @@ func (vs *views) of(a *app) *apiv1.App {
 		a.view.current = vs.make(a)
 	}
 	return a.view.current
-}
-
-// errGone ends the watch of an app that was removed.
-var errGone = fmt.Errorf("the app is removed: %w", errdefs.ErrNotFound)
-
-// watch has the view of an app sent on a stream whenever it changes, and returns the present one.
-func (vs *views) watch(name string, stream StreamID) (*apiv1.App, error) {
-	a, err := vs.apps.named(name)
-	if err != nil {
-		return nil, err
-	}
-	a.view.watchers[stream] = struct{}{}
-	vs.byStream[stream] = a
-	return vs.of(a), nil
-}
-
-func (vs *views) unwatch(stream StreamID) {
-	if a := vs.byStream[stream]; a != nil {
-		delete(a.view.watchers, stream)
-		delete(vs.byStream, stream)
-	}
-}
-
-// notifyWatchers sends a changed app to its watchers, and ends their streams once it is removed.
-func (vs *views) notifyWatchers(a *app) {
-	if len(a.view.watchers) == 0 {
-		a.view.unsent = false
-		return
-	}
-	if a.view.unsent = vs.now.Before(a.view.notifyAt) && !a.removed; a.view.unsent {
-		vs.wakeBy(a.view.notifyAt)
-		return
-	}
-	a.view.notifyAt = vs.now.Add(50 * time.Millisecond * time.Duration(len(a.instances)) / instancesAMillisecond)
-	view := vs.of(a)
-	for _, watcher := range slices.Sorted(maps.Keys(a.view.watchers)) {
-		vs.out.Views = append(vs.out.Views, ViewSend{watcher, view})
-		if a.removed {
-			vs.out.Ends = append(vs.out.Ends, StreamEnd{watcher, errGone})
-		}
-	}
 }

@@ -17,14 +17,18 @@ func newCore(settled config, lastEvent int64) *Core {
 	record := &storev1.Zone{}
 	z.access = access.Rules{Queues: &z.scheduler, AllowInsecure: z.config.AllowInsecure}
 	z.units = units{turn: t, record: &storev1.Schema{}}
-	z.damage = damage{turn: t, config: &z.config, units: &z.units, apps: &z.apps, nodes: &z.nodes, leases: &z.leases}
+	z.damage = damage{turn: t, views: &z.views, config: &z.config, units: &z.units, apps: &z.apps, nodes: &z.nodes, leases: &z.leases}
 	z.scheduler = scheduling{turn: t, config: &z.config, units: &z.units}
 	z.queues, z.lending = shares.New(shares.Zone{
 		Turn: t, Units: &z.units, Scheduler: &z.scheduler, Access: &z.access, File: z.config.QueueFile,
 	})
 	z.wireApps(record)
 	z.wireNodes(record)
-	z.views = views{turn: t, apps: &z.apps, packages: &z.packages, desired: &z.desired, nodes: &z.nodes, byStream: map[StreamID]*app{}}
+	z.views = views{
+		late: newLate(),
+		turn: t, config: &z.config, apps: &z.apps, packages: &z.packages, desired: &z.desired, nodes: &z.nodes, waits: &z.waits, damage: &z.damage,
+		queues: z.queues, lending: z.lending,
+	}
 	z.waits = waits{turn: t, apps: &z.apps, explainer: &z.explainer, masters: &z.masters, nodes: &z.nodes}
 	z.explainer = explainer{
 		turn: t, scheduler: &z.scheduler, apps: &z.apps, packages: &z.packages, balancers: &z.balancers, endpoints: &z.endpoints, nodes: &z.nodes,
@@ -77,12 +81,12 @@ func (z *Core) wireNodes(record *storev1.Zone) {
 		sessions: &z.sessions, frameworks: &z.frameworks, damage: &z.damage, leases: &z.leases, keys: &z.keys, attempts: &z.attempts,
 		masters: &z.masters, byID: map[id.Node]*node{},
 	}
-	z.sessions = sessions{turn: t, config: &z.config, nodes: &z.nodes, byID: map[string]*node{}}
+	z.sessions = sessions{turn: t, config: &z.config, nodes: &z.nodes, views: &z.views, byID: map[string]*node{}}
 	z.frameworks = frameworks{turn: t, apps: &z.apps, nodes: &z.nodes, sessions: &z.sessions, damage: &z.damage}
 	z.leases = leases{
 		turn: t, scheduler: &z.scheduler, units: &z.units, table: lifecycle.Containers(), keys: &z.keys, attempts: &z.attempts, asks: &z.asks,
 		masters: &z.masters, apps: &z.apps, nodes: &z.nodes, sessions: &z.sessions, frameworks: &z.frameworks, damage: &z.damage,
-		byID: map[id.Container]*container{},
+		views: &z.views, byID: map[id.Container]*container{},
 	}
 	z.keys = keys{turn: t, config: &z.config, damage: &z.damage, nodes: &z.nodes, sessions: &z.sessions, record: record}
 }

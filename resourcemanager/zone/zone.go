@@ -101,13 +101,27 @@ func (z *Core) handOver() (*Ready, error) {
 }
 
 // Step folds an input into the zone. Its answer may be given once the turn is stored.
-func (z *Core) Step(in Input) (any, error) { return in.step(z) }
+func (z *Core) Step(in Input) (any, error) {
+	if !comesOften(in) {
+		z.views.mustShow()
+	}
+	return in.step(z)
+}
+
+// comesOften reports whether an input is one of the reports that come at all times, and after which nobody looks whether they are shown.
+func comesOften(in Input) bool {
+	switch in.(type) {
+	case Allocate, NodeReport, Beats, Counted, Confirmed:
+		return true
+	}
+	return false
+}
 
 // Tick is the longest time between two turns: deadlines that are seconds long need no timer of their own.
 const Tick = time.Second
 
 // Wake is when the next turn is to be, though nothing may have happened until then.
-func (z *Core) Wake() time.Time { return z.turn.wake }
+func (z *Core) Wake() time.Time { return z.views.wakeBefore(z.turn.wake) }
 
 // IsDue reports whether a deadline has come: once a tick, and whenever wakeBy has named an instant.
 func (z *Core) IsDue() bool { return !z.turn.now.Before(z.turn.wake) }
@@ -132,6 +146,7 @@ func (z *Core) due() {
 		}
 		z.views.due(a)
 	}
+	z.views.tick()
 }
 
 // settle has every touched app settled.

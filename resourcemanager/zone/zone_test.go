@@ -62,9 +62,9 @@ func TestManyAppsThatWaitAreLookedAtABitAtATime(t *testing.T) {
 		now = now.Add(100 * time.Millisecond)
 		take(t, z, now)
 	}
-	all, err := z.Apps("")
-	if err != nil || len(all) != apps {
-		t.Fatalf("%d apps, %v", len(all), err)
+	all := z.Apps()
+	if len(all) != apps {
+		t.Fatalf("%d apps", len(all))
 	}
 	for _, app := range all {
 		if len(app.GetWaiting()) != 1 {
@@ -102,6 +102,25 @@ func TestADryRunSpeaksOfOneInstanceAsOfOne(t *testing.T) {
 	} {
 		if got := planSentence("web", n[0], n[1]); got != want {
 			t.Errorf("%v: %q, want %q", n, got, want)
+		}
+	}
+}
+
+// What changes all the time is shown so often that it takes a fiftieth of the time, after what may be shown at once.
+func TestAPaceBoundsTheTimeOfViews(t *testing.T) {
+	for parts, want := range map[int][2]int{0: {1100, 2200}, 1000: {40, 45}, 10_000: {4, 6}} {
+		now, shown := time.Unix(1_700_000_000, 0), 0
+		var p pace
+		for range 10_000 {
+			if p.mayShow(now, parts) {
+				shown++
+			} else if !p.at().After(now) {
+				t.Fatalf("of %d parts it says that it may be shown at %v, which is over", parts, p.at())
+			}
+			now = now.Add(100 * time.Microsecond)
+		}
+		if shown < want[0] || shown > want[1] {
+			t.Errorf("%d parts are shown %d times a second, want %v", parts, shown, want)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -45,11 +46,7 @@ func (l *laws) unrest() string {
 			}
 		}
 	}
-	apps, err := m.core.Apps("")
-	if err != nil {
-		return err.Error()
-	}
-	for _, app := range apps {
+	for _, app := range m.core.Apps() {
 		if trouble := l.restless(m, app); trouble != "" {
 			return trouble
 		}
@@ -75,27 +72,45 @@ func (l *laws) restless(m *manager, app *apiv1.App) string {
 	case app.GetStatus().GetState() == apiv1.MasterStatus_WORKING:
 		return fmt.Sprintf("%s is still rolled out", name)
 	}
-	endpoints := m.registry.services[name]
-	if len(endpoints) != int(app.GetWanted()) {
-		return fmt.Sprintf("%s has %d endpoints for %d instances", name, len(endpoints), app.GetWanted())
+	ofRole := map[string]int{}
+	for _, instance := range app.GetInstances() {
+		ofRole[instance.GetRole()]++
+	}
+	services := map[string]int{name: ofRole[specs.MainRole(app.GetSpec()).GetName()]}
+	for _, role := range app.GetSpec().GetRoles() {
+		services[specs.ServiceName(app.GetSpec(), role)] = ofRole[role.GetName()]
+	}
+	for _, service := range sortedKeys(services) {
+		if what := l.misrouted(m, service, services[service]); what != "" {
+			return what
+		}
+	}
+	return ""
+}
+
+// misrouted says what is wrong with a service at rest, and with what balancers make of it; empty if all is well.
+func (l *laws) misrouted(m *manager, service string, instances int) string {
+	endpoints := m.registry.services[service]
+	if len(endpoints) != instances {
+		return fmt.Sprintf("the service %s has %d endpoints for %d instances", service, len(endpoints), instances)
 	}
 	for _, e := range endpoints {
 		p := l.running(e.GetContainerId())
 		if e.GetState() != apiv1.Endpoint_HEALTHY || p == nil || int32(p.port) != e.GetPort() {
-			return fmt.Sprintf("the endpoint %s of %s does not lead to it", e.GetId(), name)
+			return fmt.Sprintf("the endpoint %s of %s does not lead to it", e.GetId(), service)
 		}
 		if got := p.spec.GetLabels()["instance"]; got != e.GetId() {
-			return fmt.Sprintf("the endpoint %s of %s leads to %s", e.GetId(), name, got)
+			return fmt.Sprintf("the endpoint %s of %s leads to %s", e.GetId(), service, got)
 		}
 	}
 	for _, b := range l.w.balancers {
 		for _, e := range endpoints {
 			if !b.routesTo(e.GetContainerId()) {
-				return fmt.Sprintf("%s does not route to %s of %s", b.name, e.GetId(), name)
+				return fmt.Sprintf("%s does not route to %s of %s", b.name, e.GetId(), service)
 			}
 		}
-		if len(b.applied.services[name]) != len(endpoints) {
-			return fmt.Sprintf("%s routes to %d endpoints of %s, which has %d", b.name, len(b.applied.services[name]), name, len(endpoints))
+		if len(b.applied.services[service]) != len(endpoints) {
+			return fmt.Sprintf("%s routes to %d endpoints of %s, which has %d", b.name, len(b.applied.services[service]), service, len(endpoints))
 		}
 	}
 	return ""

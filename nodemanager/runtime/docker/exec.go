@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"strconv"
@@ -33,23 +34,24 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 	command := processes.New()
 	options.Env = append(options.Env, command.Environment())
 	slices.Sort(options.Env)
-	created, err := r.client.ContainerExecCreate(ctx, r.handle(key), options)
+	created, err := r.engine.ContainerExecCreate(ctx, r.ids.handle(key), options)
 	switch {
 	case errdefs.IsConflict(err):
 		return 0, fmt.Errorf("container %v is not running: %w", key, errdefs.ErrFailedPrecondition)
 	case errdefs.IsNotFound(err):
 		return 0, fmt.Errorf("no container %v: %w", key, errdefs.ErrNotFound)
 	case err != nil:
-		return 0, r.failure(ctx, err)
+		return 0, r.engine.failure(ctx, err)
 	}
-	attached, err := r.client.ContainerExecAttach(ctx, created.ID, container.ExecAttachOptions{Tty: request.TTY})
+	running := execution{engine: r.engine, id: created.ID, logger: r.logger}
+	attached, err := r.engine.ContainerExecAttach(ctx, created.ID, container.ExecAttachOptions{Tty: request.TTY})
 	if err != nil {
-		return 0, r.failure(ctx, err)
+		return 0, r.engine.failure(ctx, err)
 	}
 	defer attached.Close()
 	// The engine does not end a command when its connection is lost.
 	stop := context.AfterFunc(ctx, func() {
-		r.killExec(ctx, created.ID, command)
+		running.kill(ctx, command)
 		attached.Close()
 	})
 	defer stop()
@@ -62,7 +64,7 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 	ended := make(chan struct{})
 	defer close(ended)
 	if request.TTY && request.Resize != nil {
-		go r.resize(ctx, created.ID, request.Resize, ended)
+		go running.resize(ctx, request.Resize, ended)
 	}
 	// The engine's error about a command that it cannot start arrives as the command's output.
 	var flow runtime.OutputMonitor
@@ -76,18 +78,18 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 			_, failed = stdcopy.StdCopy(flow.To(stdout), flow.To(stderr), attached.Reader)
 		}
 	}()
-	r.awaitExec(ctx, created.ID, command, &flow, copied)
+	running.await(ctx, command, &flow, copied)
 	<-copied
 	if err = failed; request.TTY {
-		r.killRemaining(ctx, command) // its terminal is gone
+		running.killRemaining(ctx, command) // its terminal is gone
 	}
 	if ctx.Err() != nil {
 		return 0, errors.Join(context.Cause(ctx), stdout.flush(), stderr.flush())
 	}
 	if err != nil {
-		return 0, r.failure(ctx, err)
+		return 0, r.engine.failure(ctx, err)
 	}
-	code, err := r.execCode(ctx, created.ID)
+	code, err := running.code(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -142,13 +144,21 @@ func (r *refusalFilter) flush() error {
 	return err
 }
 
-// execCode returns the exit code, which the engine may learn shortly after the end of the output.
-func (r *Runtime) execCode(ctx context.Context, exec string) (int, error) {
+// execution is one command that the engine runs in a container.
+type execution struct {
+	engine *engine
+	// id is the engine's.
+	id     string
+	logger *slog.Logger
+}
+
+// code returns the exit code, which the engine may learn shortly after the end of the output.
+func (e execution) code(ctx context.Context) (int, error) {
 	wait := time.Millisecond
 	for {
-		inspected, err := r.client.ContainerExecInspect(ctx, exec)
+		inspected, err := e.engine.ContainerExecInspect(ctx, e.id)
 		if err != nil {
-			return 0, r.failure(ctx, err)
+			return 0, e.engine.failure(ctx, err)
 		}
 		if !inspected.Running {
 			return inspected.ExitCode, nil
@@ -161,7 +171,7 @@ func (r *Runtime) execCode(ctx context.Context, exec string) (int, error) {
 }
 
 // resize applies terminal sizes. The first may arrive before the engine has started the command and is applied again then.
-func (r *Runtime) resize(ctx context.Context, exec string, sizes <-chan runtime.WindowSize, ended <-chan struct{}) {
+func (e execution) resize(ctx context.Context, sizes <-chan runtime.WindowSize, ended <-chan struct{}) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -173,7 +183,7 @@ func (r *Runtime) resize(ctx context.Context, exec string, sizes <-chan runtime.
 				return
 			}
 			for range 20 {
-				err := r.client.ContainerExecResize(ctx, exec, container.ResizeOptions{Height: size.Rows, Width: size.Columns})
+				err := e.engine.ContainerExecResize(ctx, e.id, container.ResizeOptions{Height: size.Rows, Width: size.Columns})
 				if err == nil || backoff.Sleep(ctx, 10*time.Millisecond) != nil {
 					break
 				}
@@ -185,14 +195,14 @@ func (r *Runtime) resize(ctx context.Context, exec string, sizes <-chan runtime.
 // watchAfter is how long a command has run before its end is watched; most have ended by then.
 const watchAfter = 100 * time.Millisecond
 
-// awaitExec returns when the output of a command is complete. Processes that the command leaves behind may hold the output,
+// await returns when the output of a command is complete. Processes that the command leaves behind may hold the output,
 // and the engine reports the end only after two seconds then: they are killed earlier.
-func (r *Runtime) awaitExec(ctx context.Context, exec string, command processes.Command, flow *runtime.OutputMonitor, copied <-chan struct{}) {
+func (e execution) await(ctx context.Context, command processes.Command, flow *runtime.OutputMonitor, copied <-chan struct{}) {
 	ctx, cancel := context.WithCancel(ctx)
 	known, ended := false, make(chan struct{})
 	go func() {
 		defer close(ended)
-		known = r.ended(ctx, exec, &command)
+		known = e.ended(ctx, &command)
 	}()
 	select {
 	case <-copied:
@@ -204,7 +214,7 @@ func (r *Runtime) awaitExec(ctx context.Context, exec string, command processes.
 		select {
 		case <-copied:
 		default:
-			r.killRemaining(ctx, command)
+			e.killRemaining(ctx, command)
 		}
 	}
 	cancel()
@@ -212,17 +222,17 @@ func (r *Runtime) awaitExec(ctx context.Context, exec string, command processes.
 }
 
 // killRemaining kills the processes that a command has left behind.
-func (r *Runtime) killRemaining(ctx context.Context, command processes.Command) {
+func (e execution) killRemaining(ctx context.Context, command processes.Command) {
 	ctx, cancel := cleanup(ctx)
 	defer cancel()
 	if err := command.Kill(ctx); err != nil {
-		r.config.Logger.Warn("cannot kill the remaining processes of a command", "error", err)
+		e.logger.Warn("cannot kill the remaining processes of a command", "error", err)
 	}
 }
 
 // ended returns true when the process of a command has ended, whose number it learns, and false if that is unknown or ctx
 // has ended.
-func (r *Runtime) ended(ctx context.Context, exec string, command *processes.Command) bool {
+func (e execution) ended(ctx context.Context, command *processes.Command) bool {
 	if backoff.Sleep(ctx, watchAfter) != nil {
 		return false
 	}
@@ -230,7 +240,7 @@ func (r *Runtime) ended(ctx context.Context, exec string, command *processes.Com
 	go func() {
 		defer close(inspected)
 		for ctx.Err() == nil {
-			found, err := r.client.ContainerExecInspect(ctx, exec)
+			found, err := e.engine.ContainerExecInspect(ctx, e.id)
 			if err != nil {
 				return
 			}
@@ -273,24 +283,24 @@ func inContainer(runtimeID string) func(pid int) bool {
 	}
 }
 
-// killExec kills the command of an exec and all that it has started; the engine has no call for that.
-func (r *Runtime) killExec(ctx context.Context, exec string, command processes.Command) {
+// kill kills the command of an exec and all that it has started; the engine has no call for that.
+func (e execution) kill(ctx context.Context, command processes.Command) {
 	ctx, cancel := cleanup(ctx)
 	defer cancel()
 	err := command.Kill(ctx)
-	inspected, unknown := r.client.ContainerExecInspect(ctx, exec)
+	inspected, unknown := e.engine.ContainerExecInspect(ctx, e.id)
 	// A command may have output before the engine has recorded its process; one that never started has none.
 	for tries := 0; unknown == nil && inspected.Pid <= 1 && inspected.ExitCode == 0 && tries < 100; tries++ {
 		if backoff.Sleep(ctx, 10*time.Millisecond) != nil {
 			return
 		}
-		inspected, unknown = r.client.ContainerExecInspect(ctx, exec)
+		inspected, unknown = e.engine.ContainerExecInspect(ctx, e.id)
 	}
 	if unknown == nil && inspected.Pid > 1 {
 		command.Session, command.Belongs = inspected.Pid, inContainer(inspected.ContainerID)
 		err = errors.Join(err, command.Kill(ctx))
 	}
 	if err != nil {
-		r.config.Logger.Warn("cannot kill the command of an ended exec", "error", err)
+		e.logger.Warn("cannot kill the command of an ended exec", "error", err)
 	}
 }

@@ -20,74 +20,92 @@ import (
 // localPrefix is the prefix of the names that complete images have in the engine.
 const localPrefix = "mammoth.local/"
 
+// images owns what is known of the zone's images in the engine, and the pulls that bring them there.
+type images struct {
+	engine *engine
+	zone   string
+	// registry is the host:port to pull from; empty is none.
+	registry string
+	pulls    pulls
+}
+
+func newImages(e *engine, zone, registry string) *images {
+	return &images{engine: e, zone: zone, registry: registry, pulls: pulls{running: make(map[string]*pull), present: make(map[string]bool)}}
+}
+
 // localName is mammoth.local/ZONE/NAME:<32 digits of the manifest's digest>. It does not contain the registry, whose port
 // changes; it contains the zone, so that a zone removes its own images only.
-func (r *Runtime) localName(ref string) string {
+func (i *images) localName(ref string) string {
 	name, digest, ok := strings.Cut(ref, "@sha256:")
 	if !ok {
 		return ref
 	}
-	return r.localNames() + name + ":" + digest[:min(32, len(digest))]
+	return i.localNames() + name + ":" + digest[:min(32, len(digest))]
 }
 
 // localNames is the prefix of the names of this zone's images.
-func (r *Runtime) localNames() string { return localPrefix + r.config.Zone + "/" }
+func (i *images) localNames() string { return localPrefix + i.zone + "/" }
 
-// RemoveImages removes the images that the zone has brought to the engine, and returns how many. An image that a container
-// needs stays. It is used at the end of a zone and not part of runtime.Runtime: nodes that share an engine share its images.
-func (r *Runtime) RemoveImages(ctx context.Context) (int, error) {
-	images, err := r.client.ImageList(ctx, image.ListOptions{})
+// remove removes the images that the zone has brought to the engine, and returns how many. An image that a container needs stays.
+func (i *images) remove(ctx context.Context) (int, error) {
+	images, err := i.engine.ImageList(ctx, image.ListOptions{})
 	if err != nil {
-		return 0, r.failure(ctx, err)
+		return 0, i.engine.failure(ctx, err)
 	}
 	removed := 0
 	for _, one := range images {
 		for _, tag := range one.RepoTags {
-			if !strings.HasPrefix(tag, r.localNames()) {
+			if !strings.HasPrefix(tag, i.localNames()) {
 				continue
 			}
-			_, err := r.client.ImageRemove(ctx, tag, image.RemoveOptions{PruneChildren: true})
+			_, err := i.engine.ImageRemove(ctx, tag, image.RemoveOptions{PruneChildren: true})
 			switch {
 			case err == nil:
 				removed++
 			case !errdefs.IsNotFound(err) && !errdefs.IsConflict(err):
-				return removed, r.failure(ctx, err)
+				return removed, i.engine.failure(ctx, err)
 			}
 		}
 	}
 	return removed, nil
 }
 
-// Prepare implements runtime.Runtime.
-func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, progress func(runtime.Progress)) error {
-	name, digest, ok := strings.Cut(spec.Image, "@sha256:")
+// prepare makes an image NAME@sha256:… ready to be started.
+func (i *images) prepare(ctx context.Context, ref string, progress func(runtime.Progress)) error {
+	name, digest, ok := strings.Cut(ref, "@sha256:")
 	if !ok || name == "" || len(digest) != 64 {
-		return fmt.Errorf("%q is not an image of the form NAME@sha256:…: %w", spec.Image, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%q is not an image of the form NAME@sha256:…: %w", ref, errdefs.ErrInvalidArgument)
 	}
-	if r.pulls.isPresent(spec.Image) {
+	if i.pulls.isPresent(ref) {
 		return nil
 	}
-	_, err := r.client.ImageInspect(ctx, r.localName(spec.Image))
+	_, err := i.engine.ImageInspect(ctx, i.localName(ref))
 	switch {
 	case err == nil:
-		r.pulls.setPresent(spec.Image)
+		i.pulls.setPresent(ref)
 		return nil
 	case !errdefs.IsNotFound(err):
-		return r.failure(ctx, err)
-	case r.config.Registry == "":
-		return fmt.Errorf("image %q is not on this node, which has no registry to pull from: %w", spec.Image, errdefs.ErrNotFound)
+		return i.engine.failure(ctx, err)
+	case i.registry == "":
+		return fmt.Errorf("image %q is not on this node, which has no registry to pull from: %w", ref, errdefs.ErrNotFound)
 	}
-	return r.pulls.join(ctx, spec.Image, progress, func(ctx context.Context, progress func(runtime.Progress)) error {
-		return r.pull(ctx, spec.Image, progress)
+	return i.pulls.join(ctx, ref, progress, func(ctx context.Context, progress func(runtime.Progress)) error {
+		return i.pull(ctx, ref, progress)
 	})
 }
 
+// forget reports whether an image was known to be on the host. The engine is asked the next time.
+func (i *images) forget(ref string) bool { return i.pulls.forget(ref) }
+
+// close ends all pulls and waits for them.
+func (i *images) close() { i.pulls.close() }
+
 // pull pulls an image through the node's registry and gives it its local name.
-func (r *Runtime) pull(ctx context.Context, ref string, progress func(runtime.Progress)) error {
-	remote := r.config.Registry + "/" + ref
-	stream, err := r.client.ImagePull(ctx, remote, image.PullOptions{})
+func (i *images) pull(ctx context.Context, ref string, progress func(runtime.Progress)) error {
+	remote := i.registry + "/" + ref
+	stream, err := i.engine.ImagePull(ctx, remote, image.PullOptions{})
 	if err != nil {
-		return r.pullFailure(ctx, ref, err)
+		return i.pullFailure(ctx, ref, err)
 	}
 	defer stream.Close()
 	moved := map[string]int64{}
@@ -96,15 +114,15 @@ func (r *Runtime) pull(ctx context.Context, ref string, progress func(runtime.Pr
 		progress(runtime.Progress{Phase: phase, Bytes: moved[phase]})
 	})
 	if err != nil {
-		return r.pullFailure(ctx, ref, err)
+		return i.pullFailure(ctx, ref, err)
 	}
-	if err := r.client.ImageTag(ctx, remote, r.localName(ref)); err != nil {
-		return r.failure(ctx, err)
+	if err := i.engine.ImageTag(ctx, remote, i.localName(ref)); err != nil {
+		return i.engine.failure(ctx, err)
 	}
 	// Only the name is removed; another client of the engine may have been faster.
-	_, err = r.client.ImageRemove(ctx, remote, image.RemoveOptions{})
+	_, err = i.engine.ImageRemove(ctx, remote, image.RemoveOptions{})
 	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
-		return r.failure(ctx, err)
+		return i.engine.failure(ctx, err)
 	}
 	return nil
 }
@@ -143,7 +161,7 @@ func readProgress(stream io.Reader, moved func(phase string, bytes int64)) error
 }
 
 // pullFailure is one sentence about why an image could not be pulled.
-func (r *Runtime) pullFailure(ctx context.Context, ref string, err error) error {
+func (i *images) pullFailure(ctx context.Context, ref string, err error) error {
 	text := sentence(err)
 	has := func(fragments ...string) bool {
 		for _, fragment := range fragments {
@@ -155,10 +173,10 @@ func (r *Runtime) pullFailure(ctx context.Context, ref string, err error) error 
 	}
 	switch {
 	case ctx.Err() != nil:
-		return r.failure(ctx, err)
+		return i.engine.failure(ctx, err)
 	case has("no space left on device"):
 		where := "its data directory"
-		if e, err := r.engineInfo(ctx); err == nil {
+		if e, err := i.engine.examine(ctx); err == nil {
 			where = e.dataRoot
 			if free, _, err := disk.Free(e.dataRoot); err == nil {
 				where += " (" + resource.FormatBytes(free) + " free)"
@@ -174,7 +192,7 @@ func (r *Runtime) pullFailure(ctx context.Context, ref string, err error) error 
 	case has("connection refused", "EOF", "connection reset", "timeout", "received unexpected HTTP status: 5", "blob upload"):
 		return fmt.Errorf("image %q could not be fetched (%s): %w", ref, text, errdefs.ErrUnavailable)
 	}
-	return r.failure(ctx, fmt.Errorf("image %q: %w", ref, err))
+	return i.engine.failure(ctx, fmt.Errorf("image %q: %w", ref, err))
 }
 
 // pulls allows one pull of an image at a time, which is cancelled when nobody waits for it.

@@ -8,92 +8,36 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
-	"golang.org/x/sys/unix"
 
-	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/nodemanager/logs"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// Remove implements runtime.Runtime. The output is copied from the engine first; a partial copy is replaced.
-func (r *Runtime) Remove(ctx context.Context, key id.Container) error {
-	inspected, err := r.client.ContainerInspect(ctx, r.handle(key))
-	if errdefs.IsNotFound(err) {
-		return r.forget(key)
-	}
-	if err != nil {
-		return r.failure(ctx, err)
-	}
-	if inspected.State.Running {
-		return fmt.Errorf("container %v is running: %w", key, errdefs.ErrFailedPrecondition)
-	}
-	// An engine that stopped during a removal has a dead container afterwards, whose output was copied before and does not
-	// exist any more.
-	dead := inspected.State.Dead || inspected.State.Status == container.StateRemoving
-	switch err := r.keepLogs(ctx, key, dead); {
-	case err == nil:
-	case errors.Is(err, errdefs.ErrDataLoss), errors.Is(err, unix.ENOSPC):
-		// No later attempt would keep more, and the container holds the space that is missing.
-		r.config.Logger.Warn("some output of an ended container is lost", "container", key.String(), "error", err)
-	default:
-		return fmt.Errorf("copy the logs of container %v: %w", key, err)
-	}
-	if err := r.removeEnded(ctx, inspected.ID); err != nil {
-		return err
-	}
-	r.unwatch(key, inspected.ID)
-	r.mu.Lock()
-	delete(r.ooms, inspected.ID)
-	delete(r.lastSignals, inspected.ID)
-	r.mu.Unlock()
-	return errors.Join(removeFile(r.verdictFile(key)), r.forget(key))
+// output owns the copies of the output of removed containers, and reads that of the others from the engine.
+type output struct {
+	engine *engine
+	ids    *identities
+	// dir has the copies.
+	dir string
 }
 
-const (
-	// removalWithin is how long a removal that the engine is busy with already is waited for, removalLook the time between two looks.
-	removalWithin = 30 * time.Second
-	removalLook   = 50 * time.Millisecond
-)
-
-// removeEnded has the engine remove a container that has ended. The engine refuses what it is removing already: for a request whose
-// asker has gone, as a node that ended meanwhile. That removal is waited for.
-func (r *Runtime) removeEnded(ctx context.Context, runtimeID string) error {
-	limit, cancel := context.WithTimeout(ctx, removalWithin)
-	defer cancel()
-	for {
-		err := r.client.ContainerRemove(ctx, runtimeID, container.RemoveOptions{RemoveVolumes: true})
-		switch {
-		case err == nil, errdefs.IsNotFound(err):
-			return nil
-		case !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "is already in progress"):
-			return r.failure(ctx, err)
-		case backoff.Sleep(limit, removalLook) != nil:
-			return r.failure(ctx, err)
-		}
-	}
-}
-
-func (r *Runtime) keepLogs(ctx context.Context, key id.Container, dead bool) error {
-	if dead {
-		return nil
-	}
-	if err := logs.Delete(r.config.LogDir, key.String()); err != nil {
+// keep copies the output of an ended container from the engine. A partial copy is replaced.
+func (o *output) keep(ctx context.Context, key id.Container) error {
+	if err := logs.Delete(o.dir, key.String()); err != nil {
 		return err
 	}
-	log, err := logs.Open(r.config.LogDir, key.String(), 0)
+	log, err := logs.Open(o.dir, key.String(), 0)
 	if err != nil {
 		return err
 	}
 	var lines []runtime.LogLine
-	err = r.engineLogs(ctx, key, runtime.LogOptions{Tail: -1}, func(line runtime.LogLine) error {
+	err = o.ofEngine(ctx, key, runtime.LogOptions{Tail: -1}, func(line runtime.LogLine) error {
 		if lines = append(lines, line); len(lines) < 256 {
 			return nil
 		}
@@ -103,18 +47,18 @@ func (r *Runtime) keepLogs(ctx context.Context, key id.Container, dead bool) err
 	return errors.Join(err, log.Append(lines), log.Close())
 }
 
-// Purge implements runtime.Runtime.
-func (r *Runtime) Purge(_ context.Context, key id.Container) error {
-	return logs.Delete(r.config.LogDir, key.String())
+// purge deletes the copy.
+func (o *output) purge(key id.Container) error {
+	return logs.Delete(o.dir, key.String())
 }
 
-// Logs implements runtime.Runtime.
-func (r *Runtime) Logs(ctx context.Context, key id.Container, options runtime.LogOptions, line func(runtime.LogLine) error) error {
-	err := r.engineLogs(ctx, key, options, line)
+// read reads the output of a container from the engine if that still has it, else the copy.
+func (o *output) read(ctx context.Context, key id.Container, options runtime.LogOptions, line func(runtime.LogLine) error) error {
+	err := o.ofEngine(ctx, key, options, line)
 	if !errors.Is(err, errNoContainer) {
 		return err
 	}
-	if err := logs.Read(ctx, r.config.LogDir, key.String(), options, line); err != nil {
+	if err := logs.Read(ctx, o.dir, key.String(), options, line); err != nil {
 		return fmt.Errorf("container %v: %w", key, err)
 	}
 	return nil
@@ -122,8 +66,8 @@ func (r *Runtime) Logs(ctx context.Context, key id.Container, options runtime.Lo
 
 var errNoContainer = errors.New("the engine has no such container, or only what is left of one")
 
-// engineLogs reads the output of a container that the engine still has.
-func (r *Runtime) engineLogs(ctx context.Context, key id.Container, options runtime.LogOptions, line func(runtime.LogLine) error) error {
+// ofEngine reads the output of a container that the engine still has.
+func (o *output) ofEngine(ctx context.Context, key id.Container, options runtime.LogOptions, line func(runtime.LogLine) error) error {
 	request := container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Follow: options.Follow, Tail: "all"}
 	if options.Tail >= 0 {
 		request.Tail = strconv.Itoa(options.Tail)
@@ -133,12 +77,12 @@ func (r *Runtime) engineLogs(ctx context.Context, key id.Container, options runt
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := r.client.ContainerLogs(ctx, r.handle(key), request)
+	stream, err := o.engine.ContainerLogs(ctx, o.ids.handle(key), request)
 	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) { // a conflict means that it is dead
 		return errNoContainer
 	}
 	if err != nil {
-		return r.failure(ctx, err)
+		return o.engine.failure(ctx, err)
 	}
 	defer stream.Close()
 	// The reader's own error is returned as it is; everything else is the engine's.
@@ -153,7 +97,7 @@ func (r *Runtime) engineLogs(ctx context.Context, key id.Container, options runt
 	if errors.Is(err, errdefs.ErrDataLoss) {
 		return err
 	}
-	return r.failure(ctx, err)
+	return o.engine.failure(ctx, err)
 }
 
 // maxFrame is the longest message of the engine, which splits lines at 16KiB.
@@ -217,11 +161,4 @@ func readFrames(stream io.Reader, line func(runtime.LogLine) error) error {
 		}
 		partial[which] = nil
 	}
-}
-
-func removeFile(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
 }

@@ -112,7 +112,7 @@ func TestProgressTellsWhatCameIn(t *testing.T) {
 }
 
 func TestFailuresOfAPull(t *testing.T) {
-	r := &Runtime{engine: &engine{dataRoot: "/"}}
+	i := &images{engine: &engine{found: &facts{dataRoot: "/"}}}
 	for text, class := range map[string]error{
 		"write /x/layer.tar: no space left on device":                         errdefs.ErrResourceExhausted,
 		"filesystem layer verification failed for digest sha256:1":            errdefs.ErrDataLoss,
@@ -121,7 +121,7 @@ func TestFailuresOfAPull(t *testing.T) {
 		`Get "http://127.0.0.1:1/v2/": dial tcp: connect: connection refused`: errdefs.ErrUnavailable,
 		"something else": errdefs.ErrInternal,
 	} {
-		err := r.pullFailure(context.Background(), "web@sha256:1", errors.New(text))
+		err := i.pullFailure(context.Background(), "web@sha256:1", errors.New(text))
 		if !errors.Is(err, class) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q became %v, want %v", text, err, class)
 		}
@@ -129,7 +129,7 @@ func TestFailuresOfAPull(t *testing.T) {
 }
 
 func TestQuotasOutsideOfWhatTheEngineTakes(t *testing.T) {
-	e := &engine{cpus: 2}
+	e := &facts{cpus: 2}
 	if got := resources(e, runtime.Spec{CPUMillis: 500}); got.NanoCPUs != 5e8 || got.CPUQuota != 0 {
 		t.Errorf("500m: %+v", got)
 	}
@@ -180,8 +180,8 @@ func TestOnlyRefusalsAreHeldBack(t *testing.T) {
 }
 
 func TestLocalName(t *testing.T) {
-	r := &Runtime{config: Config{Zone: "blue"}}
-	if got := r.localName("team/web@sha256:" + strings.Repeat("0123456789abcdef", 4)); got != "mammoth.local/blue/team/web:0123456789abcdef0123456789abcdef" {
+	i := &images{zone: "blue"}
+	if got := i.localName("team/web@sha256:" + strings.Repeat("0123456789abcdef", 4)); got != "mammoth.local/blue/team/web:0123456789abcdef0123456789abcdef" {
 		t.Error(got)
 	}
 }
@@ -211,14 +211,14 @@ func TestTheGatewayOfANewEnginesNetworkIsItsBridges(t *testing.T) {
 }
 
 func TestAFailureOfTheWorkingDirNamesItsKey(t *testing.T) {
-	var r Runtime
+	var e engine
 	for _, c := range []struct{ dir, engine, want string }{
 		{"/hello", "Cannot mkdir: /hello is not a directory", `workingDir is "/hello", but it is a file in the image, or below one; name a folder, or a path where nothing is`},
 		{"/hello/x", "mkdir /var/lib/docker/overlay2/1/merged/hello: not a directory", `workingDir is "/hello/x", but it is a file in the image, or below one; name a folder, or a path where nothing is`},
 		{"", "Cannot mkdir: /hello is not a directory", "the image's WORKDIR is a file in the image, or below one; name a folder, or a path where nothing is"},
 		{"/root", `OCI runtime create failed: runc create failed: unable to start container process: chdir to cwd ("/root") set in config.json failed: permission denied: unknown`, `workingDir is "/root", but it may not be entered by the container's user; name a folder that the user may enter`},
 	} {
-		err := r.startFailure(t.Context(), runtime.Spec{WorkingDir: c.dir, Command: []string{"/program"}}, errors.New("Error response from daemon: "+c.engine))
+		err := e.startFailure(t.Context(), runtime.Spec{WorkingDir: c.dir, Command: []string{"/program"}}, errors.New("Error response from daemon: "+c.engine))
 		if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.HasPrefix(err.Error(), c.want+": ") {
 			t.Errorf("%s: %v", c.engine, err)
 		}

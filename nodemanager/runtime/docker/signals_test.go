@@ -54,11 +54,11 @@ func TestSignalsOfRemovedContainersAreForgotten(t *testing.T) {
 		}}}, time.Now())
 	}
 	tell(events.ActionKill)
-	if got := r.lastSignals["abc"].signal; got != 9 {
+	if got := r.signals.last["abc"].signal; got != 9 {
 		t.Errorf("the signal is %d", got)
 	}
 	tell(events.ActionDestroy)
-	if len(r.lastSignals) != 0 {
-		t.Errorf("left: %v", r.lastSignals)
+	if len(r.signals.last) != 0 {
+		t.Errorf("left: %v", r.signals.last)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -32,19 +31,19 @@ const maxAttempts = 8
 
 // Start implements runtime.Runtime. It needs one create, one start and one inspect.
 func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Container, error) {
-	if spec.Network == runtime.Host && !r.config.AllowHostNetwork {
+	if spec.Network == runtime.Host && !r.allowHostNetwork {
 		return runtime.Container{}, fmt.Errorf("network: host is not allowed on this node; ask its operator: %w", errdefs.ErrPermissionDenied)
 	}
-	done, err := r.acquireStart(ctx, spec.ID)
+	done, err := r.starts.acquire(ctx, spec.ID)
 	if err != nil {
 		return runtime.Container{}, err
 	}
 	defer done()
-	e, err := r.engineInfo(ctx)
+	known, err := r.engine.examine(ctx)
 	if err != nil {
 		return runtime.Container{}, err
 	}
-	if noted := r.recordedID(spec.ID); noted != "" {
+	if noted := r.ids.recorded(spec.ID); noted != "" {
 		found, err := r.adopt(ctx, spec.ID, noted)
 		var gone *retry
 		if !errors.As(err, &gone) {
@@ -53,7 +52,7 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Contain
 	}
 	for range maxAttempts {
 		var found runtime.Container
-		if found, err = r.tryStart(ctx, e, spec); err == nil {
+		if found, err = r.tryStart(ctx, known, spec); err == nil {
 			return found, nil
 		}
 		var again *retry
@@ -69,43 +68,8 @@ type retry struct{ error }
 
 func (r *retry) Unwrap() error { return r.error }
 
-// acquireStart serialises the starts of one container, and limits those of all.
-func (r *Runtime) acquireStart(ctx context.Context, key id.Container) (done func(), err error) {
-	for {
-		r.mu.Lock()
-		other := r.starting[key]
-		if other == nil {
-			break
-		}
-		r.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-	mine := make(chan struct{})
-	r.starting[key] = mine
-	r.mu.Unlock()
-	finish := func() {
-		r.mu.Lock()
-		delete(r.starting, key)
-		r.mu.Unlock()
-		close(mine)
-	}
-	if ctx.Err() == nil {
-		select {
-		case r.slots <- struct{}{}:
-			return func() { <-r.slots; finish() }, nil
-		case <-ctx.Done():
-		}
-	}
-	finish()
-	return nil, context.Cause(ctx)
-}
-
-func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (runtime.Container, error) {
-	request, settle, err := r.request(ctx, e, spec)
+func (r *Runtime) tryStart(ctx context.Context, known *facts, spec runtime.Spec) (runtime.Container, error) {
+	request, settle, err := r.request(ctx, known, spec)
 	if err != nil {
 		return runtime.Container{}, err
 	}
@@ -115,39 +79,39 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 	defer cancel()
 	created, err := r.create(creating, request, spec)
 	if err == nil && ctx.Err() != nil {
-		return runtime.Container{}, errors.Join(r.failure(ctx, ctx.Err()), r.undo(ctx, spec, created.ID))
+		return runtime.Container{}, errors.Join(r.engine.failure(ctx, ctx.Err()), r.undo(ctx, spec, created.ID))
 	}
 	switch {
 	case err == nil:
 	case errdefs.IsConflict(err):
 		return r.adopt(ctx, spec.ID, name(spec.ID))
-	case errdefs.IsNotFound(err) && r.pulls.forget(spec.Image):
+	case errdefs.IsNotFound(err) && r.images.forget(spec.Image):
 		// The image was deleted since it was prepared.
 		if err := r.Prepare(ctx, spec, func(runtime.Progress) {}); err != nil {
 			return runtime.Container{}, err
 		}
 		return runtime.Container{}, &retry{fmt.Errorf("image %q was deleted: %w", spec.Image, errdefs.ErrNotFound)}
 	default:
-		r.config.Leases.Release(spec.ID)
-		return runtime.Container{}, errors.Join(r.startFailure(ctx, spec, err), r.undoLost(ctx, spec.ID))
+		r.ports.release(spec.ID)
+		return runtime.Container{}, errors.Join(r.engine.startFailure(ctx, spec, err), r.undoLost(ctx, spec.ID))
 	}
-	r.recordID(spec.ID, created.ID)
+	r.ids.record(spec.ID, created.ID)
 	if request.host.Memory > 0 {
-		r.expectOOM(created.ID)
+		r.ooms.expect(created.ID)
 	}
-	if err := r.client.ContainerStart(ctx, created.ID, container.StartOptions{}); err != nil {
-		r.dropOOM(created.ID)
-		failed := r.startFailure(ctx, spec, err)
+	if err := r.engine.ContainerStart(ctx, created.ID, container.StartOptions{}); err != nil {
+		r.ooms.drop(created.ID)
+		failed := r.engine.startFailure(ctx, spec, err)
 		undone := r.undo(ctx, spec, created.ID)
 		if portTaken(err) && undone == nil {
 			return runtime.Container{}, &retry{fmt.Errorf("no host port was free: %w", errdefs.ErrResourceExhausted)}
 		}
 		return runtime.Container{}, errors.Join(failed, undone)
 	}
-	inspected, err := r.client.ContainerInspect(ctx, created.ID)
+	inspected, err := r.engine.ContainerInspect(ctx, created.ID)
 	if err != nil {
-		r.dropOOM(created.ID)
-		return runtime.Container{}, errors.Join(r.failure(ctx, err), r.undo(ctx, spec, created.ID))
+		r.ooms.drop(created.ID)
+		return runtime.Container{}, errors.Join(r.engine.failure(ctx, err), r.undo(ctx, spec, created.ID))
 	}
 	return r.observe(ctx, inspected)
 }
@@ -156,7 +120,7 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 // command of the spec, and no argument after the image's entrypoint.
 func (r *Runtime) create(ctx context.Context, request request, spec runtime.Spec) (container.CreateResponse, error) {
 	if len(spec.Args) == 0 && (len(spec.Command) > 0) == (spec.Args == nil) {
-		found, err := r.client.ImageInspect(ctx, request.config.Image)
+		found, err := r.engine.ImageInspect(ctx, request.config.Image)
 		switch {
 		case err != nil:
 			return container.CreateResponse{}, err
@@ -167,7 +131,7 @@ func (r *Runtime) create(ctx context.Context, request request, spec runtime.Spec
 			request.config.Entrypoint = found.Config.Entrypoint
 		}
 	}
-	return r.client.ContainerCreate(ctx, request.config, request.host, nil, nil, name(spec.ID))
+	return r.engine.ContainerCreate(ctx, request.config, request.host, nil, nil, name(spec.ID))
 }
 
 func first(words []string) string {
@@ -180,10 +144,10 @@ func first(words []string) string {
 // undo removes what a failed start has created. If the engine is gone, the leftover, which List shows, is replaced by the
 // next Start.
 func (r *Runtime) undo(ctx context.Context, spec runtime.Spec, created string) error {
-	r.config.Leases.Release(spec.ID)
-	err := r.discard(ctx, created)
+	r.ports.release(spec.ID)
+	err := r.discarded.discard(ctx, created)
 	if err == nil {
-		return r.forget(spec.ID)
+		return r.ids.forget(spec.ID)
 	}
 	if errors.Is(err, errdefs.ErrUnavailable) {
 		return nil
@@ -195,34 +159,34 @@ func (r *Runtime) undo(ctx context.Context, spec runtime.Spec, created string) e
 func (r *Runtime) undoLost(ctx context.Context, key id.Container) error {
 	looking, cancel := cleanup(ctx)
 	defer cancel()
-	inspected, err := r.client.ContainerInspect(looking, name(key))
-	if err != nil || !r.ownLabels(inspected.Config.Labels) {
+	inspected, err := r.engine.ContainerInspect(looking, name(key))
+	if err != nil || !r.ids.marked(inspected.Config.Labels) {
 		return nil // there is none, or the engine is gone
 	}
 	if started, _ := times(inspected.State); !started.IsZero() {
 		return nil
 	}
-	return r.discard(ctx, inspected.ID)
+	return r.discarded.discard(ctx, inspected.ID)
 }
 
 // adopt handles an existing container, given by the engine's id or by its name. It returns a retry if it does not exist any
 // more.
 func (r *Runtime) adopt(ctx context.Context, key id.Container, ref string) (runtime.Container, error) {
-	inspected, err := r.client.ContainerInspect(ctx, ref)
+	inspected, err := r.engine.ContainerInspect(ctx, ref)
 	if errdefs.IsNotFound(err) {
 		return runtime.Container{}, &retry{fmt.Errorf("container %v was just removed: %w", key, errdefs.ErrUnavailable)}
 	}
 	if err != nil {
-		return runtime.Container{}, r.failure(ctx, err)
+		return runtime.Container{}, r.engine.failure(ctx, err)
 	}
 	started, _ := times(inspected.State)
-	if !r.ownLabels(inspected.Config.Labels) || !started.IsZero() && !r.own(key, inspected.ID, inspected.Name) {
+	if !r.ids.marked(inspected.Config.Labels) || !started.IsZero() && !r.ids.own(key, inspected.ID, inspected.Name) {
 		return runtime.Container{}, fmt.Errorf("a container named %s exists and is not this node's: %w", name(key), errdefs.ErrAlreadyExists)
 	}
 	if !started.IsZero() {
 		return r.observe(ctx, inspected)
 	}
-	if err := r.discard(ctx, inspected.ID); err != nil {
+	if err := r.discarded.discard(ctx, inspected.ID); err != nil {
 		return runtime.Container{}, err
 	}
 	return runtime.Container{}, &retry{fmt.Errorf("container %v was left behind: %w", key, errdefs.ErrUnavailable)}
@@ -235,8 +199,13 @@ type request struct {
 }
 
 // request converts a spec. settle must be called when the start has succeeded or failed.
-func (r *Runtime) request(ctx context.Context, e *engine, spec runtime.Spec) (request, func(), error) {
-	ports, bindings, settle, err := r.ports(ctx, spec)
+func (r *Runtime) request(ctx context.Context, known *facts, spec runtime.Spec) (request, func(), error) {
+	if spec.Network == runtime.Host && !r.ports.complete() {
+		if _, err := r.List(ctx); err != nil { // it leases the ports of containers from before a restart
+			return request{}, nil, err
+		}
+	}
+	ports, bindings, settle, err := r.ports.bind(spec)
 	if err != nil {
 		return request{}, nil, err
 	}
@@ -250,13 +219,13 @@ func (r *Runtime) request(ctx context.Context, e *engine, spec runtime.Spec) (re
 		stopSignal = strconv.Itoa(number)
 	}
 	config := &container.Config{
-		Image:      r.localName(spec.Image),
+		Image:      r.images.localName(spec.Image),
 		Entrypoint: spec.Command,
 		Cmd:        spec.Args,
 		Env:        runtime.Environment(spec, ports),
 		WorkingDir: spec.WorkingDir,
 		User:       spec.User,
-		Labels:     r.labels(spec, ports),
+		Labels:     r.ids.labels(spec, ports),
 		StopSignal: stopSignal,
 		// The node probes; probes of the engine would only start processes in the container.
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
@@ -270,7 +239,7 @@ func (r *Runtime) request(ctx context.Context, e *engine, spec runtime.Spec) (re
 		SecurityOpt:    []string{"no-new-privileges"},
 		ReadonlyRootfs: spec.ReadOnlyRoot,
 		PortBindings:   bindings,
-		Resources:      resources(e, spec),
+		Resources:      resources(known, spec),
 	}
 	if spec.Network == runtime.Host {
 		host.NetworkMode = "host"
@@ -280,17 +249,17 @@ func (r *Runtime) request(ctx context.Context, e *engine, spec runtime.Spec) (re
 			config.ExposedPorts[port] = struct{}{}
 		}
 	}
-	if spec.DiskBytes > 0 && e.quota {
+	if spec.DiskBytes > 0 && known.quota {
 		host.StorageOpt = map[string]string{"size": strconv.FormatInt(spec.DiskBytes, 10)}
 	}
 	return request{config, host}, settle, nil
 }
 
-func resources(e *engine, spec runtime.Spec) container.Resources {
+func resources(known *facts, spec runtime.Spec) container.Resources {
 	var res container.Resources
 	if spec.CPUMillis > 0 {
 		res.CPUShares = max(spec.CPUMillis*1024/1000, 2)
-		if spec.CPUMillis >= 10 && spec.CPUMillis <= int64(e.cpus)*1000 {
+		if spec.CPUMillis >= 10 && spec.CPUMillis <= int64(known.cpus)*1000 {
 			res.NanoCPUs = spec.CPUMillis * 1e6
 		} else {
 			// The engine refuses NanoCPUs outside this range; the kernel accepts the same as a quota, but none below 1ms.
@@ -305,55 +274,4 @@ func resources(e *engine, spec runtime.Spec) container.Resources {
 		res.PidsLimit = &spec.Pids
 	}
 	return res
-}
-
-// ports leases host ports, or offers some for the engine to bind.
-func (r *Runtime) ports(ctx context.Context, spec runtime.Spec) ([]runtime.Port, nat.PortMap, func(), error) {
-	ports := slices.Clone(spec.Ports)
-	settle := func() {}
-	if spec.Network == runtime.Host {
-		if err := r.registerPorts(ctx); err != nil {
-			return nil, nil, nil, err
-		}
-		r.config.Leases.Release(spec.ID) // of an earlier attempt
-		hosts, err := r.config.Leases.Lease(spec.ID, len(ports))
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		for i := range ports {
-			ports[i].Host = hosts[i]
-		}
-		return ports, nil, settle, nil
-	}
-	bindings := make(nat.PortMap, len(ports))
-	for _, port := range ports {
-		if port.Container < 1 || port.Container > 65535 {
-			settle()
-			return nil, nil, nil, fmt.Errorf("port %q has no number in the container: %w", port.Name, errdefs.ErrInvalidArgument)
-		}
-		offer, settleOne, err := r.config.Leases.Offer()
-		if err != nil {
-			settle()
-			return nil, nil, nil, err
-		}
-		before := settle
-		settle = func() { settleOne(); before() }
-		inner := nat.Port(strconv.Itoa(port.Container) + "/tcp")
-		if bindings[inner] == nil { // two names of one port share its binding
-			bindings[inner] = []nat.PortBinding{{HostIP: r.config.BindAddress, HostPort: offer.String()}}
-		}
-	}
-	return ports, bindings, settle, nil
-}
-
-// registerPorts registers, once, the ports of containers from before a restart.
-func (r *Runtime) registerPorts(ctx context.Context) error {
-	r.mu.Lock()
-	held := r.portsKnown
-	r.mu.Unlock()
-	if held {
-		return nil
-	}
-	_, err := r.List(ctx)
-	return err
 }

@@ -19,11 +19,11 @@ import (
 func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 	// The client negotiates the API version at its first request, under a lock. Its event stream alone reads the version
 	// without the lock, so the version must be negotiated before.
-	if _, err := r.engineInfo(ctx); err != nil {
+	if _, err := r.engine.examine(ctx); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	filter := r.filter()
+	filter := r.ids.filter()
 	filter.Add("type", string(events.ContainerEventType))
 	for _, action := range []events.Action{
 		events.ActionCreate, events.ActionStart, events.ActionDie, events.ActionOOM, events.ActionKill, events.ActionPause, events.ActionUpdate,
@@ -33,10 +33,10 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 	}
 	// The engine answers before it has subscribed. It keeps events in between and sends them because of "since".
 	began := time.Now()
-	messages, failed := r.client.Events(ctx, events.ListOptions{Since: stamp(began), Filters: filter})
+	messages, failed := r.engine.Events(ctx, events.ListOptions{Since: stamp(began), Filters: filter})
 	select {
 	case err := <-failed:
-		err = r.failure(ctx, err)
+		err = r.engine.failure(ctx, err)
 		cancel()
 		return nil, err
 	default:
@@ -50,7 +50,7 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 			case <-ctx.Done():
 				return
 			case err := <-failed:
-				_ = r.failure(ctx, err) // drops what is known of the engine
+				_ = r.engine.failure(ctx, err) // drops what is known of the engine
 				return
 			case message := <-messages:
 				event, ok := r.event(ctx, message, began)
@@ -72,15 +72,13 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 func (r *Runtime) event(ctx context.Context, message events.Message, began time.Time) (runtime.Event, bool) {
 	runtimeID := message.Actor.ID
 	if message.Action == events.ActionDestroy { // its end is not needed any more
-		r.unwatchOOM(runtimeID)
-		r.mu.Lock()
-		delete(r.ooms, runtimeID)
-		delete(r.lastSignals, runtimeID)
-		r.mu.Unlock()
+		r.ooms.ended(runtimeID)
+		r.ooms.forget(runtimeID)
+		r.signals.forget(runtimeID)
 		return runtime.Event{}, false
 	}
 	key, err := id.ParseContainer(message.Actor.Attributes[labelContainer])
-	if err != nil || !r.own(key, runtimeID, message.Actor.Attributes["name"]) {
+	if err != nil || !r.ids.own(key, runtimeID, message.Actor.Attributes["name"]) {
 		return runtime.Event{}, false
 	}
 	event := runtime.Event{ID: key, At: time.Unix(0, message.TimeNano)}
@@ -90,25 +88,17 @@ func (r *Runtime) event(ctx context.Context, message events.Message, began time.
 		return event, true
 	case events.ActionStart:
 		event.Kind = runtime.Started
-		r.mu.Lock()
-		delete(r.lastSignals, runtimeID)
-		if !r.ooms[runtimeID] { // a known one may belong to this run: a start is reported after the fact
-			delete(r.ooms, runtimeID)
-		}
-		r.mu.Unlock()
+		r.signals.forget(runtimeID)
+		r.ooms.started(runtimeID)
 		return event, true
 	case events.ActionOOM:
-		r.mu.Lock()
-		r.ooms[runtimeID] = true
-		r.mu.Unlock()
+		r.ooms.reported(runtimeID)
 		return runtime.Event{}, false
 	case events.ActionKill:
-		r.mu.Lock()
-		r.lastSignals[runtimeID] = sentBy(message)
-		r.mu.Unlock()
+		r.signals.sent(runtimeID, sentBy(message))
 		return runtime.Event{}, false
 	case events.ActionPause, events.ActionUpdate: // the node itself does neither of them
-		r.changed(ctx, key, runtimeID)
+		r.restorer.changed(ctx, key, runtimeID)
 		return runtime.Event{}, false
 	case events.ActionDie:
 	default:
@@ -120,21 +110,17 @@ func (r *Runtime) event(ctx context.Context, message events.Message, began time.
 		code = -1
 	}
 	event.Exit = &runtime.Exit{Code: code}
-	r.mu.Lock()
-	discarded := r.discarded[runtimeID]
-	delete(r.discarded, runtimeID)
-	r.mu.Unlock()
-	if discarded {
+	if r.discarded.take(runtimeID) {
 		return runtime.Event{}, false
 	}
 	life := runPeriod{runtimeID: runtimeID, ended: event.At}
 	missed := began.After(life.earliest())
-	if code == 0 && !r.sentOtherSignal(runtimeID) { // no inspect is needed
+	if code == 0 && !r.signals.sentOther(runtimeID) { // no inspect is needed
 		r.unwatch(key, runtimeID)
-		event.Exit = r.exit(key, runtimeID, &container.State{}, r.endedOf(ctx, life, missed))
+		event.Exit = r.exit(key, runtimeID, &container.State{}, r.signals.endedOf(ctx, life, missed))
 		return event, true
 	}
-	inspected, err := r.client.ContainerInspect(ctx, runtimeID)
+	inspected, err := r.engine.ContainerInspect(ctx, runtimeID)
 	if err == nil {
 		if started, _ := times(inspected.State); started.IsZero() {
 			return runtime.Event{}, false // the start failed, and its caller has the error
@@ -145,13 +131,13 @@ func (r *Runtime) event(ctx context.Context, message events.Message, began time.
 	case err == nil:
 		life.started, _ = times(inspected.State)
 		life.stopSignal = inspected.Config.StopSignal
-		event.Exit = r.exit(key, runtimeID, inspected.State, r.endedOf(ctx, life, missed))
+		event.Exit = r.exit(key, runtimeID, inspected.State, r.signals.endedOf(ctx, life, missed))
 		event.Exit.Code = code // the state may be older than this end
-		r.askForOOM(ctx, event.Exit, life)
-	case errors.Is(r.failure(ctx, err), errdefs.ErrUnavailable):
+		r.ooms.ask(ctx, event.Exit, life)
+	case errors.Is(r.engine.failure(ctx, err), errdefs.ErrUnavailable):
 		event.Exit.EngineDown = true
 	case errdefs.IsNotFound(err): // removed by force
-		event.Exit = r.exit(key, runtimeID, &container.State{ExitCode: code}, r.endedOf(ctx, life, missed))
+		event.Exit = r.exit(key, runtimeID, &container.State{ExitCode: code}, r.signals.endedOf(ctx, life, missed))
 	}
 	return event, true
 }
@@ -161,7 +147,7 @@ func (r *Runtime) Stop(ctx context.Context, key id.Container, grace time.Duratio
 	// The wait begins before the signal, so that no end is missed.
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ended, failed := r.client.ContainerWait(waiting, r.handle(key), container.WaitConditionNotRunning)
+	ended, failed := r.engine.ContainerWait(waiting, r.ids.handle(key), container.WaitConditionNotRunning)
 	kills := grace <= 0
 	if kills {
 		if gone, err := r.kill(ctx, key, "SIGKILL"); gone || err != nil {
@@ -171,7 +157,7 @@ func (r *Runtime) Stop(ctx context.Context, key id.Container, grace time.Duratio
 		return err
 	} else if err != nil {
 		// An engine refuses every signal but SIGKILL to a container whose own stop signal it does not know.
-		r.config.Logger.Warn("cannot send the stop signal to a container; it is killed after its grace", "container", key.String(), "error", err)
+		r.logger.Warn("cannot send the stop signal to a container; it is killed after its grace", "container", key.String(), "error", err)
 	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
@@ -187,7 +173,7 @@ func (r *Runtime) Stop(ctx context.Context, key id.Container, grace time.Duratio
 			if errdefs.IsNotFound(err) {
 				return nil
 			}
-			return r.failure(ctx, err)
+			return r.engine.failure(ctx, err)
 		case <-ctx.Done():
 			return fmt.Errorf("stop container %v: %w", key, context.Cause(ctx))
 		case <-kill:
@@ -201,7 +187,7 @@ func (r *Runtime) Stop(ctx context.Context, key id.Container, grace time.Duratio
 
 // stopSignal is the container's stop signal: its spec's, else its image's.
 func (r *Runtime) stopSignal(ctx context.Context, key id.Container) string {
-	inspected, err := r.client.ContainerInspect(ctx, r.handle(key))
+	inspected, err := r.engine.ContainerInspect(ctx, r.ids.handle(key))
 	if err != nil || inspected.Config == nil || inspected.Config.StopSignal == "" {
 		return "SIGTERM"
 	}
@@ -210,9 +196,9 @@ func (r *Runtime) stopSignal(ctx context.Context, key id.Container) string {
 
 // kill sends a signal to the container's first process. gone is true if there was none.
 func (r *Runtime) kill(ctx context.Context, key id.Container, signal string) (gone bool, err error) {
-	err = r.client.ContainerKill(ctx, r.handle(key), signal)
+	err = r.engine.ContainerKill(ctx, r.ids.handle(key), signal)
 	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
 		return true, nil
 	}
-	return false, r.failure(ctx, err)
+	return false, r.engine.failure(ctx, err)
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
-	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/internal/signal"
+	"github.com/mammoth-os/mammoth/nodemanager/disk"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
@@ -137,8 +137,7 @@ func builtin(ctx context.Context, spec runtime.Spec, words []string, out io.Writ
 		fmt.Fprintln(out, "allocated")
 	case "disk", "disk-deleted":
 		if asked := number(1) << 20; inContainer && spec.DiskBytes > 0 && asked > spec.DiskBytes {
-			message := fmt.Sprintf("disk quota exceeded (%s of %s)", resource.FormatBytes(asked), resource.FormatBytes(spec.DiskBytes))
-			return o.setExit(runtime.Exit{Code: 137, DiskQuota: true, Message: message})
+			return o.setExit(runtime.Exit{Code: 137, DiskQuota: true, Message: disk.Exceeded(asked, spec.DiskBytes)})
 		}
 		fmt.Fprintln(out, "filled")
 	case "fork":

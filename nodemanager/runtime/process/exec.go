@@ -138,9 +138,9 @@ func notRunnable(err error) (runtime.NotRunnable, bool) {
 	case errors.Is(err, fs.ErrNotExist):
 		return runtime.NotRunnable{Missing: true}, true
 	case errors.Is(err, syscall.ENOEXEC):
-		return runtime.NotRunnable{Reason: "it is not a program for this kind of machine"}, true
+		return runtime.NotRunnable{Reason: runtime.WrongMachine}, true
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EISDIR):
-		return runtime.NotRunnable{Reason: "it may not be executed"}, true
+		return runtime.NotRunnable{Reason: runtime.NotExecutable}, true
 	}
 	return runtime.NotRunnable{}, false
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -121,11 +122,7 @@ func Same(x, y *apiv1.Waiting) bool {
 func Sentence(all []*apiv1.Waiting) string {
 	var texts []string
 	for _, waiting := range all {
-		text := waiting.GetText()
-		if waiting.GetHelp() != "" {
-			text += "; " + waiting.GetHelp()
-		}
-		texts = append(texts, text)
+		texts = append(texts, sentence.Because(waiting.GetText(), "", waiting.GetHelp()))
 	}
 	return strings.Join(texts, "; ")
 }

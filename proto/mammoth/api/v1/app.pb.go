@@ -2973,7 +2973,21 @@ func (x *PlannedPlacement) GetNode() string {
 type ListAppsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only those of this queue.
-	Queue         string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Only those whose names begin with this, that are in this state, of this user, with an instance or the master on this node.
+	NamePrefix string    `protobuf:"bytes,2,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
+	State      App_State `protobuf:"varint,3,opt,name=state,proto3,enum=mammoth.api.v1.App_State" json:"state,omitempty"`
+	User       string    `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	Node       string    `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	// How many entries the page may have, at most 1,000; zero is 100. page_token is the next_page_token of the page before; empty is the
+	// first page. A list that is read page by page has everything that is there all the while, and nothing twice.
+	PageSize  int32  `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// "name", "created" or "state"; empty is "created". descending turns the order around.
+	OrderBy    string `protobuf:"bytes,8,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	Descending bool   `protobuf:"varint,9,opt,name=descending,proto3" json:"descending,omitempty"`
+	// Also count everything that the list has on all pages.
+	Summarize     bool `protobuf:"varint,10,opt,name=summarize,proto3" json:"summarize,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3015,9 +3029,76 @@ func (x *ListAppsRequest) GetQueue() string {
 	return ""
 }
 
+func (x *ListAppsRequest) GetNamePrefix() string {
+	if x != nil {
+		return x.NamePrefix
+	}
+	return ""
+}
+
+func (x *ListAppsRequest) GetState() App_State {
+	if x != nil {
+		return x.State
+	}
+	return App_STATE_UNSPECIFIED
+}
+
+func (x *ListAppsRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ListAppsRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ListAppsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAppsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListAppsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListAppsRequest) GetDescending() bool {
+	if x != nil {
+		return x.Descending
+	}
+	return false
+}
+
+func (x *ListAppsRequest) GetSummarize() bool {
+	if x != nil {
+		return x.Summarize
+	}
+	return false
+}
+
 type ListAppsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Apps          []*App                 `protobuf:"bytes,1,rep,name=apps,proto3" json:"apps,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Apps  []*App                 `protobuf:"bytes,1,rep,name=apps,proto3" json:"apps,omitempty"`
+	// The token of the next page; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Only if it was asked for.
+	Summary       *ListSummary `protobuf:"bytes,3,opt,name=summary,proto3" json:"summary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3059,6 +3140,74 @@ func (x *ListAppsResponse) GetApps() []*App {
 	return nil
 }
 
+func (x *ListAppsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListAppsResponse) GetSummary() *ListSummary {
+	if x != nil {
+		return x.Summary
+	}
+	return nil
+}
+
+// ListSummary counts what a list has on all pages.
+type ListSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Total int32                  `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
+	// How many are in each state, by its name.
+	States        map[string]int32 `protobuf:"bytes,2,rep,name=states,proto3" json:"states,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSummary) Reset() {
+	*x = ListSummary{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSummary) ProtoMessage() {}
+
+func (x *ListSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSummary.ProtoReflect.Descriptor instead.
+func (*ListSummary) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListSummary) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *ListSummary) GetStates() map[string]int32 {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
 type GetAppRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -3068,7 +3217,7 @@ type GetAppRequest struct {
 
 func (x *GetAppRequest) Reset() {
 	*x = GetAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3080,7 +3229,7 @@ func (x *GetAppRequest) String() string {
 func (*GetAppRequest) ProtoMessage() {}
 
 func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3093,7 +3242,7 @@ func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAppRequest.ProtoReflect.Descriptor instead.
 func (*GetAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetAppRequest) GetName() string {
@@ -3115,7 +3264,7 @@ type AppManifest struct {
 
 func (x *AppManifest) Reset() {
 	*x = AppManifest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3127,7 +3276,7 @@ func (x *AppManifest) String() string {
 func (*AppManifest) ProtoMessage() {}
 
 func (x *AppManifest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3140,7 +3289,7 @@ func (x *AppManifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppManifest.ProtoReflect.Descriptor instead.
 func (*AppManifest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AppManifest) GetManifest() string {
@@ -3169,7 +3318,7 @@ type ScaleAppRequest struct {
 
 func (x *ScaleAppRequest) Reset() {
 	*x = ScaleAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +3330,7 @@ func (x *ScaleAppRequest) String() string {
 func (*ScaleAppRequest) ProtoMessage() {}
 
 func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +3343,7 @@ func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleAppRequest.ProtoReflect.Descriptor instead.
 func (*ScaleAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ScaleAppRequest) GetName() string {
@@ -3227,7 +3376,7 @@ type RestartAppRequest struct {
 
 func (x *RestartAppRequest) Reset() {
 	*x = RestartAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3239,7 +3388,7 @@ func (x *RestartAppRequest) String() string {
 func (*RestartAppRequest) ProtoMessage() {}
 
 func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3252,7 +3401,7 @@ func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartAppRequest.ProtoReflect.Descriptor instead.
 func (*RestartAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RestartAppRequest) GetName() string {
@@ -3271,7 +3420,7 @@ type StopAppRequest struct {
 
 func (x *StopAppRequest) Reset() {
 	*x = StopAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +3432,7 @@ func (x *StopAppRequest) String() string {
 func (*StopAppRequest) ProtoMessage() {}
 
 func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +3445,7 @@ func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAppRequest.ProtoReflect.Descriptor instead.
 func (*StopAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StopAppRequest) GetName() string {
@@ -3315,7 +3464,7 @@ type RemoveAppRequest struct {
 
 func (x *RemoveAppRequest) Reset() {
 	*x = RemoveAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3327,7 +3476,7 @@ func (x *RemoveAppRequest) String() string {
 func (*RemoveAppRequest) ProtoMessage() {}
 
 func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3340,7 +3489,7 @@ func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveAppRequest.ProtoReflect.Descriptor instead.
 func (*RemoveAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RemoveAppRequest) GetName() string {
@@ -3361,7 +3510,7 @@ type RollbackAppRequest struct {
 
 func (x *RollbackAppRequest) Reset() {
 	*x = RollbackAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3373,7 +3522,7 @@ func (x *RollbackAppRequest) String() string {
 func (*RollbackAppRequest) ProtoMessage() {}
 
 func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3386,7 +3535,7 @@ func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackAppRequest.ProtoReflect.Descriptor instead.
 func (*RollbackAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RollbackAppRequest) GetName() string {
@@ -3416,7 +3565,7 @@ type StartMasterRequest struct {
 
 func (x *StartMasterRequest) Reset() {
 	*x = StartMasterRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3577,7 @@ func (x *StartMasterRequest) String() string {
 func (*StartMasterRequest) ProtoMessage() {}
 
 func (x *StartMasterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3590,7 @@ func (x *StartMasterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartMasterRequest.ProtoReflect.Descriptor instead.
 func (*StartMasterRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StartMasterRequest) GetName() string {
@@ -3480,7 +3629,7 @@ type StartMasterResponse struct {
 
 func (x *StartMasterResponse) Reset() {
 	*x = StartMasterResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3492,7 +3641,7 @@ func (x *StartMasterResponse) String() string {
 func (*StartMasterResponse) ProtoMessage() {}
 
 func (x *StartMasterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3505,7 +3654,7 @@ func (x *StartMasterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartMasterResponse.ProtoReflect.Descriptor instead.
 func (*StartMasterResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StartMasterResponse) GetAppId() string {
@@ -3547,7 +3696,7 @@ type CommandAppRequest struct {
 
 func (x *CommandAppRequest) Reset() {
 	*x = CommandAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +3708,7 @@ func (x *CommandAppRequest) String() string {
 func (*CommandAppRequest) ProtoMessage() {}
 
 func (x *CommandAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +3721,7 @@ func (x *CommandAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAppRequest.ProtoReflect.Descriptor instead.
 func (*CommandAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CommandAppRequest) GetName() string {
@@ -3600,7 +3749,7 @@ type CommandAppResponse struct {
 
 func (x *CommandAppResponse) Reset() {
 	*x = CommandAppResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3612,7 +3761,7 @@ func (x *CommandAppResponse) String() string {
 func (*CommandAppResponse) ProtoMessage() {}
 
 func (x *CommandAppResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3625,7 +3774,7 @@ func (x *CommandAppResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAppResponse.ProtoReflect.Descriptor instead.
 func (*CommandAppResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{37}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CommandAppResponse) GetAnswer() *anypb.Any {
@@ -3653,7 +3802,7 @@ type AppHistory struct {
 
 func (x *AppHistory) Reset() {
 	*x = AppHistory{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3665,7 +3814,7 @@ func (x *AppHistory) String() string {
 func (*AppHistory) ProtoMessage() {}
 
 func (x *AppHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3678,7 +3827,7 @@ func (x *AppHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory.ProtoReflect.Descriptor instead.
 func (*AppHistory) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{38}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AppHistory) GetVersions() []*AppHistory_Version {
@@ -3715,7 +3864,7 @@ type AppLogsRequest struct {
 
 func (x *AppLogsRequest) Reset() {
 	*x = AppLogsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3727,7 +3876,7 @@ func (x *AppLogsRequest) String() string {
 func (*AppLogsRequest) ProtoMessage() {}
 
 func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3740,7 +3889,7 @@ func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppLogsRequest.ProtoReflect.Descriptor instead.
 func (*AppLogsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AppLogsRequest) GetName() string {
@@ -3804,7 +3953,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3816,7 +3965,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3829,7 +3978,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{40}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Explanation) GetSummary() string {
@@ -3865,7 +4014,7 @@ type Obstacle struct {
 
 func (x *Obstacle) Reset() {
 	*x = Obstacle{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3877,7 +4026,7 @@ func (x *Obstacle) String() string {
 func (*Obstacle) ProtoMessage() {}
 
 func (x *Obstacle) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3890,7 +4039,7 @@ func (x *Obstacle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
 func (*Obstacle) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{41}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Obstacle) GetSubject() string {
@@ -3959,7 +4108,7 @@ type Expose_Http struct {
 
 func (x *Expose_Http) Reset() {
 	*x = Expose_Http{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3971,7 +4120,7 @@ func (x *Expose_Http) String() string {
 func (*Expose_Http) ProtoMessage() {}
 
 func (x *Expose_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4056,7 +4205,7 @@ type Expose_Tcp struct {
 
 func (x *Expose_Tcp) Reset() {
 	*x = Expose_Tcp{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4068,7 +4217,7 @@ func (x *Expose_Tcp) String() string {
 func (*Expose_Tcp) ProtoMessage() {}
 
 func (x *Expose_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4110,7 +4259,7 @@ type Expose_Timeouts struct {
 
 func (x *Expose_Timeouts) Reset() {
 	*x = Expose_Timeouts{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4122,7 +4271,7 @@ func (x *Expose_Timeouts) String() string {
 func (*Expose_Timeouts) ProtoMessage() {}
 
 func (x *Expose_Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4164,7 +4313,7 @@ type UpdatePolicy_OneRollout struct {
 
 func (x *UpdatePolicy_OneRollout) Reset() {
 	*x = UpdatePolicy_OneRollout{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4176,7 +4325,7 @@ func (x *UpdatePolicy_OneRollout) String() string {
 func (*UpdatePolicy_OneRollout) ProtoMessage() {}
 
 func (x *UpdatePolicy_OneRollout) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4227,7 +4376,7 @@ type ManifestMistakes_Mistake struct {
 
 func (x *ManifestMistakes_Mistake) Reset() {
 	*x = ManifestMistakes_Mistake{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[48]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4239,7 +4388,7 @@ func (x *ManifestMistakes_Mistake) String() string {
 func (*ManifestMistakes_Mistake) ProtoMessage() {}
 
 func (x *ManifestMistakes_Mistake) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[48]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4294,7 +4443,7 @@ type AppHistory_Version struct {
 
 func (x *AppHistory_Version) Reset() {
 	*x = AppHistory_Version{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[49]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4306,7 +4455,7 @@ func (x *AppHistory_Version) String() string {
 func (*AppHistory_Version) ProtoMessage() {}
 
 func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[49]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4319,7 +4468,7 @@ func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Version.ProtoReflect.Descriptor instead.
 func (*AppHistory_Version) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{38, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39, 0}
 }
 
 func (x *AppHistory_Version) GetVersion() int32 {
@@ -4390,7 +4539,7 @@ type AppHistory_Attempt struct {
 
 func (x *AppHistory_Attempt) Reset() {
 	*x = AppHistory_Attempt{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[50]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4402,7 +4551,7 @@ func (x *AppHistory_Attempt) String() string {
 func (*AppHistory_Attempt) ProtoMessage() {}
 
 func (x *AppHistory_Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[50]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4415,7 +4564,7 @@ func (x *AppHistory_Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Attempt.ProtoReflect.Descriptor instead.
 func (*AppHistory_Attempt) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{38, 1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39, 1}
 }
 
 func (x *AppHistory_Attempt) GetNumber() int32 {
@@ -4487,7 +4636,7 @@ type Obstacle_FailedTest struct {
 
 func (x *Obstacle_FailedTest) Reset() {
 	*x = Obstacle_FailedTest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[51]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4499,7 +4648,7 @@ func (x *Obstacle_FailedTest) String() string {
 func (*Obstacle_FailedTest) ProtoMessage() {}
 
 func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[51]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4512,7 +4661,7 @@ func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle_FailedTest.ProtoReflect.Descriptor instead.
 func (*Obstacle_FailedTest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{41, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{42, 0}
 }
 
 func (x *Obstacle_FailedTest) GetTest() string {
@@ -4844,11 +4993,33 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"B\n" +
 	"\x10PlannedPlacement\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x12\n" +
-	"\x04node\x18\x02 \x01(\tR\x04node\"'\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\"\xb6\x02\n" +
 	"\x0fListAppsRequest\x12\x14\n" +
-	"\x05queue\x18\x01 \x01(\tR\x05queue\";\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x1f\n" +
+	"\vname_prefix\x18\x02 \x01(\tR\n" +
+	"namePrefix\x12/\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x19.mammoth.api.v1.App.StateR\x05state\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12\x1b\n" +
+	"\tpage_size\x18\x06 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\a \x01(\tR\tpageToken\x12\x19\n" +
+	"\border_by\x18\b \x01(\tR\aorderBy\x12\x1e\n" +
+	"\n" +
+	"descending\x18\t \x01(\bR\n" +
+	"descending\x12\x1c\n" +
+	"\tsummarize\x18\n" +
+	" \x01(\bR\tsummarize\"\x9a\x01\n" +
 	"\x10ListAppsResponse\x12'\n" +
-	"\x04apps\x18\x01 \x03(\v2\x13.mammoth.api.v1.AppR\x04apps\"#\n" +
+	"\x04apps\x18\x01 \x03(\v2\x13.mammoth.api.v1.AppR\x04apps\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x125\n" +
+	"\asummary\x18\x03 \x01(\v2\x1b.mammoth.api.v1.ListSummaryR\asummary\"\x9f\x01\n" +
+	"\vListSummary\x12\x14\n" +
+	"\x05total\x18\x01 \x01(\x05R\x05total\x12?\n" +
+	"\x06states\x18\x02 \x03(\v2'.mammoth.api.v1.ListSummary.StatesEntryR\x06states\x1a9\n" +
+	"\vStatesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"#\n" +
 	"\rGetAppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"I\n" +
 	"\vAppManifest\x12\x1a\n" +
@@ -4973,7 +5144,7 @@ func file_mammoth_api_v1_app_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
-var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(NodeState)(0),                   // 0: mammoth.api.v1.NodeState
 	(AppSpec_Kind)(0),                // 1: mammoth.api.v1.AppSpec.Kind
@@ -5014,107 +5185,109 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(*PlannedPlacement)(nil),         // 36: mammoth.api.v1.PlannedPlacement
 	(*ListAppsRequest)(nil),          // 37: mammoth.api.v1.ListAppsRequest
 	(*ListAppsResponse)(nil),         // 38: mammoth.api.v1.ListAppsResponse
-	(*GetAppRequest)(nil),            // 39: mammoth.api.v1.GetAppRequest
-	(*AppManifest)(nil),              // 40: mammoth.api.v1.AppManifest
-	(*ScaleAppRequest)(nil),          // 41: mammoth.api.v1.ScaleAppRequest
-	(*RestartAppRequest)(nil),        // 42: mammoth.api.v1.RestartAppRequest
-	(*StopAppRequest)(nil),           // 43: mammoth.api.v1.StopAppRequest
-	(*RemoveAppRequest)(nil),         // 44: mammoth.api.v1.RemoveAppRequest
-	(*RollbackAppRequest)(nil),       // 45: mammoth.api.v1.RollbackAppRequest
-	(*StartMasterRequest)(nil),       // 46: mammoth.api.v1.StartMasterRequest
-	(*StartMasterResponse)(nil),      // 47: mammoth.api.v1.StartMasterResponse
-	(*CommandAppRequest)(nil),        // 48: mammoth.api.v1.CommandAppRequest
-	(*CommandAppResponse)(nil),       // 49: mammoth.api.v1.CommandAppResponse
-	(*AppHistory)(nil),               // 50: mammoth.api.v1.AppHistory
-	(*AppLogsRequest)(nil),           // 51: mammoth.api.v1.AppLogsRequest
-	(*Explanation)(nil),              // 52: mammoth.api.v1.Explanation
-	(*Obstacle)(nil),                 // 53: mammoth.api.v1.Obstacle
-	nil,                              // 54: mammoth.api.v1.RoleSpec.EnvEntry
-	(*Expose_Http)(nil),              // 55: mammoth.api.v1.Expose.Http
-	(*Expose_Tcp)(nil),               // 56: mammoth.api.v1.Expose.Tcp
-	(*Expose_Timeouts)(nil),          // 57: mammoth.api.v1.Expose.Timeouts
-	(*UpdatePolicy_OneRollout)(nil),  // 58: mammoth.api.v1.UpdatePolicy.OneRollout
-	nil,                              // 59: mammoth.api.v1.DeployRequest.ImagesEntry
-	(*ManifestMistakes_Mistake)(nil), // 60: mammoth.api.v1.ManifestMistakes.Mistake
-	(*AppHistory_Version)(nil),       // 61: mammoth.api.v1.AppHistory.Version
-	(*AppHistory_Attempt)(nil),       // 62: mammoth.api.v1.AppHistory.Attempt
-	(*Obstacle_FailedTest)(nil),      // 63: mammoth.api.v1.Obstacle.FailedTest
-	(*structpb.Struct)(nil),          // 64: google.protobuf.Struct
-	(*v1.Resources)(nil),             // 65: mammoth.core.v1.Resources
-	(*v1.Port)(nil),                  // 66: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),           // 67: mammoth.core.v1.HealthCheck
-	(*structpb.ListValue)(nil),       // 68: google.protobuf.ListValue
-	(v1.ContainerSpec_Network)(0),    // 69: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),      // 70: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 71: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),           // 72: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),                 // 73: mammoth.core.v1.Phase
-	(*anypb.Any)(nil),                // 74: google.protobuf.Any
-	(*v1.ExecInput)(nil),             // 75: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),              // 76: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),            // 77: mammoth.core.v1.ExecOutput
+	(*ListSummary)(nil),              // 39: mammoth.api.v1.ListSummary
+	(*GetAppRequest)(nil),            // 40: mammoth.api.v1.GetAppRequest
+	(*AppManifest)(nil),              // 41: mammoth.api.v1.AppManifest
+	(*ScaleAppRequest)(nil),          // 42: mammoth.api.v1.ScaleAppRequest
+	(*RestartAppRequest)(nil),        // 43: mammoth.api.v1.RestartAppRequest
+	(*StopAppRequest)(nil),           // 44: mammoth.api.v1.StopAppRequest
+	(*RemoveAppRequest)(nil),         // 45: mammoth.api.v1.RemoveAppRequest
+	(*RollbackAppRequest)(nil),       // 46: mammoth.api.v1.RollbackAppRequest
+	(*StartMasterRequest)(nil),       // 47: mammoth.api.v1.StartMasterRequest
+	(*StartMasterResponse)(nil),      // 48: mammoth.api.v1.StartMasterResponse
+	(*CommandAppRequest)(nil),        // 49: mammoth.api.v1.CommandAppRequest
+	(*CommandAppResponse)(nil),       // 50: mammoth.api.v1.CommandAppResponse
+	(*AppHistory)(nil),               // 51: mammoth.api.v1.AppHistory
+	(*AppLogsRequest)(nil),           // 52: mammoth.api.v1.AppLogsRequest
+	(*Explanation)(nil),              // 53: mammoth.api.v1.Explanation
+	(*Obstacle)(nil),                 // 54: mammoth.api.v1.Obstacle
+	nil,                              // 55: mammoth.api.v1.RoleSpec.EnvEntry
+	(*Expose_Http)(nil),              // 56: mammoth.api.v1.Expose.Http
+	(*Expose_Tcp)(nil),               // 57: mammoth.api.v1.Expose.Tcp
+	(*Expose_Timeouts)(nil),          // 58: mammoth.api.v1.Expose.Timeouts
+	(*UpdatePolicy_OneRollout)(nil),  // 59: mammoth.api.v1.UpdatePolicy.OneRollout
+	nil,                              // 60: mammoth.api.v1.DeployRequest.ImagesEntry
+	(*ManifestMistakes_Mistake)(nil), // 61: mammoth.api.v1.ManifestMistakes.Mistake
+	nil,                              // 62: mammoth.api.v1.ListSummary.StatesEntry
+	(*AppHistory_Version)(nil),       // 63: mammoth.api.v1.AppHistory.Version
+	(*AppHistory_Attempt)(nil),       // 64: mammoth.api.v1.AppHistory.Attempt
+	(*Obstacle_FailedTest)(nil),      // 65: mammoth.api.v1.Obstacle.FailedTest
+	(*structpb.Struct)(nil),          // 66: google.protobuf.Struct
+	(*v1.Resources)(nil),             // 67: mammoth.core.v1.Resources
+	(*v1.Port)(nil),                  // 68: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),           // 69: mammoth.core.v1.HealthCheck
+	(*structpb.ListValue)(nil),       // 70: google.protobuf.ListValue
+	(v1.ContainerSpec_Network)(0),    // 71: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),      // 72: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 73: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),           // 74: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),                 // 75: mammoth.core.v1.Phase
+	(*anypb.Any)(nil),                // 76: google.protobuf.Any
+	(*v1.ExecInput)(nil),             // 77: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),              // 78: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),            // 79: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,   // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
 	13,  // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
-	64,  // 2: mammoth.api.v1.AppSpec.options:type_name -> google.protobuf.Struct
+	66,  // 2: mammoth.api.v1.AppSpec.options:type_name -> google.protobuf.Struct
 	14,  // 3: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	65,  // 4: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	66,  // 5: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
-	54,  // 6: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	67,  // 7: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	67,  // 4: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	68,  // 5: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	55,  // 6: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
+	69,  // 7: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
 	16,  // 8: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
 	17,  // 9: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
 	18,  // 10: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
 	19,  // 11: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	68,  // 12: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
-	69,  // 13: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	70,  // 12: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
+	71,  // 13: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
 	15,  // 14: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	55,  // 15: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	56,  // 16: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	56,  // 15: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	57,  // 16: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
 	2,   // 17: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
-	57,  // 18: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	58,  // 18: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
 	3,   // 19: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
 	4,   // 20: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
 	5,   // 21: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	70,  // 22: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	58,  // 23: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.OneRollout
-	70,  // 24: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
-	70,  // 25: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	70,  // 26: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	70,  // 27: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	70,  // 28: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	70,  // 29: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	72,  // 22: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	59,  // 23: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.OneRollout
+	72,  // 24: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	72,  // 25: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	72,  // 26: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	72,  // 27: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	72,  // 28: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	72,  // 29: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
 	6,   // 30: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
 	24,  // 31: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
 	25,  // 32: mammoth.api.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
 	23,  // 33: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	71,  // 34: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	73,  // 34: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
 	12,  // 35: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
 	22,  // 36: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
 	21,  // 37: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
 	7,   // 38: mammoth.api.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
-	71,  // 39: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
-	71,  // 40: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
-	71,  // 41: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	71,  // 42: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	73,  // 39: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
+	73,  // 40: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
+	73,  // 41: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	73,  // 42: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
 	8,   // 43: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	71,  // 44: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	73,  // 44: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
 	9,   // 45: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	72,  // 46: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	73,  // 47: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	71,  // 48: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	71,  // 49: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	74,  // 46: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	75,  // 47: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	73,  // 48: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	73,  // 49: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
 	10,  // 50: mammoth.api.v1.MasterStatus.state:type_name -> mammoth.api.v1.MasterStatus.State
 	26,  // 51: mammoth.api.v1.MasterStatus.outlook:type_name -> mammoth.api.v1.Outlook
-	74,  // 52: mammoth.api.v1.MasterStatus.detail:type_name -> google.protobuf.Any
-	71,  // 53: mammoth.api.v1.Outlook.at:type_name -> google.protobuf.Timestamp
+	76,  // 52: mammoth.api.v1.MasterStatus.detail:type_name -> google.protobuf.Any
+	73,  // 53: mammoth.api.v1.Outlook.at:type_name -> google.protobuf.Timestamp
 	12,  // 54: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	59,  // 55: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
-	60,  // 56: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
+	60,  // 55: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
+	61,  // 56: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
 	20,  // 57: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
 	36,  // 58: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	52,  // 59: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	53,  // 59: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
 	34,  // 60: mammoth.api.v1.DeployResponse.preview:type_name -> mammoth.api.v1.Previewed
 	30,  // 61: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
 	32,  // 62: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
@@ -5123,62 +5296,65 @@ var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	32,  // 65: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
 	12,  // 66: mammoth.api.v1.Preview.spec:type_name -> mammoth.api.v1.AppSpec
 	35,  // 67: mammoth.api.v1.Previewed.lines:type_name -> mammoth.api.v1.PreviewLine
-	74,  // 68: mammoth.api.v1.Previewed.detail:type_name -> google.protobuf.Any
-	20,  // 69: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	74,  // 70: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
-	74,  // 71: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
-	20,  // 72: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
-	61,  // 73: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	62,  // 74: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
-	71,  // 75: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	53,  // 76: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	63,  // 77: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	70,  // 78: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	70,  // 79: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,   // 80: mammoth.api.v1.UpdatePolicy.OneRollout.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	71,  // 81: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	12,  // 82: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	8,   // 83: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	71,  // 84: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	71,  // 85: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	71,  // 86: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
-	27,  // 87: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	37,  // 88: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	39,  // 89: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	39,  // 90: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
-	39,  // 91: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	41,  // 92: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	42,  // 93: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	43,  // 94: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	44,  // 95: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	45,  // 96: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	46,  // 97: mammoth.api.v1.Apps.StartMaster:input_type -> mammoth.api.v1.StartMasterRequest
-	48,  // 98: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
-	39,  // 99: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	39,  // 100: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	51,  // 101: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	75,  // 102: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	29,  // 103: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	38,  // 104: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	20,  // 105: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	40,  // 106: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
-	20,  // 107: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	20,  // 108: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	20,  // 109: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	20,  // 110: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	20,  // 111: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	20,  // 112: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	47,  // 113: mammoth.api.v1.Apps.StartMaster:output_type -> mammoth.api.v1.StartMasterResponse
-	49,  // 114: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
-	50,  // 115: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	52,  // 116: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	76,  // 117: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	77,  // 118: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	103, // [103:119] is the sub-list for method output_type
-	87,  // [87:103] is the sub-list for method input_type
-	87,  // [87:87] is the sub-list for extension type_name
-	87,  // [87:87] is the sub-list for extension extendee
-	0,   // [0:87] is the sub-list for field type_name
+	76,  // 68: mammoth.api.v1.Previewed.detail:type_name -> google.protobuf.Any
+	6,   // 69: mammoth.api.v1.ListAppsRequest.state:type_name -> mammoth.api.v1.App.State
+	20,  // 70: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	39,  // 71: mammoth.api.v1.ListAppsResponse.summary:type_name -> mammoth.api.v1.ListSummary
+	62,  // 72: mammoth.api.v1.ListSummary.states:type_name -> mammoth.api.v1.ListSummary.StatesEntry
+	76,  // 73: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
+	76,  // 74: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
+	20,  // 75: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
+	63,  // 76: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	64,  // 77: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
+	73,  // 78: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	54,  // 79: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	65,  // 80: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	72,  // 81: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	72,  // 82: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,   // 83: mammoth.api.v1.UpdatePolicy.OneRollout.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	73,  // 84: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	12,  // 85: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	8,   // 86: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	73,  // 87: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	73,  // 88: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	73,  // 89: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	27,  // 90: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	37,  // 91: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	40,  // 92: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	40,  // 93: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
+	40,  // 94: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	42,  // 95: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	43,  // 96: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	44,  // 97: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	45,  // 98: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	46,  // 99: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	47,  // 100: mammoth.api.v1.Apps.StartMaster:input_type -> mammoth.api.v1.StartMasterRequest
+	49,  // 101: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
+	40,  // 102: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	40,  // 103: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	52,  // 104: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	77,  // 105: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	29,  // 106: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	38,  // 107: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	20,  // 108: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	41,  // 109: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
+	20,  // 110: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	20,  // 111: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	20,  // 112: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	20,  // 113: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	20,  // 114: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	20,  // 115: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	48,  // 116: mammoth.api.v1.Apps.StartMaster:output_type -> mammoth.api.v1.StartMasterResponse
+	50,  // 117: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
+	51,  // 118: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	53,  // 119: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	78,  // 120: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	79,  // 121: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	106, // [106:122] is the sub-list for method output_type
+	90,  // [90:106] is the sub-list for method input_type
+	90,  // [90:90] is the sub-list for extension type_name
+	90,  // [90:90] is the sub-list for extension extendee
+	0,   // [0:90] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }
@@ -5186,14 +5362,14 @@ func file_mammoth_api_v1_app_proto_init() {
 	if File_mammoth_api_v1_app_proto != nil {
 		return
 	}
-	file_mammoth_api_v1_app_proto_msgTypes[39].OneofWrappers = []any{}
+	file_mammoth_api_v1_app_proto_msgTypes[40].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_app_proto_rawDesc), len(file_mammoth_api_v1_app_proto_rawDesc)),
 			NumEnums:      12,
-			NumMessages:   52,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type WatchRequest_Kind int32
+
+const (
+	WatchRequest_KIND_UNSPECIFIED WatchRequest_Kind = 0
+	WatchRequest_APP              WatchRequest_Kind = 1
+	WatchRequest_NODE             WatchRequest_Kind = 2
+	WatchRequest_CONTAINER        WatchRequest_Kind = 3
+	WatchRequest_QUEUE            WatchRequest_Kind = 4
+	WatchRequest_CONTRACT         WatchRequest_Kind = 5
+)
+
+// Enum value maps for WatchRequest_Kind.
+var (
+	WatchRequest_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "APP",
+		2: "NODE",
+		3: "CONTAINER",
+		4: "QUEUE",
+		5: "CONTRACT",
+	}
+	WatchRequest_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"APP":              1,
+		"NODE":             2,
+		"CONTAINER":        3,
+		"QUEUE":            4,
+		"CONTRACT":         5,
+	}
+)
+
+func (x WatchRequest_Kind) Enum() *WatchRequest_Kind {
+	p := new(WatchRequest_Kind)
+	*p = x
+	return p
+}
+
+func (x WatchRequest_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WatchRequest_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_mammoth_api_v1_zone_proto_enumTypes[0].Descriptor()
+}
+
+func (WatchRequest_Kind) Type() protoreflect.EnumType {
+	return &file_mammoth_api_v1_zone_proto_enumTypes[0]
+}
+
+func (x WatchRequest_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WatchRequest_Kind.Descriptor instead.
+func (WatchRequest_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{8, 0}
+}
+
 type QueueSpec_State int32
 
 const (
@@ -58,11 +116,11 @@ func (x QueueSpec_State) String() string {
 }
 
 func (QueueSpec_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_mammoth_api_v1_zone_proto_enumTypes[0].Descriptor()
+	return file_mammoth_api_v1_zone_proto_enumTypes[1].Descriptor()
 }
 
 func (QueueSpec_State) Type() protoreflect.EnumType {
-	return &file_mammoth_api_v1_zone_proto_enumTypes[0]
+	return &file_mammoth_api_v1_zone_proto_enumTypes[1]
 }
 
 func (x QueueSpec_State) Number() protoreflect.EnumNumber {
@@ -71,7 +129,7 @@ func (x QueueSpec_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QueueSpec_State.Descriptor instead.
 func (QueueSpec_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{6, 0}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // Among the apps of a leaf.
@@ -105,11 +163,11 @@ func (x QueueSpec_Order) String() string {
 }
 
 func (QueueSpec_Order) Descriptor() protoreflect.EnumDescriptor {
-	return file_mammoth_api_v1_zone_proto_enumTypes[1].Descriptor()
+	return file_mammoth_api_v1_zone_proto_enumTypes[2].Descriptor()
 }
 
 func (QueueSpec_Order) Type() protoreflect.EnumType {
-	return &file_mammoth_api_v1_zone_proto_enumTypes[1]
+	return &file_mammoth_api_v1_zone_proto_enumTypes[2]
 }
 
 func (x QueueSpec_Order) Number() protoreflect.EnumNumber {
@@ -118,7 +176,7 @@ func (x QueueSpec_Order) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QueueSpec_Order.Descriptor instead.
 func (QueueSpec_Order) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{6, 1}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{12, 1}
 }
 
 type Endpoint_State int32
@@ -155,11 +213,11 @@ func (x Endpoint_State) String() string {
 }
 
 func (Endpoint_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_mammoth_api_v1_zone_proto_enumTypes[2].Descriptor()
+	return file_mammoth_api_v1_zone_proto_enumTypes[3].Descriptor()
 }
 
 func (Endpoint_State) Type() protoreflect.EnumType {
-	return &file_mammoth_api_v1_zone_proto_enumTypes[2]
+	return &file_mammoth_api_v1_zone_proto_enumTypes[3]
 }
 
 func (x Endpoint_State) Number() protoreflect.EnumNumber {
@@ -168,7 +226,7 @@ func (x Endpoint_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Endpoint_State.Descriptor instead.
 func (Endpoint_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{16, 0}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{22, 0}
 }
 
 type Node struct {
@@ -184,7 +242,7 @@ type Node struct {
 	LastReportAt *timestamppb.Timestamp   `protobuf:"bytes,9,opt,name=last_report_at,json=lastReportAt,proto3" json:"last_report_at,omitempty"`
 	RegisteredAt *timestamppb.Timestamp   `protobuf:"bytes,10,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
 	Version      string                   `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
-	// While the node is drained: why it still has containers. ListNodes leaves it out.
+	// While the node is drained: why it still has containers.
 	Waiting []*Waiting `protobuf:"bytes,12,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	// Containers that the node runs and of which the zone has no record. They keep running until an operator accepts that records
 	// were lost.
@@ -391,7 +449,20 @@ func (x *NodeContainer) GetResources() *v1.Resources {
 }
 
 type ListNodesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those whose names begin with this, that are in this state, with a container of this app.
+	NamePrefix string    `protobuf:"bytes,1,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
+	State      NodeState `protobuf:"varint,2,opt,name=state,proto3,enum=mammoth.api.v1.NodeState" json:"state,omitempty"`
+	App        string    `protobuf:"bytes,3,opt,name=app,proto3" json:"app,omitempty"`
+	// How many entries the page may have, at most 1,000; zero is 100. page_token is the next_page_token of the page before; empty is the
+	// first page. A list that is read page by page has everything that is there all the while, and nothing twice.
+	PageSize  int32  `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// "name", "created" or "state"; empty is "name". descending turns the order around.
+	OrderBy    string `protobuf:"bytes,6,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	Descending bool   `protobuf:"varint,7,opt,name=descending,proto3" json:"descending,omitempty"`
+	// Also count everything that the list has on all pages.
+	Summarize     bool `protobuf:"varint,8,opt,name=summarize,proto3" json:"summarize,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -426,9 +497,69 @@ func (*ListNodesRequest) Descriptor() ([]byte, []int) {
 	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{2}
 }
 
+func (x *ListNodesRequest) GetNamePrefix() string {
+	if x != nil {
+		return x.NamePrefix
+	}
+	return ""
+}
+
+func (x *ListNodesRequest) GetState() NodeState {
+	if x != nil {
+		return x.State
+	}
+	return NodeState_NODE_STATE_UNSPECIFIED
+}
+
+func (x *ListNodesRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *ListNodesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListNodesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListNodesRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListNodesRequest) GetDescending() bool {
+	if x != nil {
+		return x.Descending
+	}
+	return false
+}
+
+func (x *ListNodesRequest) GetSummarize() bool {
+	if x != nil {
+		return x.Summarize
+	}
+	return false
+}
+
 type ListNodesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Nodes         []*Node                `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Nodes []*Node                `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// The token of the next page; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Only if it was asked for.
+	Summary       *ListSummary `protobuf:"bytes,3,opt,name=summary,proto3" json:"summary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -470,6 +601,570 @@ func (x *ListNodesResponse) GetNodes() []*Node {
 	return nil
 }
 
+func (x *ListNodesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListNodesResponse) GetSummary() *ListSummary {
+	if x != nil {
+		return x.Summary
+	}
+	return nil
+}
+
+// Container is a lease that is held: a part of a node, for one process tree.
+type Container struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// container_e<epoch>_<cluster-start-ms>_<app>_<seq>
+	Id  string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	App string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	// The instance that runs in it and its role, once its node has reported it; empty for a master's.
+	Instance string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	Role     string `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
+	Node     string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	Queue    string `protobuf:"bytes,6,opt,name=queue,proto3" json:"queue,omitempty"`
+	// It is an application master's own.
+	Master bool                      `protobuf:"varint,7,opt,name=master,proto3" json:"master,omitempty"`
+	State  v1.ContainerStatus_State  `protobuf:"varint,8,opt,name=state,proto3,enum=mammoth.core.v1.ContainerStatus_State" json:"state,omitempty"`
+	Health v1.ContainerStatus_Health `protobuf:"varint,9,opt,name=health,proto3,enum=mammoth.core.v1.ContainerStatus_Health" json:"health,omitempty"`
+	// The zone has asked its node to stop it.
+	Stopping  bool                   `protobuf:"varint,10,opt,name=stopping,proto3" json:"stopping,omitempty"`
+	Resources *v1.Resources          `protobuf:"bytes,11,opt,name=resources,proto3" json:"resources,omitempty"`
+	GrantedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=granted_at,json=grantedAt,proto3" json:"granted_at,omitempty"`
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// How it ended: only Watch shows containers that have.
+	Exit          *v1.Exit `protobuf:"bytes,14,opt,name=exit,proto3" json:"exit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Container) Reset() {
+	*x = Container{}
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Container) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Container) ProtoMessage() {}
+
+func (x *Container) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Container.ProtoReflect.Descriptor instead.
+func (*Container) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Container) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Container) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *Container) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *Container) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Container) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Container) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *Container) GetMaster() bool {
+	if x != nil {
+		return x.Master
+	}
+	return false
+}
+
+func (x *Container) GetState() v1.ContainerStatus_State {
+	if x != nil {
+		return x.State
+	}
+	return v1.ContainerStatus_State(0)
+}
+
+func (x *Container) GetHealth() v1.ContainerStatus_Health {
+	if x != nil {
+		return x.Health
+	}
+	return v1.ContainerStatus_Health(0)
+}
+
+func (x *Container) GetStopping() bool {
+	if x != nil {
+		return x.Stopping
+	}
+	return false
+}
+
+func (x *Container) GetResources() *v1.Resources {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *Container) GetGrantedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GrantedAt
+	}
+	return nil
+}
+
+func (x *Container) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *Container) GetExit() *v1.Exit {
+	if x != nil {
+		return x.Exit
+	}
+	return nil
+}
+
+type ListContainersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those of this app, on this node, of this queue, in this state.
+	App   string                   `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	Node  string                   `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Queue string                   `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
+	State v1.ContainerStatus_State `protobuf:"varint,4,opt,name=state,proto3,enum=mammoth.core.v1.ContainerStatus_State" json:"state,omitempty"`
+	// How many entries the page may have, at most 1,000; zero is 100. page_token is the next_page_token of the page before; empty is the
+	// first page. A list that is read page by page has everything that is there all the while, and nothing twice.
+	PageSize  int32  `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// "name", "created" or "state"; empty is "name", by the id. descending turns the order around.
+	OrderBy    string `protobuf:"bytes,7,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	Descending bool   `protobuf:"varint,8,opt,name=descending,proto3" json:"descending,omitempty"`
+	// Also count everything that the list has on all pages.
+	Summarize     bool `protobuf:"varint,9,opt,name=summarize,proto3" json:"summarize,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListContainersRequest) Reset() {
+	*x = ListContainersRequest{}
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListContainersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListContainersRequest) ProtoMessage() {}
+
+func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListContainersRequest.ProtoReflect.Descriptor instead.
+func (*ListContainersRequest) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListContainersRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *ListContainersRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ListContainersRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *ListContainersRequest) GetState() v1.ContainerStatus_State {
+	if x != nil {
+		return x.State
+	}
+	return v1.ContainerStatus_State(0)
+}
+
+func (x *ListContainersRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListContainersRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListContainersRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListContainersRequest) GetDescending() bool {
+	if x != nil {
+		return x.Descending
+	}
+	return false
+}
+
+func (x *ListContainersRequest) GetSummarize() bool {
+	if x != nil {
+		return x.Summarize
+	}
+	return false
+}
+
+type ListContainersResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Containers []*Container           `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
+	// The token of the next page; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Only if it was asked for.
+	Summary       *ListSummary `protobuf:"bytes,3,opt,name=summary,proto3" json:"summary,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListContainersResponse) Reset() {
+	*x = ListContainersResponse{}
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListContainersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListContainersResponse) ProtoMessage() {}
+
+func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListContainersResponse.ProtoReflect.Descriptor instead.
+func (*ListContainersResponse) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListContainersResponse) GetContainers() []*Container {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+func (x *ListContainersResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListContainersResponse) GetSummary() *ListSummary {
+	if x != nil {
+		return x.Summary
+	}
+	return nil
+}
+
+type GetContainerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetContainerRequest) Reset() {
+	*x = GetContainerRequest{}
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetContainerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetContainerRequest) ProtoMessage() {}
+
+func (x *GetContainerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetContainerRequest.ProtoReflect.Descriptor instead.
+func (*GetContainerRequest) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetContainerRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type WatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What to watch; empty is all of them.
+	Kinds []WatchRequest_Kind `protobuf:"varint,1,rep,packed,name=kinds,proto3,enum=mammoth.api.v1.WatchRequest_Kind" json:"kinds,omitempty"`
+	// Only objects of these names; of containers the ids. Empty is all.
+	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	// Only objects whose names begin with this; of this queue, app, node or user. An object that has no such field is not selected.
+	NamePrefix string `protobuf:"bytes,3,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
+	Queue      string `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
+	App        string `protobuf:"bytes,5,opt,name=app,proto3" json:"app,omitempty"`
+	Node       string `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`
+	User       string `protobuf:"bytes,7,opt,name=user,proto3" json:"user,omitempty"`
+	// Only what has changed after this index, which an earlier answer had. Zero begins with everything that there is.
+	Index         int64 `protobuf:"varint,8,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *WatchRequest) GetKinds() []WatchRequest_Kind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetNamePrefix() string {
+	if x != nil {
+		return x.NamePrefix
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetIndex() int64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+// WatchResponse is what has changed, in the order of the changes. It may be everything that there is, in several answers.
+type WatchResponse struct {
+	state   protoimpl.MessageState  `protogen:"open.v1"`
+	Changes []*WatchResponse_Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Where to go on after a break. Zero while a part of what there is has yet to be sent: then the watch begins again.
+	Index int64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	// Everything that there was when the answer was made has been sent; otherwise another answer follows at once.
+	Current bool `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`
+	// This answer begins with everything that there is, so that whatever is known from before is to be dropped: the request had no
+	// index, or changes after it are forgotten by now.
+	Restarted     bool `protobuf:"varint,4,opt,name=restarted,proto3" json:"restarted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WatchResponse) GetChanges() []*WatchResponse_Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetIndex() int64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *WatchResponse) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
+func (x *WatchResponse) GetRestarted() bool {
+	if x != nil {
+		return x.Restarted
+	}
+	return false
+}
+
 type GetNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -479,7 +1174,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[4]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -491,7 +1186,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[4]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -504,7 +1199,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{4}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetNodeRequest) GetName() string {
@@ -524,7 +1219,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[5]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +1231,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[5]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +1244,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{5}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DrainNodeRequest) GetName() string {
@@ -595,7 +1290,7 @@ type QueueSpec struct {
 
 func (x *QueueSpec) Reset() {
 	*x = QueueSpec{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[6]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +1302,7 @@ func (x *QueueSpec) String() string {
 func (*QueueSpec) ProtoMessage() {}
 
 func (x *QueueSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[6]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +1315,7 @@ func (x *QueueSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueSpec.ProtoReflect.Descriptor instead.
 func (*QueueSpec) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{6}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *QueueSpec) GetName() string {
@@ -718,7 +1413,7 @@ type Capacity struct {
 
 func (x *Capacity) Reset() {
 	*x = Capacity{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[7]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +1425,7 @@ func (x *Capacity) String() string {
 func (*Capacity) ProtoMessage() {}
 
 func (x *Capacity) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[7]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +1438,7 @@ func (x *Capacity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capacity.ProtoReflect.Descriptor instead.
 func (*Capacity) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{7}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Capacity) GetPercent() float64 {
@@ -775,7 +1470,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[8]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +1482,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[8]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +1495,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{8}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Queue) GetSpec() *QueueSpec {
@@ -860,7 +1555,7 @@ type ListQueuesRequest struct {
 
 func (x *ListQueuesRequest) Reset() {
 	*x = ListQueuesRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[9]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +1567,7 @@ func (x *ListQueuesRequest) String() string {
 func (*ListQueuesRequest) ProtoMessage() {}
 
 func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[9]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +1580,7 @@ func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesRequest.ProtoReflect.Descriptor instead.
 func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{9}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{15}
 }
 
 type ListQueuesResponse struct {
@@ -898,7 +1593,7 @@ type ListQueuesResponse struct {
 
 func (x *ListQueuesResponse) Reset() {
 	*x = ListQueuesResponse{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[10]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1605,7 @@ func (x *ListQueuesResponse) String() string {
 func (*ListQueuesResponse) ProtoMessage() {}
 
 func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[10]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1618,7 @@ func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesResponse.ProtoReflect.Descriptor instead.
 func (*ListQueuesResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{10}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListQueuesResponse) GetQueues() []*Queue {
@@ -942,7 +1637,7 @@ type GetQueueRequest struct {
 
 func (x *GetQueueRequest) Reset() {
 	*x = GetQueueRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[11]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1649,7 @@ func (x *GetQueueRequest) String() string {
 func (*GetQueueRequest) ProtoMessage() {}
 
 func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[11]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1662,7 @@ func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueRequest.ProtoReflect.Descriptor instead.
 func (*GetQueueRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetQueueRequest) GetName() string {
@@ -987,7 +1682,7 @@ type SetQueuesRequest struct {
 
 func (x *SetQueuesRequest) Reset() {
 	*x = SetQueuesRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[12]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1694,7 @@ func (x *SetQueuesRequest) String() string {
 func (*SetQueuesRequest) ProtoMessage() {}
 
 func (x *SetQueuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[12]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1707,7 @@ func (x *SetQueuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetQueuesRequest.ProtoReflect.Descriptor instead.
 func (*SetQueuesRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{12}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetQueuesRequest) GetQueues() []*QueueSpec {
@@ -1035,7 +1730,7 @@ type Event struct {
 	// Rises by one in the zone; never reused.
 	Sequence int64                  `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Time     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// What changed: "app", "attempt", "balancer", "container", "instance", "lending", "node", "queue", "rollout" or "zone".
+	// What changed: "app", "attempt", "balancer", "container", "instance", "lending", "node", "queue", "status" or "zone".
 	Kind      string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	App       string `protobuf:"bytes,4,opt,name=app,proto3" json:"app,omitempty"`
 	Attempt   string `protobuf:"bytes,5,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -1054,7 +1749,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[13]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1761,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[13]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1774,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{13}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Event) GetSequence() int64 {
@@ -1183,7 +1878,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[14]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1890,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[14]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1903,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{14}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchEventsRequest) GetFollow() bool {
@@ -1267,7 +1962,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1974,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1987,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{15}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Service) GetName() string {
@@ -1340,7 +2035,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +2047,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +2060,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{16}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Endpoint) GetId() string {
@@ -1473,7 +2168,7 @@ type RegisterEndpointRequest struct {
 
 func (x *RegisterEndpointRequest) Reset() {
 	*x = RegisterEndpointRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +2180,7 @@ func (x *RegisterEndpointRequest) String() string {
 func (*RegisterEndpointRequest) ProtoMessage() {}
 
 func (x *RegisterEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +2193,7 @@ func (x *RegisterEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterEndpointRequest.ProtoReflect.Descriptor instead.
 func (*RegisterEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{17}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RegisterEndpointRequest) GetService() string {
@@ -1568,7 +2263,7 @@ type RegisterEndpointResponse struct {
 
 func (x *RegisterEndpointResponse) Reset() {
 	*x = RegisterEndpointResponse{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +2275,7 @@ func (x *RegisterEndpointResponse) String() string {
 func (*RegisterEndpointResponse) ProtoMessage() {}
 
 func (x *RegisterEndpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +2288,7 @@ func (x *RegisterEndpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterEndpointResponse.ProtoReflect.Descriptor instead.
 func (*RegisterEndpointResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{18}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RegisterEndpointResponse) GetEndpoint() *Endpoint {
@@ -1620,7 +2315,7 @@ type UnregisterEndpointRequest struct {
 
 func (x *UnregisterEndpointRequest) Reset() {
 	*x = UnregisterEndpointRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +2327,7 @@ func (x *UnregisterEndpointRequest) String() string {
 func (*UnregisterEndpointRequest) ProtoMessage() {}
 
 func (x *UnregisterEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +2340,7 @@ func (x *UnregisterEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnregisterEndpointRequest.ProtoReflect.Descriptor instead.
 func (*UnregisterEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{19}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UnregisterEndpointRequest) GetService() string {
@@ -1670,7 +2365,7 @@ type UnregisterEndpointResponse struct {
 
 func (x *UnregisterEndpointResponse) Reset() {
 	*x = UnregisterEndpointResponse{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +2377,7 @@ func (x *UnregisterEndpointResponse) String() string {
 func (*UnregisterEndpointResponse) ProtoMessage() {}
 
 func (x *UnregisterEndpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +2390,7 @@ func (x *UnregisterEndpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnregisterEndpointResponse.ProtoReflect.Descriptor instead.
 func (*UnregisterEndpointResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{20}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{26}
 }
 
 type ListServicesRequest struct {
@@ -1706,7 +2401,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +2413,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +2426,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{21}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{27}
 }
 
 type ListServicesResponse struct {
@@ -1745,7 +2440,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +2452,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +2465,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{22}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListServicesResponse) GetServices() []*Service {
@@ -1800,7 +2495,7 @@ type GetServiceRequest struct {
 
 func (x *GetServiceRequest) Reset() {
 	*x = GetServiceRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +2507,7 @@ func (x *GetServiceRequest) String() string {
 func (*GetServiceRequest) ProtoMessage() {}
 
 func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +2520,7 @@ func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceRequest.ProtoReflect.Descriptor instead.
 func (*GetServiceRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{23}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetServiceRequest) GetName() string {
@@ -1865,7 +2560,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +2572,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +2585,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{24}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Image) GetName() string {
@@ -1945,7 +2640,7 @@ type Layer struct {
 
 func (x *Layer) Reset() {
 	*x = Layer{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2652,7 @@ func (x *Layer) String() string {
 func (*Layer) ProtoMessage() {}
 
 func (x *Layer) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2665,7 @@ func (x *Layer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layer.ProtoReflect.Descriptor instead.
 func (*Layer) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{25}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Layer) GetDigest() string {
@@ -1995,7 +2690,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2702,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2715,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{26}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{32}
 }
 
 type ListImagesResponse struct {
@@ -2034,7 +2729,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2046,7 +2741,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2059,7 +2754,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{27}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -2086,7 +2781,7 @@ type RemoveImageRequest struct {
 
 func (x *RemoveImageRequest) Reset() {
 	*x = RemoveImageRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2793,7 @@ func (x *RemoveImageRequest) String() string {
 func (*RemoveImageRequest) ProtoMessage() {}
 
 func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2806,7 @@ func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageRequest.ProtoReflect.Descriptor instead.
 func (*RemoveImageRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{28}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RemoveImageRequest) GetName() string {
@@ -2130,7 +2825,7 @@ type RemoveImageResponse struct {
 
 func (x *RemoveImageResponse) Reset() {
 	*x = RemoveImageResponse{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2837,7 @@ func (x *RemoveImageResponse) String() string {
 func (*RemoveImageResponse) ProtoMessage() {}
 
 func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2850,7 @@ func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageResponse.ProtoReflect.Descriptor instead.
 func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{29}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RemoveImageResponse) GetFreedBytes() int64 {
@@ -2173,7 +2868,7 @@ type GetZoneRequest struct {
 
 func (x *GetZoneRequest) Reset() {
 	*x = GetZoneRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2880,7 @@ func (x *GetZoneRequest) String() string {
 func (*GetZoneRequest) ProtoMessage() {}
 
 func (x *GetZoneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2893,7 @@ func (x *GetZoneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetZoneRequest.ProtoReflect.Descriptor instead.
 func (*GetZoneRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{30}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{36}
 }
 
 type Zone struct {
@@ -2224,7 +2919,7 @@ type Zone struct {
 
 func (x *Zone) Reset() {
 	*x = Zone{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +2931,7 @@ func (x *Zone) String() string {
 func (*Zone) ProtoMessage() {}
 
 func (x *Zone) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +2944,7 @@ func (x *Zone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Zone.ProtoReflect.Descriptor instead.
 func (*Zone) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{31}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Zone) GetName() string {
@@ -2344,7 +3039,7 @@ type AcceptLossRequest struct {
 
 func (x *AcceptLossRequest) Reset() {
 	*x = AcceptLossRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +3051,7 @@ func (x *AcceptLossRequest) String() string {
 func (*AcceptLossRequest) ProtoMessage() {}
 
 func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +3064,7 @@ func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossRequest.ProtoReflect.Descriptor instead.
 func (*AcceptLossRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{32}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{38}
 }
 
 type AcceptLossResponse struct {
@@ -2384,7 +3079,7 @@ type AcceptLossResponse struct {
 
 func (x *AcceptLossResponse) Reset() {
 	*x = AcceptLossResponse{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2396,7 +3091,7 @@ func (x *AcceptLossResponse) String() string {
 func (*AcceptLossResponse) ProtoMessage() {}
 
 func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2409,7 +3104,7 @@ func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossResponse.ProtoReflect.Descriptor instead.
 func (*AcceptLossResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{33}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AcceptLossResponse) GetLosses() []string {
@@ -2426,11 +3121,167 @@ func (x *AcceptLossResponse) GetEnded() []*NodeContainer {
 	return nil
 }
 
+// Change is an object in its newest state.
+type WatchResponse_Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  WatchRequest_Kind      `protobuf:"varint,1,opt,name=kind,proto3,enum=mammoth.api.v1.WatchRequest_Kind" json:"kind,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// It is gone, or is not among those that are watched any more. The object is its last state, if that is known.
+	Removed bool `protobuf:"varint,3,opt,name=removed,proto3" json:"removed,omitempty"`
+	// Types that are valid to be assigned to Object:
+	//
+	//	*WatchResponse_Change_App
+	//	*WatchResponse_Change_Node
+	//	*WatchResponse_Change_Container
+	//	*WatchResponse_Change_Queue
+	//	*WatchResponse_Change_Contract
+	Object        isWatchResponse_Change_Object `protobuf_oneof:"object"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse_Change) Reset() {
+	*x = WatchResponse_Change{}
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse_Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse_Change) ProtoMessage() {}
+
+func (x *WatchResponse_Change) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse_Change.ProtoReflect.Descriptor instead.
+func (*WatchResponse_Change) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{9, 0}
+}
+
+func (x *WatchResponse_Change) GetKind() WatchRequest_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return WatchRequest_KIND_UNSPECIFIED
+}
+
+func (x *WatchResponse_Change) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WatchResponse_Change) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+func (x *WatchResponse_Change) GetObject() isWatchResponse_Change_Object {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *WatchResponse_Change) GetApp() *App {
+	if x != nil {
+		if x, ok := x.Object.(*WatchResponse_Change_App); ok {
+			return x.App
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse_Change) GetNode() *Node {
+	if x != nil {
+		if x, ok := x.Object.(*WatchResponse_Change_Node); ok {
+			return x.Node
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse_Change) GetContainer() *Container {
+	if x != nil {
+		if x, ok := x.Object.(*WatchResponse_Change_Container); ok {
+			return x.Container
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse_Change) GetQueue() *Queue {
+	if x != nil {
+		if x, ok := x.Object.(*WatchResponse_Change_Queue); ok {
+			return x.Queue
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse_Change) GetContract() *Contract {
+	if x != nil {
+		if x, ok := x.Object.(*WatchResponse_Change_Contract); ok {
+			return x.Contract
+		}
+	}
+	return nil
+}
+
+type isWatchResponse_Change_Object interface {
+	isWatchResponse_Change_Object()
+}
+
+type WatchResponse_Change_App struct {
+	App *App `protobuf:"bytes,4,opt,name=app,proto3,oneof"`
+}
+
+type WatchResponse_Change_Node struct {
+	Node *Node `protobuf:"bytes,5,opt,name=node,proto3,oneof"`
+}
+
+type WatchResponse_Change_Container struct {
+	Container *Container `protobuf:"bytes,6,opt,name=container,proto3,oneof"`
+}
+
+type WatchResponse_Change_Queue struct {
+	Queue *Queue `protobuf:"bytes,7,opt,name=queue,proto3,oneof"`
+}
+
+type WatchResponse_Change_Contract struct {
+	Contract *Contract `protobuf:"bytes,8,opt,name=contract,proto3,oneof"`
+}
+
+func (*WatchResponse_Change_App) isWatchResponse_Change_Object() {}
+
+func (*WatchResponse_Change_Node) isWatchResponse_Change_Object() {}
+
+func (*WatchResponse_Change_Container) isWatchResponse_Change_Object() {}
+
+func (*WatchResponse_Change_Queue) isWatchResponse_Change_Object() {}
+
+func (*WatchResponse_Change_Contract) isWatchResponse_Change_Object() {}
+
 var File_mammoth_api_v1_zone_proto protoreflect.FileDescriptor
 
 const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
-	"\x19mammoth/api/v1/zone.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1amammoth/core/v1/core.proto\"\xce\x05\n" +
+	"\x19mammoth/api/v1/zone.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x1amammoth/core/v1/core.proto\"\xce\x05\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.mammoth.api.v1.NodeStateR\x05state\x12\x16\n" +
@@ -2458,10 +3309,95 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x12\x14\n" +
 	"\x05state\x18\x04 \x01(\tR\x05state\x128\n" +
-	"\tresources\x18\x05 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\tresources\"\x12\n" +
-	"\x10ListNodesRequest\"?\n" +
+	"\tresources\x18\x05 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\tresources\"\x8b\x02\n" +
+	"\x10ListNodesRequest\x12\x1f\n" +
+	"\vname_prefix\x18\x01 \x01(\tR\n" +
+	"namePrefix\x12/\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x19.mammoth.api.v1.NodeStateR\x05state\x12\x10\n" +
+	"\x03app\x18\x03 \x01(\tR\x03app\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\x12\x19\n" +
+	"\border_by\x18\x06 \x01(\tR\aorderBy\x12\x1e\n" +
+	"\n" +
+	"descending\x18\a \x01(\bR\n" +
+	"descending\x12\x1c\n" +
+	"\tsummarize\x18\b \x01(\bR\tsummarize\"\x9e\x01\n" +
 	"\x11ListNodesResponse\x12*\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x14.mammoth.api.v1.NodeR\x05nodes\"$\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x14.mammoth.api.v1.NodeR\x05nodes\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x125\n" +
+	"\asummary\x18\x03 \x01(\v2\x1b.mammoth.api.v1.ListSummaryR\asummary\"\x95\x04\n" +
+	"\tContainer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03app\x18\x02 \x01(\tR\x03app\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12\x14\n" +
+	"\x05queue\x18\x06 \x01(\tR\x05queue\x12\x16\n" +
+	"\x06master\x18\a \x01(\bR\x06master\x12<\n" +
+	"\x05state\x18\b \x01(\x0e2&.mammoth.core.v1.ContainerStatus.StateR\x05state\x12?\n" +
+	"\x06health\x18\t \x01(\x0e2'.mammoth.core.v1.ContainerStatus.HealthR\x06health\x12\x1a\n" +
+	"\bstopping\x18\n" +
+	" \x01(\bR\bstopping\x128\n" +
+	"\tresources\x18\v \x01(\v2\x1a.mammoth.core.v1.ResourcesR\tresources\x129\n" +
+	"\n" +
+	"granted_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tgrantedAt\x129\n" +
+	"\n" +
+	"started_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12)\n" +
+	"\x04exit\x18\x0e \x01(\v2\x15.mammoth.core.v1.ExitR\x04exit\"\xa6\x02\n" +
+	"\x15ListContainersRequest\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
+	"\x05queue\x18\x03 \x01(\tR\x05queue\x12<\n" +
+	"\x05state\x18\x04 \x01(\x0e2&.mammoth.core.v1.ContainerStatus.StateR\x05state\x12\x1b\n" +
+	"\tpage_size\x18\x05 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x06 \x01(\tR\tpageToken\x12\x19\n" +
+	"\border_by\x18\a \x01(\tR\aorderBy\x12\x1e\n" +
+	"\n" +
+	"descending\x18\b \x01(\bR\n" +
+	"descending\x12\x1c\n" +
+	"\tsummarize\x18\t \x01(\bR\tsummarize\"\xb2\x01\n" +
+	"\x16ListContainersResponse\x129\n" +
+	"\n" +
+	"containers\x18\x01 \x03(\v2\x19.mammoth.api.v1.ContainerR\n" +
+	"containers\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x125\n" +
+	"\asummary\x18\x03 \x01(\v2\x1b.mammoth.api.v1.ListSummaryR\asummary\"%\n" +
+	"\x13GetContainerRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xbd\x02\n" +
+	"\fWatchRequest\x127\n" +
+	"\x05kinds\x18\x01 \x03(\x0e2!.mammoth.api.v1.WatchRequest.KindR\x05kinds\x12\x14\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\x12\x1f\n" +
+	"\vname_prefix\x18\x03 \x01(\tR\n" +
+	"namePrefix\x12\x14\n" +
+	"\x05queue\x18\x04 \x01(\tR\x05queue\x12\x10\n" +
+	"\x03app\x18\x05 \x01(\tR\x03app\x12\x12\n" +
+	"\x04node\x18\x06 \x01(\tR\x04node\x12\x12\n" +
+	"\x04user\x18\a \x01(\tR\x04user\x12\x14\n" +
+	"\x05index\x18\b \x01(\x03R\x05index\"W\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\a\n" +
+	"\x03APP\x10\x01\x12\b\n" +
+	"\x04NODE\x10\x02\x12\r\n" +
+	"\tCONTAINER\x10\x03\x12\t\n" +
+	"\x05QUEUE\x10\x04\x12\f\n" +
+	"\bCONTRACT\x10\x05\"\x8e\x04\n" +
+	"\rWatchResponse\x12>\n" +
+	"\achanges\x18\x01 \x03(\v2$.mammoth.api.v1.WatchResponse.ChangeR\achanges\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x03R\x05index\x12\x18\n" +
+	"\acurrent\x18\x03 \x01(\bR\acurrent\x12\x1c\n" +
+	"\trestarted\x18\x04 \x01(\bR\trestarted\x1a\xee\x02\n" +
+	"\x06Change\x125\n" +
+	"\x04kind\x18\x01 \x01(\x0e2!.mammoth.api.v1.WatchRequest.KindR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aremoved\x18\x03 \x01(\bR\aremoved\x12'\n" +
+	"\x03app\x18\x04 \x01(\v2\x13.mammoth.api.v1.AppH\x00R\x03app\x12*\n" +
+	"\x04node\x18\x05 \x01(\v2\x14.mammoth.api.v1.NodeH\x00R\x04node\x129\n" +
+	"\tcontainer\x18\x06 \x01(\v2\x19.mammoth.api.v1.ContainerH\x00R\tcontainer\x12-\n" +
+	"\x05queue\x18\a \x01(\v2\x15.mammoth.api.v1.QueueH\x00R\x05queue\x126\n" +
+	"\bcontract\x18\b \x01(\v2\x18.mammoth.api.v1.ContractH\x00R\bcontractB\b\n" +
+	"\x06object\"$\n" +
 	"\x0eGetNodeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\">\n" +
 	"\x10DrainNodeRequest\x12\x12\n" +
@@ -2650,7 +3586,11 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\tDrainNode\x12 .mammoth.api.v1.DrainNodeRequest\x1a\x14.mammoth.api.v1.Node\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/nodes/{name}/drain\x12h\n" +
 	"\vUndrainNode\x12\x1e.mammoth.api.v1.GetNodeRequest\x1a\x14.mammoth.api.v1.Node\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/nodes/{name}/undrain\x12\\\n" +
 	"\n" +
-	"RemoveNode\x12\x1e.mammoth.api.v1.GetNodeRequest\x1a\x14.mammoth.api.v1.Node\"\x18\x82\xd3\xe4\x93\x02\x12*\x10/v1/nodes/{name}2\xba\x02\n" +
+	"RemoveNode\x12\x1e.mammoth.api.v1.GetNodeRequest\x1a\x14.mammoth.api.v1.Node\"\x18\x82\xd3\xe4\x93\x02\x12*\x10/v1/nodes/{name}2\xf2\x01\n" +
+	"\n" +
+	"Containers\x12w\n" +
+	"\x0eListContainers\x12%.mammoth.api.v1.ListContainersRequest\x1a&.mammoth.api.v1.ListContainersResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/containers\x12k\n" +
+	"\fGetContainer\x12#.mammoth.api.v1.GetContainerRequest\x1a\x19.mammoth.api.v1.Container\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/containers/{id}2\xba\x02\n" +
 	"\x06Queues\x12g\n" +
 	"\n" +
 	"ListQueues\x12!.mammoth.api.v1.ListQueuesRequest\x1a\".mammoth.api.v1.ListQueuesResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
@@ -2672,10 +3612,11 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
 	"ListImages\x12!.mammoth.api.v1.ListImagesRequest\x1a\".mammoth.api.v1.ListImagesResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/images\x12t\n" +
-	"\vRemoveImage\x12\".mammoth.api.v1.RemoveImageRequest\x1a#.mammoth.api.v1.RemoveImageResponse\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/images/{name=**}2\xd2\x01\n" +
+	"\vRemoveImage\x12\".mammoth.api.v1.RemoveImageRequest\x1a#.mammoth.api.v1.RemoveImageResponse\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/images/{name=**}2\xad\x02\n" +
 	"\x05Zones\x12Q\n" +
 	"\aGetZone\x12\x1e.mammoth.api.v1.GetZoneRequest\x1a\x14.mammoth.api.v1.Zone\"\x10\x82\xd3\xe4\x93\x02\n" +
-	"\x12\b/v1/zone\x12v\n" +
+	"\x12\b/v1/zone\x12Y\n" +
+	"\x05Watch\x12\x1c.mammoth.api.v1.WatchRequest\x1a\x1d.mammoth.api.v1.WatchResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/watch0\x01\x12v\n" +
 	"\n" +
 	"AcceptLoss\x12!.mammoth.api.v1.AcceptLossRequest\x1a\".mammoth.api.v1.AcceptLossResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/zone/losses/acceptB:Z8github.com/mammoth-os/mammoth/proto/mammoth/api/v1;apiv1b\x06proto3"
 
@@ -2691,146 +3632,185 @@ func file_mammoth_api_v1_zone_proto_rawDescGZIP() []byte {
 	return file_mammoth_api_v1_zone_proto_rawDescData
 }
 
-var file_mammoth_api_v1_zone_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_mammoth_api_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_mammoth_api_v1_zone_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_mammoth_api_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_mammoth_api_v1_zone_proto_goTypes = []any{
-	(QueueSpec_State)(0),               // 0: mammoth.api.v1.QueueSpec.State
-	(QueueSpec_Order)(0),               // 1: mammoth.api.v1.QueueSpec.Order
-	(Endpoint_State)(0),                // 2: mammoth.api.v1.Endpoint.State
-	(*Node)(nil),                       // 3: mammoth.api.v1.Node
-	(*NodeContainer)(nil),              // 4: mammoth.api.v1.NodeContainer
-	(*ListNodesRequest)(nil),           // 5: mammoth.api.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),          // 6: mammoth.api.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),             // 7: mammoth.api.v1.GetNodeRequest
-	(*DrainNodeRequest)(nil),           // 8: mammoth.api.v1.DrainNodeRequest
-	(*QueueSpec)(nil),                  // 9: mammoth.api.v1.QueueSpec
-	(*Capacity)(nil),                   // 10: mammoth.api.v1.Capacity
-	(*Queue)(nil),                      // 11: mammoth.api.v1.Queue
-	(*ListQueuesRequest)(nil),          // 12: mammoth.api.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),         // 13: mammoth.api.v1.ListQueuesResponse
-	(*GetQueueRequest)(nil),            // 14: mammoth.api.v1.GetQueueRequest
-	(*SetQueuesRequest)(nil),           // 15: mammoth.api.v1.SetQueuesRequest
-	(*Event)(nil),                      // 16: mammoth.api.v1.Event
-	(*WatchEventsRequest)(nil),         // 17: mammoth.api.v1.WatchEventsRequest
-	(*Service)(nil),                    // 18: mammoth.api.v1.Service
-	(*Endpoint)(nil),                   // 19: mammoth.api.v1.Endpoint
-	(*RegisterEndpointRequest)(nil),    // 20: mammoth.api.v1.RegisterEndpointRequest
-	(*RegisterEndpointResponse)(nil),   // 21: mammoth.api.v1.RegisterEndpointResponse
-	(*UnregisterEndpointRequest)(nil),  // 22: mammoth.api.v1.UnregisterEndpointRequest
-	(*UnregisterEndpointResponse)(nil), // 23: mammoth.api.v1.UnregisterEndpointResponse
-	(*ListServicesRequest)(nil),        // 24: mammoth.api.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),       // 25: mammoth.api.v1.ListServicesResponse
-	(*GetServiceRequest)(nil),          // 26: mammoth.api.v1.GetServiceRequest
-	(*Image)(nil),                      // 27: mammoth.api.v1.Image
-	(*Layer)(nil),                      // 28: mammoth.api.v1.Layer
-	(*ListImagesRequest)(nil),          // 29: mammoth.api.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),         // 30: mammoth.api.v1.ListImagesResponse
-	(*RemoveImageRequest)(nil),         // 31: mammoth.api.v1.RemoveImageRequest
-	(*RemoveImageResponse)(nil),        // 32: mammoth.api.v1.RemoveImageResponse
-	(*GetZoneRequest)(nil),             // 33: mammoth.api.v1.GetZoneRequest
-	(*Zone)(nil),                       // 34: mammoth.api.v1.Zone
-	(*AcceptLossRequest)(nil),          // 35: mammoth.api.v1.AcceptLossRequest
-	(*AcceptLossResponse)(nil),         // 36: mammoth.api.v1.AcceptLossResponse
-	nil,                                // 37: mammoth.api.v1.Node.AttributesEntry
-	nil,                                // 38: mammoth.api.v1.Endpoint.PortsEntry
-	nil,                                // 39: mammoth.api.v1.Endpoint.ValuesEntry
-	nil,                                // 40: mammoth.api.v1.RegisterEndpointRequest.PortsEntry
-	nil,                                // 41: mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
-	(NodeState)(0),                     // 42: mammoth.api.v1.NodeState
-	(*v1.Resources)(nil),               // 43: mammoth.core.v1.Resources
-	(*timestamppb.Timestamp)(nil),      // 44: google.protobuf.Timestamp
-	(*Waiting)(nil),                    // 45: mammoth.api.v1.Waiting
-	(*durationpb.Duration)(nil),        // 46: google.protobuf.Duration
-	(*v1.Attribute)(nil),               // 47: mammoth.core.v1.Attribute
+	(WatchRequest_Kind)(0),             // 0: mammoth.api.v1.WatchRequest.Kind
+	(QueueSpec_State)(0),               // 1: mammoth.api.v1.QueueSpec.State
+	(QueueSpec_Order)(0),               // 2: mammoth.api.v1.QueueSpec.Order
+	(Endpoint_State)(0),                // 3: mammoth.api.v1.Endpoint.State
+	(*Node)(nil),                       // 4: mammoth.api.v1.Node
+	(*NodeContainer)(nil),              // 5: mammoth.api.v1.NodeContainer
+	(*ListNodesRequest)(nil),           // 6: mammoth.api.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),          // 7: mammoth.api.v1.ListNodesResponse
+	(*Container)(nil),                  // 8: mammoth.api.v1.Container
+	(*ListContainersRequest)(nil),      // 9: mammoth.api.v1.ListContainersRequest
+	(*ListContainersResponse)(nil),     // 10: mammoth.api.v1.ListContainersResponse
+	(*GetContainerRequest)(nil),        // 11: mammoth.api.v1.GetContainerRequest
+	(*WatchRequest)(nil),               // 12: mammoth.api.v1.WatchRequest
+	(*WatchResponse)(nil),              // 13: mammoth.api.v1.WatchResponse
+	(*GetNodeRequest)(nil),             // 14: mammoth.api.v1.GetNodeRequest
+	(*DrainNodeRequest)(nil),           // 15: mammoth.api.v1.DrainNodeRequest
+	(*QueueSpec)(nil),                  // 16: mammoth.api.v1.QueueSpec
+	(*Capacity)(nil),                   // 17: mammoth.api.v1.Capacity
+	(*Queue)(nil),                      // 18: mammoth.api.v1.Queue
+	(*ListQueuesRequest)(nil),          // 19: mammoth.api.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),         // 20: mammoth.api.v1.ListQueuesResponse
+	(*GetQueueRequest)(nil),            // 21: mammoth.api.v1.GetQueueRequest
+	(*SetQueuesRequest)(nil),           // 22: mammoth.api.v1.SetQueuesRequest
+	(*Event)(nil),                      // 23: mammoth.api.v1.Event
+	(*WatchEventsRequest)(nil),         // 24: mammoth.api.v1.WatchEventsRequest
+	(*Service)(nil),                    // 25: mammoth.api.v1.Service
+	(*Endpoint)(nil),                   // 26: mammoth.api.v1.Endpoint
+	(*RegisterEndpointRequest)(nil),    // 27: mammoth.api.v1.RegisterEndpointRequest
+	(*RegisterEndpointResponse)(nil),   // 28: mammoth.api.v1.RegisterEndpointResponse
+	(*UnregisterEndpointRequest)(nil),  // 29: mammoth.api.v1.UnregisterEndpointRequest
+	(*UnregisterEndpointResponse)(nil), // 30: mammoth.api.v1.UnregisterEndpointResponse
+	(*ListServicesRequest)(nil),        // 31: mammoth.api.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),       // 32: mammoth.api.v1.ListServicesResponse
+	(*GetServiceRequest)(nil),          // 33: mammoth.api.v1.GetServiceRequest
+	(*Image)(nil),                      // 34: mammoth.api.v1.Image
+	(*Layer)(nil),                      // 35: mammoth.api.v1.Layer
+	(*ListImagesRequest)(nil),          // 36: mammoth.api.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),         // 37: mammoth.api.v1.ListImagesResponse
+	(*RemoveImageRequest)(nil),         // 38: mammoth.api.v1.RemoveImageRequest
+	(*RemoveImageResponse)(nil),        // 39: mammoth.api.v1.RemoveImageResponse
+	(*GetZoneRequest)(nil),             // 40: mammoth.api.v1.GetZoneRequest
+	(*Zone)(nil),                       // 41: mammoth.api.v1.Zone
+	(*AcceptLossRequest)(nil),          // 42: mammoth.api.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),         // 43: mammoth.api.v1.AcceptLossResponse
+	nil,                                // 44: mammoth.api.v1.Node.AttributesEntry
+	(*WatchResponse_Change)(nil),       // 45: mammoth.api.v1.WatchResponse.Change
+	nil,                                // 46: mammoth.api.v1.Endpoint.PortsEntry
+	nil,                                // 47: mammoth.api.v1.Endpoint.ValuesEntry
+	nil,                                // 48: mammoth.api.v1.RegisterEndpointRequest.PortsEntry
+	nil,                                // 49: mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
+	(NodeState)(0),                     // 50: mammoth.api.v1.NodeState
+	(*v1.Resources)(nil),               // 51: mammoth.core.v1.Resources
+	(*timestamppb.Timestamp)(nil),      // 52: google.protobuf.Timestamp
+	(*Waiting)(nil),                    // 53: mammoth.api.v1.Waiting
+	(*ListSummary)(nil),                // 54: mammoth.api.v1.ListSummary
+	(v1.ContainerStatus_State)(0),      // 55: mammoth.core.v1.ContainerStatus.State
+	(v1.ContainerStatus_Health)(0),     // 56: mammoth.core.v1.ContainerStatus.Health
+	(*v1.Exit)(nil),                    // 57: mammoth.core.v1.Exit
+	(*durationpb.Duration)(nil),        // 58: google.protobuf.Duration
+	(*v1.Attribute)(nil),               // 59: mammoth.core.v1.Attribute
+	(*App)(nil),                        // 60: mammoth.api.v1.App
+	(*Contract)(nil),                   // 61: mammoth.api.v1.Contract
 }
 var file_mammoth_api_v1_zone_proto_depIdxs = []int32{
-	42, // 0: mammoth.api.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	43, // 1: mammoth.api.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	43, // 2: mammoth.api.v1.Node.used:type_name -> mammoth.core.v1.Resources
-	37, // 3: mammoth.api.v1.Node.attributes:type_name -> mammoth.api.v1.Node.AttributesEntry
-	4,  // 4: mammoth.api.v1.Node.containers:type_name -> mammoth.api.v1.NodeContainer
-	44, // 5: mammoth.api.v1.Node.last_report_at:type_name -> google.protobuf.Timestamp
-	44, // 6: mammoth.api.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	45, // 7: mammoth.api.v1.Node.waiting:type_name -> mammoth.api.v1.Waiting
-	4,  // 8: mammoth.api.v1.Node.unknown:type_name -> mammoth.api.v1.NodeContainer
-	43, // 9: mammoth.api.v1.NodeContainer.resources:type_name -> mammoth.core.v1.Resources
-	3,  // 10: mammoth.api.v1.ListNodesResponse.nodes:type_name -> mammoth.api.v1.Node
-	10, // 11: mammoth.api.v1.QueueSpec.guaranteed:type_name -> mammoth.api.v1.Capacity
-	10, // 12: mammoth.api.v1.QueueSpec.maximum:type_name -> mammoth.api.v1.Capacity
-	0,  // 13: mammoth.api.v1.QueueSpec.state:type_name -> mammoth.api.v1.QueueSpec.State
-	1,  // 14: mammoth.api.v1.QueueSpec.order:type_name -> mammoth.api.v1.QueueSpec.Order
-	46, // 15: mammoth.api.v1.QueueSpec.notice:type_name -> google.protobuf.Duration
-	43, // 16: mammoth.api.v1.Capacity.absolute:type_name -> mammoth.core.v1.Resources
-	9,  // 17: mammoth.api.v1.Queue.spec:type_name -> mammoth.api.v1.QueueSpec
-	43, // 18: mammoth.api.v1.Queue.used:type_name -> mammoth.core.v1.Resources
-	43, // 19: mammoth.api.v1.Queue.pending:type_name -> mammoth.core.v1.Resources
-	43, // 20: mammoth.api.v1.Queue.guaranteed:type_name -> mammoth.core.v1.Resources
-	43, // 21: mammoth.api.v1.Queue.maximum:type_name -> mammoth.core.v1.Resources
-	11, // 22: mammoth.api.v1.ListQueuesResponse.queues:type_name -> mammoth.api.v1.Queue
-	9,  // 23: mammoth.api.v1.SetQueuesRequest.queues:type_name -> mammoth.api.v1.QueueSpec
-	44, // 24: mammoth.api.v1.Event.time:type_name -> google.protobuf.Timestamp
-	19, // 25: mammoth.api.v1.Service.endpoints:type_name -> mammoth.api.v1.Endpoint
-	2,  // 26: mammoth.api.v1.Endpoint.state:type_name -> mammoth.api.v1.Endpoint.State
-	38, // 27: mammoth.api.v1.Endpoint.ports:type_name -> mammoth.api.v1.Endpoint.PortsEntry
-	44, // 28: mammoth.api.v1.Endpoint.registered_at:type_name -> google.protobuf.Timestamp
-	39, // 29: mammoth.api.v1.Endpoint.values:type_name -> mammoth.api.v1.Endpoint.ValuesEntry
-	40, // 30: mammoth.api.v1.RegisterEndpointRequest.ports:type_name -> mammoth.api.v1.RegisterEndpointRequest.PortsEntry
-	41, // 31: mammoth.api.v1.RegisterEndpointRequest.values:type_name -> mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
-	46, // 32: mammoth.api.v1.RegisterEndpointRequest.lease:type_name -> google.protobuf.Duration
-	19, // 33: mammoth.api.v1.RegisterEndpointResponse.endpoint:type_name -> mammoth.api.v1.Endpoint
-	44, // 34: mammoth.api.v1.RegisterEndpointResponse.expires_at:type_name -> google.protobuf.Timestamp
-	18, // 35: mammoth.api.v1.ListServicesResponse.services:type_name -> mammoth.api.v1.Service
-	46, // 36: mammoth.api.v1.GetServiceRequest.wait:type_name -> google.protobuf.Duration
-	28, // 37: mammoth.api.v1.Image.layers:type_name -> mammoth.api.v1.Layer
-	44, // 38: mammoth.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	27, // 39: mammoth.api.v1.ListImagesResponse.images:type_name -> mammoth.api.v1.Image
-	44, // 40: mammoth.api.v1.Zone.started_at:type_name -> google.protobuf.Timestamp
-	43, // 41: mammoth.api.v1.Zone.capacity:type_name -> mammoth.core.v1.Resources
-	43, // 42: mammoth.api.v1.Zone.used:type_name -> mammoth.core.v1.Resources
-	46, // 43: mammoth.api.v1.Zone.node_timeout:type_name -> google.protobuf.Duration
-	4,  // 44: mammoth.api.v1.AcceptLossResponse.ended:type_name -> mammoth.api.v1.NodeContainer
-	47, // 45: mammoth.api.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	5,  // 46: mammoth.api.v1.Nodes.ListNodes:input_type -> mammoth.api.v1.ListNodesRequest
-	7,  // 47: mammoth.api.v1.Nodes.GetNode:input_type -> mammoth.api.v1.GetNodeRequest
-	8,  // 48: mammoth.api.v1.Nodes.DrainNode:input_type -> mammoth.api.v1.DrainNodeRequest
-	7,  // 49: mammoth.api.v1.Nodes.UndrainNode:input_type -> mammoth.api.v1.GetNodeRequest
-	7,  // 50: mammoth.api.v1.Nodes.RemoveNode:input_type -> mammoth.api.v1.GetNodeRequest
-	12, // 51: mammoth.api.v1.Queues.ListQueues:input_type -> mammoth.api.v1.ListQueuesRequest
-	14, // 52: mammoth.api.v1.Queues.GetQueue:input_type -> mammoth.api.v1.GetQueueRequest
-	15, // 53: mammoth.api.v1.Queues.SetQueues:input_type -> mammoth.api.v1.SetQueuesRequest
-	17, // 54: mammoth.api.v1.Events.WatchEvents:input_type -> mammoth.api.v1.WatchEventsRequest
-	24, // 55: mammoth.api.v1.Registry.ListServices:input_type -> mammoth.api.v1.ListServicesRequest
-	26, // 56: mammoth.api.v1.Registry.GetService:input_type -> mammoth.api.v1.GetServiceRequest
-	26, // 57: mammoth.api.v1.Registry.WatchService:input_type -> mammoth.api.v1.GetServiceRequest
-	20, // 58: mammoth.api.v1.Registry.RegisterEndpoint:input_type -> mammoth.api.v1.RegisterEndpointRequest
-	22, // 59: mammoth.api.v1.Registry.UnregisterEndpoint:input_type -> mammoth.api.v1.UnregisterEndpointRequest
-	29, // 60: mammoth.api.v1.Images.ListImages:input_type -> mammoth.api.v1.ListImagesRequest
-	31, // 61: mammoth.api.v1.Images.RemoveImage:input_type -> mammoth.api.v1.RemoveImageRequest
-	33, // 62: mammoth.api.v1.Zones.GetZone:input_type -> mammoth.api.v1.GetZoneRequest
-	35, // 63: mammoth.api.v1.Zones.AcceptLoss:input_type -> mammoth.api.v1.AcceptLossRequest
-	6,  // 64: mammoth.api.v1.Nodes.ListNodes:output_type -> mammoth.api.v1.ListNodesResponse
-	3,  // 65: mammoth.api.v1.Nodes.GetNode:output_type -> mammoth.api.v1.Node
-	3,  // 66: mammoth.api.v1.Nodes.DrainNode:output_type -> mammoth.api.v1.Node
-	3,  // 67: mammoth.api.v1.Nodes.UndrainNode:output_type -> mammoth.api.v1.Node
-	3,  // 68: mammoth.api.v1.Nodes.RemoveNode:output_type -> mammoth.api.v1.Node
-	13, // 69: mammoth.api.v1.Queues.ListQueues:output_type -> mammoth.api.v1.ListQueuesResponse
-	11, // 70: mammoth.api.v1.Queues.GetQueue:output_type -> mammoth.api.v1.Queue
-	13, // 71: mammoth.api.v1.Queues.SetQueues:output_type -> mammoth.api.v1.ListQueuesResponse
-	16, // 72: mammoth.api.v1.Events.WatchEvents:output_type -> mammoth.api.v1.Event
-	25, // 73: mammoth.api.v1.Registry.ListServices:output_type -> mammoth.api.v1.ListServicesResponse
-	18, // 74: mammoth.api.v1.Registry.GetService:output_type -> mammoth.api.v1.Service
-	18, // 75: mammoth.api.v1.Registry.WatchService:output_type -> mammoth.api.v1.Service
-	21, // 76: mammoth.api.v1.Registry.RegisterEndpoint:output_type -> mammoth.api.v1.RegisterEndpointResponse
-	23, // 77: mammoth.api.v1.Registry.UnregisterEndpoint:output_type -> mammoth.api.v1.UnregisterEndpointResponse
-	30, // 78: mammoth.api.v1.Images.ListImages:output_type -> mammoth.api.v1.ListImagesResponse
-	32, // 79: mammoth.api.v1.Images.RemoveImage:output_type -> mammoth.api.v1.RemoveImageResponse
-	34, // 80: mammoth.api.v1.Zones.GetZone:output_type -> mammoth.api.v1.Zone
-	36, // 81: mammoth.api.v1.Zones.AcceptLoss:output_type -> mammoth.api.v1.AcceptLossResponse
-	64, // [64:82] is the sub-list for method output_type
-	46, // [46:64] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	50, // 0: mammoth.api.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	51, // 1: mammoth.api.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	51, // 2: mammoth.api.v1.Node.used:type_name -> mammoth.core.v1.Resources
+	44, // 3: mammoth.api.v1.Node.attributes:type_name -> mammoth.api.v1.Node.AttributesEntry
+	5,  // 4: mammoth.api.v1.Node.containers:type_name -> mammoth.api.v1.NodeContainer
+	52, // 5: mammoth.api.v1.Node.last_report_at:type_name -> google.protobuf.Timestamp
+	52, // 6: mammoth.api.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	53, // 7: mammoth.api.v1.Node.waiting:type_name -> mammoth.api.v1.Waiting
+	5,  // 8: mammoth.api.v1.Node.unknown:type_name -> mammoth.api.v1.NodeContainer
+	51, // 9: mammoth.api.v1.NodeContainer.resources:type_name -> mammoth.core.v1.Resources
+	50, // 10: mammoth.api.v1.ListNodesRequest.state:type_name -> mammoth.api.v1.NodeState
+	4,  // 11: mammoth.api.v1.ListNodesResponse.nodes:type_name -> mammoth.api.v1.Node
+	54, // 12: mammoth.api.v1.ListNodesResponse.summary:type_name -> mammoth.api.v1.ListSummary
+	55, // 13: mammoth.api.v1.Container.state:type_name -> mammoth.core.v1.ContainerStatus.State
+	56, // 14: mammoth.api.v1.Container.health:type_name -> mammoth.core.v1.ContainerStatus.Health
+	51, // 15: mammoth.api.v1.Container.resources:type_name -> mammoth.core.v1.Resources
+	52, // 16: mammoth.api.v1.Container.granted_at:type_name -> google.protobuf.Timestamp
+	52, // 17: mammoth.api.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	57, // 18: mammoth.api.v1.Container.exit:type_name -> mammoth.core.v1.Exit
+	55, // 19: mammoth.api.v1.ListContainersRequest.state:type_name -> mammoth.core.v1.ContainerStatus.State
+	8,  // 20: mammoth.api.v1.ListContainersResponse.containers:type_name -> mammoth.api.v1.Container
+	54, // 21: mammoth.api.v1.ListContainersResponse.summary:type_name -> mammoth.api.v1.ListSummary
+	0,  // 22: mammoth.api.v1.WatchRequest.kinds:type_name -> mammoth.api.v1.WatchRequest.Kind
+	45, // 23: mammoth.api.v1.WatchResponse.changes:type_name -> mammoth.api.v1.WatchResponse.Change
+	17, // 24: mammoth.api.v1.QueueSpec.guaranteed:type_name -> mammoth.api.v1.Capacity
+	17, // 25: mammoth.api.v1.QueueSpec.maximum:type_name -> mammoth.api.v1.Capacity
+	1,  // 26: mammoth.api.v1.QueueSpec.state:type_name -> mammoth.api.v1.QueueSpec.State
+	2,  // 27: mammoth.api.v1.QueueSpec.order:type_name -> mammoth.api.v1.QueueSpec.Order
+	58, // 28: mammoth.api.v1.QueueSpec.notice:type_name -> google.protobuf.Duration
+	51, // 29: mammoth.api.v1.Capacity.absolute:type_name -> mammoth.core.v1.Resources
+	16, // 30: mammoth.api.v1.Queue.spec:type_name -> mammoth.api.v1.QueueSpec
+	51, // 31: mammoth.api.v1.Queue.used:type_name -> mammoth.core.v1.Resources
+	51, // 32: mammoth.api.v1.Queue.pending:type_name -> mammoth.core.v1.Resources
+	51, // 33: mammoth.api.v1.Queue.guaranteed:type_name -> mammoth.core.v1.Resources
+	51, // 34: mammoth.api.v1.Queue.maximum:type_name -> mammoth.core.v1.Resources
+	18, // 35: mammoth.api.v1.ListQueuesResponse.queues:type_name -> mammoth.api.v1.Queue
+	16, // 36: mammoth.api.v1.SetQueuesRequest.queues:type_name -> mammoth.api.v1.QueueSpec
+	52, // 37: mammoth.api.v1.Event.time:type_name -> google.protobuf.Timestamp
+	26, // 38: mammoth.api.v1.Service.endpoints:type_name -> mammoth.api.v1.Endpoint
+	3,  // 39: mammoth.api.v1.Endpoint.state:type_name -> mammoth.api.v1.Endpoint.State
+	46, // 40: mammoth.api.v1.Endpoint.ports:type_name -> mammoth.api.v1.Endpoint.PortsEntry
+	52, // 41: mammoth.api.v1.Endpoint.registered_at:type_name -> google.protobuf.Timestamp
+	47, // 42: mammoth.api.v1.Endpoint.values:type_name -> mammoth.api.v1.Endpoint.ValuesEntry
+	48, // 43: mammoth.api.v1.RegisterEndpointRequest.ports:type_name -> mammoth.api.v1.RegisterEndpointRequest.PortsEntry
+	49, // 44: mammoth.api.v1.RegisterEndpointRequest.values:type_name -> mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
+	58, // 45: mammoth.api.v1.RegisterEndpointRequest.lease:type_name -> google.protobuf.Duration
+	26, // 46: mammoth.api.v1.RegisterEndpointResponse.endpoint:type_name -> mammoth.api.v1.Endpoint
+	52, // 47: mammoth.api.v1.RegisterEndpointResponse.expires_at:type_name -> google.protobuf.Timestamp
+	25, // 48: mammoth.api.v1.ListServicesResponse.services:type_name -> mammoth.api.v1.Service
+	58, // 49: mammoth.api.v1.GetServiceRequest.wait:type_name -> google.protobuf.Duration
+	35, // 50: mammoth.api.v1.Image.layers:type_name -> mammoth.api.v1.Layer
+	52, // 51: mammoth.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	34, // 52: mammoth.api.v1.ListImagesResponse.images:type_name -> mammoth.api.v1.Image
+	52, // 53: mammoth.api.v1.Zone.started_at:type_name -> google.protobuf.Timestamp
+	51, // 54: mammoth.api.v1.Zone.capacity:type_name -> mammoth.core.v1.Resources
+	51, // 55: mammoth.api.v1.Zone.used:type_name -> mammoth.core.v1.Resources
+	58, // 56: mammoth.api.v1.Zone.node_timeout:type_name -> google.protobuf.Duration
+	5,  // 57: mammoth.api.v1.AcceptLossResponse.ended:type_name -> mammoth.api.v1.NodeContainer
+	59, // 58: mammoth.api.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	0,  // 59: mammoth.api.v1.WatchResponse.Change.kind:type_name -> mammoth.api.v1.WatchRequest.Kind
+	60, // 60: mammoth.api.v1.WatchResponse.Change.app:type_name -> mammoth.api.v1.App
+	4,  // 61: mammoth.api.v1.WatchResponse.Change.node:type_name -> mammoth.api.v1.Node
+	8,  // 62: mammoth.api.v1.WatchResponse.Change.container:type_name -> mammoth.api.v1.Container
+	18, // 63: mammoth.api.v1.WatchResponse.Change.queue:type_name -> mammoth.api.v1.Queue
+	61, // 64: mammoth.api.v1.WatchResponse.Change.contract:type_name -> mammoth.api.v1.Contract
+	6,  // 65: mammoth.api.v1.Nodes.ListNodes:input_type -> mammoth.api.v1.ListNodesRequest
+	14, // 66: mammoth.api.v1.Nodes.GetNode:input_type -> mammoth.api.v1.GetNodeRequest
+	15, // 67: mammoth.api.v1.Nodes.DrainNode:input_type -> mammoth.api.v1.DrainNodeRequest
+	14, // 68: mammoth.api.v1.Nodes.UndrainNode:input_type -> mammoth.api.v1.GetNodeRequest
+	14, // 69: mammoth.api.v1.Nodes.RemoveNode:input_type -> mammoth.api.v1.GetNodeRequest
+	9,  // 70: mammoth.api.v1.Containers.ListContainers:input_type -> mammoth.api.v1.ListContainersRequest
+	11, // 71: mammoth.api.v1.Containers.GetContainer:input_type -> mammoth.api.v1.GetContainerRequest
+	19, // 72: mammoth.api.v1.Queues.ListQueues:input_type -> mammoth.api.v1.ListQueuesRequest
+	21, // 73: mammoth.api.v1.Queues.GetQueue:input_type -> mammoth.api.v1.GetQueueRequest
+	22, // 74: mammoth.api.v1.Queues.SetQueues:input_type -> mammoth.api.v1.SetQueuesRequest
+	24, // 75: mammoth.api.v1.Events.WatchEvents:input_type -> mammoth.api.v1.WatchEventsRequest
+	31, // 76: mammoth.api.v1.Registry.ListServices:input_type -> mammoth.api.v1.ListServicesRequest
+	33, // 77: mammoth.api.v1.Registry.GetService:input_type -> mammoth.api.v1.GetServiceRequest
+	33, // 78: mammoth.api.v1.Registry.WatchService:input_type -> mammoth.api.v1.GetServiceRequest
+	27, // 79: mammoth.api.v1.Registry.RegisterEndpoint:input_type -> mammoth.api.v1.RegisterEndpointRequest
+	29, // 80: mammoth.api.v1.Registry.UnregisterEndpoint:input_type -> mammoth.api.v1.UnregisterEndpointRequest
+	36, // 81: mammoth.api.v1.Images.ListImages:input_type -> mammoth.api.v1.ListImagesRequest
+	38, // 82: mammoth.api.v1.Images.RemoveImage:input_type -> mammoth.api.v1.RemoveImageRequest
+	40, // 83: mammoth.api.v1.Zones.GetZone:input_type -> mammoth.api.v1.GetZoneRequest
+	12, // 84: mammoth.api.v1.Zones.Watch:input_type -> mammoth.api.v1.WatchRequest
+	42, // 85: mammoth.api.v1.Zones.AcceptLoss:input_type -> mammoth.api.v1.AcceptLossRequest
+	7,  // 86: mammoth.api.v1.Nodes.ListNodes:output_type -> mammoth.api.v1.ListNodesResponse
+	4,  // 87: mammoth.api.v1.Nodes.GetNode:output_type -> mammoth.api.v1.Node
+	4,  // 88: mammoth.api.v1.Nodes.DrainNode:output_type -> mammoth.api.v1.Node
+	4,  // 89: mammoth.api.v1.Nodes.UndrainNode:output_type -> mammoth.api.v1.Node
+	4,  // 90: mammoth.api.v1.Nodes.RemoveNode:output_type -> mammoth.api.v1.Node
+	10, // 91: mammoth.api.v1.Containers.ListContainers:output_type -> mammoth.api.v1.ListContainersResponse
+	8,  // 92: mammoth.api.v1.Containers.GetContainer:output_type -> mammoth.api.v1.Container
+	20, // 93: mammoth.api.v1.Queues.ListQueues:output_type -> mammoth.api.v1.ListQueuesResponse
+	18, // 94: mammoth.api.v1.Queues.GetQueue:output_type -> mammoth.api.v1.Queue
+	20, // 95: mammoth.api.v1.Queues.SetQueues:output_type -> mammoth.api.v1.ListQueuesResponse
+	23, // 96: mammoth.api.v1.Events.WatchEvents:output_type -> mammoth.api.v1.Event
+	32, // 97: mammoth.api.v1.Registry.ListServices:output_type -> mammoth.api.v1.ListServicesResponse
+	25, // 98: mammoth.api.v1.Registry.GetService:output_type -> mammoth.api.v1.Service
+	25, // 99: mammoth.api.v1.Registry.WatchService:output_type -> mammoth.api.v1.Service
+	28, // 100: mammoth.api.v1.Registry.RegisterEndpoint:output_type -> mammoth.api.v1.RegisterEndpointResponse
+	30, // 101: mammoth.api.v1.Registry.UnregisterEndpoint:output_type -> mammoth.api.v1.UnregisterEndpointResponse
+	37, // 102: mammoth.api.v1.Images.ListImages:output_type -> mammoth.api.v1.ListImagesResponse
+	39, // 103: mammoth.api.v1.Images.RemoveImage:output_type -> mammoth.api.v1.RemoveImageResponse
+	41, // 104: mammoth.api.v1.Zones.GetZone:output_type -> mammoth.api.v1.Zone
+	13, // 105: mammoth.api.v1.Zones.Watch:output_type -> mammoth.api.v1.WatchResponse
+	43, // 106: mammoth.api.v1.Zones.AcceptLoss:output_type -> mammoth.api.v1.AcceptLossResponse
+	86, // [86:107] is the sub-list for method output_type
+	65, // [65:86] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_zone_proto_init() }
@@ -2839,17 +3819,25 @@ func file_mammoth_api_v1_zone_proto_init() {
 		return
 	}
 	file_mammoth_api_v1_app_proto_init()
-	file_mammoth_api_v1_zone_proto_msgTypes[7].OneofWrappers = []any{}
-	file_mammoth_api_v1_zone_proto_msgTypes[14].OneofWrappers = []any{}
+	file_mammoth_api_v1_lending_proto_init()
+	file_mammoth_api_v1_zone_proto_msgTypes[13].OneofWrappers = []any{}
+	file_mammoth_api_v1_zone_proto_msgTypes[20].OneofWrappers = []any{}
+	file_mammoth_api_v1_zone_proto_msgTypes[41].OneofWrappers = []any{
+		(*WatchResponse_Change_App)(nil),
+		(*WatchResponse_Change_Node)(nil),
+		(*WatchResponse_Change_Container)(nil),
+		(*WatchResponse_Change_Queue)(nil),
+		(*WatchResponse_Change_Contract)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_zone_proto_rawDesc), len(file_mammoth_api_v1_zone_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   39,
+			NumEnums:      4,
+			NumMessages:   46,
 			NumExtensions: 0,
-			NumServices:   6,
+			NumServices:   7,
 		},
 		GoTypes:           file_mammoth_api_v1_zone_proto_goTypes,
 		DependencyIndexes: file_mammoth_api_v1_zone_proto_depIdxs,

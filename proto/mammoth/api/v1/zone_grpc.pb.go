@@ -283,6 +283,152 @@ var Nodes_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
+	Containers_ListContainers_FullMethodName = "/mammoth.api.v1.Containers/ListContainers"
+	Containers_GetContainer_FullMethodName   = "/mammoth.api.v1.Containers/GetContainer"
+)
+
+// ContainersClient is the client API for Containers service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Containers shows the containers of the zone.
+type ContainersClient interface {
+	// ListContainers lists the containers that are held.
+	ListContainers(ctx context.Context, in *ListContainersRequest, opts ...grpc.CallOption) (*ListContainersResponse, error)
+	GetContainer(ctx context.Context, in *GetContainerRequest, opts ...grpc.CallOption) (*Container, error)
+}
+
+type containersClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewContainersClient(cc grpc.ClientConnInterface) ContainersClient {
+	return &containersClient{cc}
+}
+
+func (c *containersClient) ListContainers(ctx context.Context, in *ListContainersRequest, opts ...grpc.CallOption) (*ListContainersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListContainersResponse)
+	err := c.cc.Invoke(ctx, Containers_ListContainers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *containersClient) GetContainer(ctx context.Context, in *GetContainerRequest, opts ...grpc.CallOption) (*Container, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Container)
+	err := c.cc.Invoke(ctx, Containers_GetContainer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// ContainersServer is the server API for Containers service.
+// All implementations must embed UnimplementedContainersServer
+// for forward compatibility.
+//
+// Containers shows the containers of the zone.
+type ContainersServer interface {
+	// ListContainers lists the containers that are held.
+	ListContainers(context.Context, *ListContainersRequest) (*ListContainersResponse, error)
+	GetContainer(context.Context, *GetContainerRequest) (*Container, error)
+	mustEmbedUnimplementedContainersServer()
+}
+
+// UnimplementedContainersServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedContainersServer struct{}
+
+func (UnimplementedContainersServer) ListContainers(context.Context, *ListContainersRequest) (*ListContainersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListContainers not implemented")
+}
+func (UnimplementedContainersServer) GetContainer(context.Context, *GetContainerRequest) (*Container, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetContainer not implemented")
+}
+func (UnimplementedContainersServer) mustEmbedUnimplementedContainersServer() {}
+func (UnimplementedContainersServer) testEmbeddedByValue()                    {}
+
+// UnsafeContainersServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to ContainersServer will
+// result in compilation errors.
+type UnsafeContainersServer interface {
+	mustEmbedUnimplementedContainersServer()
+}
+
+func RegisterContainersServer(s grpc.ServiceRegistrar, srv ContainersServer) {
+	// If the following call panics, it indicates UnimplementedContainersServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Containers_ServiceDesc, srv)
+}
+
+func _Containers_ListContainers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListContainersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ContainersServer).ListContainers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Containers_ListContainers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ContainersServer).ListContainers(ctx, req.(*ListContainersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Containers_GetContainer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetContainerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ContainersServer).GetContainer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Containers_GetContainer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ContainersServer).GetContainer(ctx, req.(*GetContainerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Containers_ServiceDesc is the grpc.ServiceDesc for Containers service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Containers_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "mammoth.api.v1.Containers",
+	HandlerType: (*ContainersServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "ListContainers",
+			Handler:    _Containers_ListContainers_Handler,
+		},
+		{
+			MethodName: "GetContainer",
+			Handler:    _Containers_GetContainer_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "mammoth/api/v1/zone.proto",
+}
+
+const (
 	Queues_ListQueues_FullMethodName = "/mammoth.api.v1.Queues/ListQueues"
 	Queues_GetQueue_FullMethodName   = "/mammoth.api.v1.Queues/GetQueue"
 	Queues_SetQueues_FullMethodName  = "/mammoth.api.v1.Queues/SetQueues"
@@ -999,6 +1145,7 @@ var Images_ServiceDesc = grpc.ServiceDesc{
 
 const (
 	Zones_GetZone_FullMethodName    = "/mammoth.api.v1.Zones/GetZone"
+	Zones_Watch_FullMethodName      = "/mammoth.api.v1.Zones/Watch"
 	Zones_AcceptLoss_FullMethodName = "/mammoth.api.v1.Zones/AcceptLoss"
 )
 
@@ -1009,6 +1156,8 @@ const (
 // Zones shows the zone itself.
 type ZonesClient interface {
 	GetZone(ctx context.Context, in *GetZoneRequest, opts ...grpc.CallOption) (*Zone, error)
+	// Watch sends all objects, and then the newest state of each object that changes. A slow reader skips states.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// AcceptLoss accepts that records were lost. A zone that stands still because of that continues, and containers without a record
 	// are ended. In another zone it does nothing.
 	AcceptLoss(ctx context.Context, in *AcceptLossRequest, opts ...grpc.CallOption) (*AcceptLossResponse, error)
@@ -1032,6 +1181,25 @@ func (c *zonesClient) GetZone(ctx context.Context, in *GetZoneRequest, opts ...g
 	return out, nil
 }
 
+func (c *zonesClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Zones_ServiceDesc.Streams[0], Zones_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Zones_WatchClient = grpc.ServerStreamingClient[WatchResponse]
+
 func (c *zonesClient) AcceptLoss(ctx context.Context, in *AcceptLossRequest, opts ...grpc.CallOption) (*AcceptLossResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AcceptLossResponse)
@@ -1049,6 +1217,8 @@ func (c *zonesClient) AcceptLoss(ctx context.Context, in *AcceptLossRequest, opt
 // Zones shows the zone itself.
 type ZonesServer interface {
 	GetZone(context.Context, *GetZoneRequest) (*Zone, error)
+	// Watch sends all objects, and then the newest state of each object that changes. A slow reader skips states.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// AcceptLoss accepts that records were lost. A zone that stands still because of that continues, and containers without a record
 	// are ended. In another zone it does nothing.
 	AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error)
@@ -1064,6 +1234,9 @@ type UnimplementedZonesServer struct{}
 
 func (UnimplementedZonesServer) GetZone(context.Context, *GetZoneRequest) (*Zone, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetZone not implemented")
+}
+func (UnimplementedZonesServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedZonesServer) AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AcceptLoss not implemented")
@@ -1107,6 +1280,17 @@ func _Zones_GetZone_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Zones_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ZonesServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Zones_WatchServer = grpc.ServerStreamingServer[WatchResponse]
+
 func _Zones_AcceptLoss_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AcceptLossRequest)
 	if err := dec(in); err != nil {
@@ -1141,6 +1325,12 @@ var Zones_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Zones_AcceptLoss_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Watch",
+			Handler:       _Zones_Watch_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "mammoth/api/v1/zone.proto",
 }

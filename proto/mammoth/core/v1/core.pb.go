@@ -620,7 +620,9 @@ type Lease struct {
 	Resources *Resources `protobuf:"bytes,6,opt,name=resources,proto3" json:"resources,omitempty"`
 	Queue     string     `protobuf:"bytes,7,opt,name=queue,proto3" json:"queue,omitempty"`
 	// The ask that it was granted to; empty for an application master's own container.
-	AskId     string                 `protobuf:"bytes,8,opt,name=ask_id,json=askId,proto3" json:"ask_id,omitempty"`
+	AskId string `protobuf:"bytes,8,opt,name=ask_id,json=askId,proto3" json:"ask_id,omitempty"`
+	// The role of the app that it is for, as its ask says; empty in an app without roles or with one.
+	Role      string                 `protobuf:"bytes,15,opt,name=role,proto3" json:"role,omitempty"`
 	Master    bool                   `protobuf:"varint,9,opt,name=master,proto3" json:"master,omitempty"`
 	GrantedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=granted_at,json=grantedAt,proto3" json:"granted_at,omitempty"`
 	// Its app is a framework: the container may run a program of the node, which gets the ResourceManager's address.
@@ -713,6 +715,13 @@ func (x *Lease) GetQueue() string {
 func (x *Lease) GetAskId() string {
 	if x != nil {
 		return x.AskId
+	}
+	return ""
+}
+
+func (x *Lease) GetRole() string {
+	if x != nil {
+		return x.Role
 	}
 	return ""
 }
@@ -2380,7 +2389,7 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x18\n" +
 	"\x06number\x18\x02 \x01(\x01H\x00R\x06number\x12\x14\n" +
 	"\x04flag\x18\x03 \x01(\bH\x00R\x04flagB\a\n" +
-	"\x05value\"\x83\x03\n" +
+	"\x05value\"\x97\x03\n" +
 	"\x05Lease\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x15\n" +
 	"\x06app_id\x18\x02 \x01(\tR\x05appId\x12\x19\n" +
@@ -2389,7 +2398,8 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\anode_id\x18\x05 \x01(\tR\x06nodeId\x128\n" +
 	"\tresources\x18\x06 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\tresources\x12\x14\n" +
 	"\x05queue\x18\a \x01(\tR\x05queue\x12\x15\n" +
-	"\x06ask_id\x18\b \x01(\tR\x05askId\x12\x16\n" +
+	"\x06ask_id\x18\b \x01(\tR\x05askId\x12\x12\n" +
+	"\x04role\x18\x0f \x01(\tR\x04role\x12\x16\n" +
 	"\x06master\x18\t \x01(\bR\x06master\x129\n" +
 	"\n" +
 	"granted_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tgrantedAt\x12\x1c\n" +

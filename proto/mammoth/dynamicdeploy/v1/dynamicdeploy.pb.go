@@ -10,6 +10,7 @@
 package dynamicdeployv1
 
 import (
+	v1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -207,7 +208,9 @@ func (x *Promote) GetPercent() int32 {
 
 // Done is the answer to each of them.
 type Done struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What has become of the rollout. The app has this status once balancers route accordingly.
+	Status        *v1.MasterStatus `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -240,6 +243,13 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
 	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Done) GetStatus() *v1.MasterStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
 }
 
 // Replacements are the detail of DynamicDeploy's answer to mammoth.api.v1.Preview: one for each role with instances that would be replaced.
@@ -510,12 +520,13 @@ var File_mammoth_dynamicdeploy_v1_dynamicdeploy_proto protoreflect.FileDescripto
 
 const file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDesc = "" +
 	"\n" +
-	",mammoth/dynamicdeploy/v1/dynamicdeploy.proto\x12\x18mammoth.dynamicdeploy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\a\n" +
+	",mammoth/dynamicdeploy/v1/dynamicdeploy.proto\x12\x18mammoth.dynamicdeploy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\"\a\n" +
 	"\x05Pause\"\b\n" +
 	"\x06Resume\"#\n" +
 	"\aPromote\x12\x18\n" +
-	"\apercent\x18\x01 \x01(\x05R\apercent\"\x06\n" +
-	"\x04Done\"Y\n" +
+	"\apercent\x18\x01 \x01(\x05R\apercent\"<\n" +
+	"\x04Done\x124\n" +
+	"\x06status\x18\x01 \x01(\v2\x1c.mammoth.api.v1.MasterStatusR\x06status\"Y\n" +
 	"\fReplacements\x12I\n" +
 	"\freplacements\x18\x01 \x03(\v2%.mammoth.dynamicdeploy.v1.ReplacementR\freplacements\"\xb1\x01\n" +
 	"\vReplacement\x12\x12\n" +
@@ -571,17 +582,19 @@ var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_goTypes = []any{
 	(*Replacements)(nil),          // 5: mammoth.dynamicdeploy.v1.Replacements
 	(*Replacement)(nil),           // 6: mammoth.dynamicdeploy.v1.Replacement
 	(*Rollout)(nil),               // 7: mammoth.dynamicdeploy.v1.Rollout
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*v1.MasterStatus)(nil),       // 8: mammoth.api.v1.MasterStatus
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_depIdxs = []int32{
-	6, // 0: mammoth.dynamicdeploy.v1.Replacements.replacements:type_name -> mammoth.dynamicdeploy.v1.Replacement
-	0, // 1: mammoth.dynamicdeploy.v1.Rollout.state:type_name -> mammoth.dynamicdeploy.v1.Rollout.State
-	8, // 2: mammoth.dynamicdeploy.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	8, // 0: mammoth.dynamicdeploy.v1.Done.status:type_name -> mammoth.api.v1.MasterStatus
+	6, // 1: mammoth.dynamicdeploy.v1.Replacements.replacements:type_name -> mammoth.dynamicdeploy.v1.Replacement
+	0, // 2: mammoth.dynamicdeploy.v1.Rollout.state:type_name -> mammoth.dynamicdeploy.v1.Rollout.State
+	9, // 3: mammoth.dynamicdeploy.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_init() }

@@ -193,7 +193,9 @@ type Ask struct {
 	// It replaces a container that the app has lost: reservations of others end in its favour.
 	Replaces bool `protobuf:"varint,11,opt,name=replaces,proto3" json:"replaces,omitempty"`
 	// What a person could do if there is no room for it, one sentence; may be empty.
-	Help          string `protobuf:"bytes,12,opt,name=help,proto3" json:"help,omitempty"`
+	Help string `protobuf:"bytes,12,opt,name=help,proto3" json:"help,omitempty"`
+	// The role of the app that its containers are for; empty in an app without roles or with one.
+	Role          string `protobuf:"bytes,13,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -308,6 +310,13 @@ func (x *Ask) GetReplaces() bool {
 func (x *Ask) GetHelp() string {
 	if x != nil {
 		return x.Help
+	}
+	return ""
+}
+
+func (x *Ask) GetRole() string {
+	if x != nil {
+		return x.Role
 	}
 	return ""
 }
@@ -1856,7 +1865,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"containers\x124\n" +
 	"\alargest\x18\x06 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\alargest\x12\x12\n" +
 	"\x04memo\x18\a \x01(\fR\x04memo\x12\x1a\n" +
-	"\bregistry\x18\b \x01(\tR\bregistry\"\x86\x03\n" +
+	"\bregistry\x18\b \x01(\tR\bregistry\"\x9a\x03\n" +
 	"\x03Ask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x128\n" +
@@ -1871,7 +1880,8 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\aservice\x18\n" +
 	" \x01(\bR\aservice\x12\x1a\n" +
 	"\breplaces\x18\v \x01(\bR\breplaces\x12\x12\n" +
-	"\x04help\x18\f \x01(\tR\x04help\"\xf8\x02\n" +
+	"\x04help\x18\f \x01(\tR\x04help\x12\x12\n" +
+	"\x04role\x18\r \x01(\tR\x04role\"\xf8\x02\n" +
 	"\n" +
 	"Allocation\x12,\n" +
 	"\x05lease\x18\x01 \x01(\v2\x16.mammoth.core.v1.LeaseR\x05lease\x125\n" +

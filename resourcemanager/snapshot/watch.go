@@ -1,0 +1,236 @@
+package snapshot
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+)
+
+// Selection is what a watcher wants to be sent.
+type Selection struct {
+	// Kinds are those of the objects; empty is none. Names are theirs; empty is all.
+	Kinds  []Kind
+	Names  []string
+	Filter Filter
+}
+
+func (s *Selection) matches(o *Object) (shown, known bool) {
+	if !slices.Contains(s.Kinds, o.Kind) || len(s.Names) > 0 && !slices.Contains(s.Names, o.Name) || !s.Filter.lasting(o) {
+		return false, false
+	}
+	return !o.Gone && s.Filter.Matches(o), true
+}
+
+// among calls each for the objects of a kind that may be selected and whose names are after one, in the order of the names, until it
+// returns false.
+func (s *Selection) among(now *Snapshot, kind Kind, after *Object, each func(*Object) bool) {
+	if len(s.Names) == 0 {
+		now.among(kind, &s.Filter, after, each)
+		return
+	}
+	for _, name := range slices.SortedFunc(slices.Values(s.Names), id.CompareNames) {
+		if o := now.Find(kind, name); o != nil && (after == nil || byName(o, after) > 0) && !each(o) {
+			return
+		}
+	}
+}
+
+// unchanged reports that none of the objects that are selected by their names has changed since an index. If it finds out only by looking
+// at all changes, it says no.
+func (s *Selection) unchanged(now *Snapshot, since int64) bool {
+	if len(s.Names) == 0 || len(s.Names) > fewNames {
+		return false
+	}
+	for _, kind := range s.Kinds {
+		for _, name := range s.Names {
+			if o := now.Find(kind, name); o == nil || o.Index > since {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// fewNames is how many names are looked up rather than looked for among all changes.
+const fewNames = 8
+
+// Change is an object that has changed. Left says that it is gone, or that the selection has it no longer.
+type Change struct {
+	*Object
+	Left bool
+}
+
+// Batch is what a watcher is sent at once.
+type Batch struct {
+	Changes []Change
+	// Index is the watcher's position after the changes; zero while it has yet to be sent a part of what there is.
+	Index int64
+	// Current says that the watcher has now seen all that there is; otherwise more follows.
+	Current bool
+	// Restarted says that the watcher begins with what there is: what it has of earlier is to be dropped.
+	Restarted bool
+}
+
+const (
+	// mostOfABatch is how many changes a batch has, and mostLookedAt how many objects are looked at for one.
+	mostOfABatch = 256
+	mostLookedAt = 10_000
+	// pause is the least time between two looks of one watcher while there are changes: what changes twice meanwhile is sent once.
+	pause = 20 * time.Millisecond
+)
+
+// Watcher is somebody's position in the changes of a zone. It keeps nothing else, so that one who reads slowly costs nothing, and skips
+// states. One goroutine uses it.
+type Watcher struct {
+	board     *Board
+	selection Selection
+	// position is the index up to which the watcher knows all changes, but for what it has yet to be sent of what there was.
+	position int64
+	// rest is what the watcher has yet to be sent of what there was; nil is nothing.
+	rest               *rest
+	restarted, current bool
+	looked             time.Time
+}
+
+// rest is a place among what there is: the kinds from one on, and of the first of them the objects after one.
+type rest struct {
+	kinds []Kind
+	after *Object
+}
+
+// Watch begins after an index that a watcher was sent earlier, or with all that there is. That is also so if removals since that index
+// are forgotten, or if it is of another life of the zone; the first batch says so.
+func (b *Board) Watch(selection Selection, after int64) *Watcher {
+	w := &Watcher{board: b, selection: selection, position: after}
+	if s := b.Newest(); after < s.oldest || after > s.Index {
+		w.restart(s)
+	}
+	return w
+}
+
+func (w *Watcher) restart(s *Snapshot) {
+	w.position, w.rest, w.restarted, w.current = s.Index, &rest{kinds: w.selection.Kinds}, true, false
+}
+
+// Next waits for changes and returns them in their order, each object in its newest state. It fails with what the board was ended with,
+// or with ctx's cause.
+func (w *Watcher) Next(ctx context.Context) (Batch, error) {
+	for {
+		if ctx.Err() != nil {
+			return Batch{}, context.Cause(ctx)
+		}
+		s := w.board.Newest()
+		if batch := w.look(s); len(batch.Changes) > 0 || batch.Restarted || batch.Current {
+			return batch, nil
+		}
+		if w.position < s.Index {
+			continue
+		}
+		if s.ended != nil {
+			return Batch{}, s.ended
+		}
+		if err := w.wait(ctx, s); err != nil {
+			return Batch{}, err
+		}
+	}
+}
+
+// look takes what there is and the watcher does not know.
+func (w *Watcher) look(s *Snapshot) Batch {
+	w.looked = time.Now()
+	if w.position < s.oldest {
+		w.restart(s)
+	}
+	batch := &filling{Batch: Batch{Restarted: w.restarted}}
+	w.restarted = false
+	if w.rest != nil && !w.lookAtRest(s, batch) {
+		return batch.Batch // of an index from which this may be resumed nothing can be said
+	}
+	if w.current && w.selection.unchanged(s, w.position) {
+		w.position = s.Index
+	}
+	all := w.lookAtChanges(s, batch)
+	batch.Index = w.position
+	batch.Current = all && (len(batch.Changes) > 0 || !w.current)
+	w.current = w.current || all
+	return batch.Batch
+}
+
+// lookAtRest takes what there is, and reports whether that was all.
+func (w *Watcher) lookAtRest(s *Snapshot, batch *filling) bool {
+	for len(w.rest.kinds) > 0 {
+		full := false
+		w.selection.among(s, w.rest.kinds[0], w.rest.after, func(o *Object) bool {
+			if shown, _ := w.selection.matches(o); shown {
+				if full = !batch.add(Change{Object: o}); full {
+					return false
+				}
+			}
+			w.rest.after = o
+			return true
+		})
+		if full {
+			return false
+		}
+		w.rest = &rest{kinds: w.rest.kinds[1:]}
+	}
+	w.rest = nil
+	return true
+}
+
+// lookAtChanges takes what has changed since the watcher's position, and reports whether that was all.
+func (w *Watcher) lookAtChanges(s *Snapshot, batch *filling) bool {
+	looked, all := 0, true
+	s.changed.AscendGreaterOrEqual(&Object{Index: w.position + 1}, func(o *Object) bool {
+		shown, known := w.selection.matches(o)
+		if looked++; looked > mostLookedAt || known && !batch.add(Change{Object: o, Left: !shown}) {
+			all = false
+			return false
+		}
+		w.position = o.Index
+		return true
+	})
+	if all {
+		w.position = max(w.position, s.Index)
+	}
+	return all
+}
+
+// filling is a batch that is being filled.
+type filling struct {
+	Batch
+	bytes int
+}
+
+// add adds a change, unless the batch is full.
+func (f *filling) add(change Change) bool {
+	f.bytes += change.Bytes()
+	if len(f.Changes) == mostOfABatch || f.bytes > bytesOfAPage && len(f.Changes) > 0 {
+		return false
+	}
+	f.Changes = append(f.Changes, change)
+	return true
+}
+
+// wait waits until there is a newer snapshot, and at least the pause since the last look.
+func (w *Watcher) wait(ctx context.Context, s *Snapshot) error {
+	select {
+	case <-s.next:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	left := pause - time.Since(w.looked)
+	if left <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
