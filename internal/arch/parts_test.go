@@ -2,11 +2,11 @@ package arch_test
 
 import (
 	"go/ast"
-	"go/types"
-	"os"
-	"slices"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/mammoth-os/mammoth/internal/bordertest"
 )
 
 // parts lists, by package, the types that own their state, and the files that may select their fields. Another part calls their methods.
@@ -45,67 +45,13 @@ var parts = map[string]map[string]string{
 }
 
 func TestNoPartSelectsTheFieldsOfAnother(t *testing.T) {
-	sources := load(t)
 	for dir, owned := range parts {
-		selected := map[string]bool{}
-		info := check(dir, sources)
-		for _, file := range sources {
-			if file.dir() != dir || file.test {
-				continue
-			}
-			ast.Inspect(file.syntax, func(node ast.Node) bool {
-				selector, ok := node.(*ast.SelectorExpr)
-				if !ok {
-					return true
-				}
-				structure := ownerOf(info.Selections[selector])
-				selected[structure] = true
-				files, governed := owned[structure]
-				if governed && !slices.Contains(strings.Fields(files), strings.TrimPrefix(file.path, dir+"/")) {
-					t.Errorf("%s selects %s.%s, which only %s may", file.at(selector.Pos()), structure, selector.Sel.Name, files)
-				}
-				return true
-			})
+		var list []bordertest.Part
+		for name, files := range owned {
+			list = append(list, bordertest.Part{Types: []string{name}, Files: strings.Fields(files)})
 		}
-		for structure := range owned {
-			if !selected[structure] {
-				t.Errorf("%s has no %s of which fields are selected", dir, structure)
-			}
-		}
+		bordertest.Read(t, filepath.Join(root, dir)).Selections(t, list)
 	}
-}
-
-// check finds the types of what a package declares. What depends on other packages has none.
-func check(dir string, sources []source) types.Info {
-	info := types.Info{Selections: map[*ast.SelectorExpr]*types.Selection{}}
-	checker := types.Config{Importer: noImports{}, Error: func(error) {}}
-	var files []*ast.File
-	for _, file := range sources {
-		if file.dir() == dir && !file.test {
-			files = append(files, file.syntax)
-		}
-	}
-	_, _ = checker.Check(dir, sources[0].files, files, &info)
-	return info
-}
-
-type noImports struct{}
-
-func (noImports) Import(string) (*types.Package, error) { return nil, os.ErrNotExist }
-
-// ownerOf is the name of the struct whose field is selected; empty if none is.
-func ownerOf(selection *types.Selection) string {
-	if selection == nil || selection.Kind() != types.FieldVal {
-		return ""
-	}
-	of := selection.Recv()
-	if pointer, ok := of.(*types.Pointer); ok {
-		of = pointer.Elem()
-	}
-	if named, ok := of.(*types.Named); ok {
-		return named.Obj().Name()
-	}
-	return ""
 }
 
 // A type with more methods is several things.
@@ -138,10 +84,9 @@ func TestNoTypeIsSeveralThings(t *testing.T) {
 
 // longer are the types that have more methods still, and how many at most.
 var longer = map[string]int{
-	"cmd/mammoth.cli":                151,
-	"dynamicdeploy/driver.Master":    45,
-	"dynamicdeploy/plan.Role":        94,
-	"internal/manifest.decoder":      59,
-	"resourcemanager/scheduler.Core": 42,
-	"resourcemanager/term.Term":      68,
+	"cmd/mammoth.cli":             151,
+	"dynamicdeploy/driver.Master": 45,
+	"dynamicdeploy/plan.Role":     94,
+	"internal/manifest.decoder":   59,
+	"resourcemanager/term.Term":   68,
 }

@@ -1,5 +1,5 @@
 // Package bordertest holds the parts of a package to their borders: a part is some types whose fields only some files select. It reads the
-// source of the package under test and the types of what is declared in it.
+// source of the package and the types of what is declared in it.
 package bordertest
 
 import (
@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"go/types"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -30,12 +31,12 @@ type Source struct {
 	types *types.Package
 }
 
-// Read reads the package of the working directory.
-func Read(t testing.TB) *Source {
+// Read reads the package in a folder.
+func Read(t testing.TB, dir string) *Source {
 	t.Helper()
 	s := &Source{set: token.NewFileSet(), Files: map[string]*ast.File{}}
 	s.Info.Selections, s.Info.Uses, s.Info.Defs = map[*ast.SelectorExpr]*types.Selection{}, map[*ast.Ident]types.Object{}, map[*ast.Ident]types.Object{}
-	names, err := os.ReadDir(".")
+	names, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func Read(t testing.TB) *Source {
 		if !strings.HasSuffix(name.Name(), ".go") || strings.HasSuffix(name.Name(), "_test.go") {
 			continue
 		}
-		file, err := parser.ParseFile(s.set, name.Name(), nil, parser.SkipObjectResolution)
+		file, err := parser.ParseFile(s.set, filepath.Join(dir, name.Name()), nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,9 +19,9 @@ var parts = []bordertest.Part{
 	{Types: []string{"explainer"}, Files: []string{"explain.go", "never.go", "help.go", "guarantee.go"}},
 }
 
-func TestNoPartSelectsTheFieldsOfAnother(t *testing.T) { bordertest.Read(t).Selections(t, parts) }
+func TestNoPartSelectsTheFieldsOfAnother(t *testing.T) { bordertest.Read(t, ".").Selections(t, parts) }
 
 // Records that all parts read have more fields than a part. Their number may only fall.
 func TestNoTypeIsSeveralThings(t *testing.T) {
-	bordertest.Read(t).Sizes(t, map[string]int{"Ask": 17, "app": 19, "container": 21, "queue": 19})
+	bordertest.Read(t, ".").Sizes(t, map[string]int{"Ask": 17, "app": 19, "container": 21, "queue": 19})
 }

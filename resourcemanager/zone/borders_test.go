@@ -67,19 +67,19 @@ var parts = []bordertest.Part{
 	{[]string{"explainer"}, []string{"explainer.go", "explain.go", "plan.go", "instancereason.go"}, ""},
 }
 
-func TestNoPartSelectsTheFieldsOfAnother(t *testing.T) { bordertest.Read(t).Selections(t, parts) }
+func TestNoPartSelectsTheFieldsOfAnother(t *testing.T) { bordertest.Read(t, ".").Selections(t, parts) }
 
 // What all parts read of an app, a node and a container, one part alone changes.
 func TestEachFieldOfARecordIsChangedByOnePart(t *testing.T) {
-	bordertest.Read(t).Changes(t, parts, "app", "node", "container")
+	bordertest.Read(t, ".").Changes(t, parts, "app", "node", "container")
 }
 
 // A type with more methods or fields is several things.
-func TestNoTypeIsSeveralThings(t *testing.T) { bordertest.Read(t).Sizes(t, nil) }
+func TestNoTypeIsSeveralThings(t *testing.T) { bordertest.Read(t, ".").Sizes(t, nil) }
 
 // What people look at between turns, and what is explained to them, adds nothing to the turn.
 func TestReadingChangesNothing(t *testing.T) {
-	source := bordertest.Read(t)
+	source := bordertest.Read(t, ".")
 	calls := map[types.Object][]types.Object{}
 	var reading []types.Object
 	for name, file := range source.Files {
