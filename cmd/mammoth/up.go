@@ -229,7 +229,7 @@ func (s *upSettings) split() ([]nodeSettings, error) {
 	if err := s.node.validate(); err != nil {
 		return nil, err
 	}
-	if _, err := s.node.capacity(); err != nil {
+	if _, _, err := s.node.capacity(); err != nil {
 		return nil, err
 	}
 	engine := fake.NewEngine()
@@ -319,7 +319,7 @@ func measure(dir string) (resource.Vector, error) {
 
 // warnOfTooMuch warns if the nodes have more capacity than the machine. That is allowed, for experiments.
 func (c *cli) warnOfTooMuch(s *upSettings, has resource.Vector) {
-	given, err := s.node.capacity()
+	given, _, err := s.node.capacity()
 	if err != nil {
 		return
 	}

@@ -41,16 +41,6 @@ func (v Vector) Scale(n int64) Vector {
 	return v
 }
 
-// Fits reports whether no element of v exceeds that of w.
-func (v Vector) Fits(w Vector) bool {
-	for i := range v {
-		if v[i] > w[i] {
-			return false
-		}
-	}
-	return true
-}
-
 // Lacking is the first index at which v exceeds w, or -1 if v fits.
 func (v Vector) Lacking(w Vector) int {
 	for i := range v {

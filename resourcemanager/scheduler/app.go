@@ -38,8 +38,6 @@ type app struct {
 	name     *appName
 	user     string
 	priority int32
-	// weight is the app's share of a fair leaf, against those of other apps there.
-	weight float64
 	// removed is set when the app was removed and still holds containers.
 	removed bool
 	// leaf is the app's queue; nil if the app was never added and only holds containers.
@@ -56,7 +54,7 @@ type app struct {
 	// containers is the first of the list of the app's containers. groups count them.
 	containers *container
 	groups     []*group
-	// used is what they hold, share what that is of the zone, divided by the weight.
+	// used is what they hold, share what that is of the zone.
 	used  resource.Vector
 	share float64
 	// lastSeq is the number of the last container.
@@ -132,8 +130,8 @@ func (as *apps) unhold(k *container) {
 	}
 }
 
-// setShare updates the weighted share of an app in the zone.
-func (a *app) setShare(zone *resource.Vector) { a.share = shareOf(&a.used, zone) / a.weight }
+// setShare updates the share of an app in the zone.
+func (a *app) setShare(zone *resource.Vector) { a.share = shareOf(&a.used, zone) }
 
 // title is the app's name for people.
 func (a *app) title() string {
@@ -146,7 +144,7 @@ func (a *app) title() string {
 // add makes the record of a new app.
 func (as *apps) add(name id.App) *app {
 	as.arrivals++
-	a := &app{id: name, order: as.arrivals, asks: make(map[string]*ask), weight: 1, lastSeq: as.lastSeq[name], name: as.named("")}
+	a := &app{id: name, order: as.arrivals, asks: make(map[string]*ask), lastSeq: as.lastSeq[name], name: as.named("")}
 	a.name.apps++
 	delete(as.lastSeq, name)
 	as.byID[name] = a

@@ -55,9 +55,6 @@ type totals struct {
 	capacity resource.Vector
 	// changed is true if capacity has changed since the shares of queues were computed.
 	changed bool
-	// largest is, for each resource, the most that any node has; largestKnown is false if largest has to be computed again.
-	largest      resource.Vector
-	largestKnown bool
 }
 
 // weights turn a vector into one number: the share of the zone's cpu plus the share of its memory.
@@ -144,7 +141,6 @@ func (fl *fleet) changed(n *node) {
 		l.update(n)
 	}
 	fl.countCapacity(n)
-	fl.totals.largestKnown = false
 	fl.reindex(n)
 	fl.touch(n)
 }
@@ -302,17 +298,4 @@ func (fl *fleet) used(name id.Node) resource.Vector {
 		return fl.nodes[slot].used
 	}
 	return resource.Vector{}
-}
-
-// most is, for each resource, the most that any node has.
-func (fl *fleet) most() resource.Vector {
-	if !fl.totals.largestKnown {
-		fl.totals.largest, fl.totals.largestKnown = resource.Vector{}, true
-		for _, n := range fl.nodes {
-			if n.known {
-				fl.totals.largest = fl.totals.largest.Max(n.spec.Capacity)
-			}
-		}
-	}
-	return fl.totals.largest
 }

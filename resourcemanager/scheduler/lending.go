@@ -33,7 +33,7 @@ type lending struct {
 
 // set replaces all contracts. One that is set again under its name keeps its ledger.
 func (l *lending) set(specs []Contract) error {
-	contracts, err := buildContracts(specs, &l.tree.queueSet)
+	contracts, err := buildContracts(specs, l.tree.present())
 	if err != nil {
 		return err
 	}

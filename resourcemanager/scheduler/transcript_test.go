@@ -81,8 +81,6 @@ func (s *stage) run(t *testing.T, d *datadriven.TestData) string {
 				in.User = arg.Vals[0]
 			case "priority":
 				in.Priority = int32(number(t, arg.Vals[0]))
-			case "weight":
-				in.Weight = float64(number(t, arg.Vals[0]))
 			case "recovered":
 				in.Recovered = true
 			default:

@@ -26,6 +26,9 @@ type tree struct {
 	limitsMoved bool
 }
 
+// present are the queues that are in force.
+func (t *tree) present() *queueSet { return &t.queueSet }
+
 // replace replaces the queues.
 func (t *tree) replace(queues queueSet) { t.queueSet, t.stale = queues, true }
 

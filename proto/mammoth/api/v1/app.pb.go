@@ -3621,7 +3621,7 @@ type StartMasterResponse struct {
 	Attempt int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// The attempt's bearer token: whoever has it may act for the app.
 	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
-	// host:port of the ResourceManager. Empty: the address to which the request was sent.
+	// The addresses of the ResourceManagers, each host:port, with commas between. Empty: the one that this answer comes from.
 	ResourceManager string `protobuf:"bytes,4,opt,name=resource_manager,json=resourceManager,proto3" json:"resource_manager,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
