@@ -56,7 +56,7 @@ var parts = []part{
 		[]string{"nodes.go", "nodeview.go", "reports.go", "drain.go"},
 		"node.inScheduler node.record.State node.record.Reason node.record.Health node.record.Attributes node.record.Drain " +
 			"node.record.DrainReason node.record.Address node.record.ContainerManager node.record.Version node.record.Capacity " +
-			"node.record.RegisteredAt node.record.FolderId",
+			"node.record.RegisteredAt node.record.FolderId node.record.Processes",
 	},
 	{[]string{"sessions", "nodeSession"}, []string{"sessions.go", "twins.go"}, ""},
 	{[]string{"frameworks"}, []string{"frameworks.go"}, "node.frameworks"},
