@@ -46,7 +46,7 @@ var parts = []bordertest.Part{
 		Files: []string{"nodes.go", "nodeview.go", "reports.go", "drain.go"},
 		Writes: "node.inScheduler node.record.State node.record.Reason node.record.Health node.record.Attributes node.record.Drain " +
 			"node.record.DrainReason node.record.Address node.record.ContainerManager node.record.Version node.record.Capacity " +
-			"node.record.RegisteredAt node.record.FolderId",
+			"node.record.RegisteredAt node.record.FolderId node.record.Processes",
 	},
 	{Types: []string{"sessions", "nodeSession"}, Files: []string{"sessions.go", "twins.go"}},
 	{Types: []string{"frameworks"}, Files: []string{"frameworks.go"}, Writes: "node.frameworks"},
