@@ -227,17 +227,17 @@ func (c *Core) rename(a *app, name string) {
 	old := a.name
 	a.name = c.apps.named(name)
 	a.name.apps++
-	for k := a.containers; k != nil; k = k.nextOfApp {
+	for ctr := a.containers; ctr != nil; ctr = ctr.nextOfApp {
 		a.name.held++
 		old.held--
 		if a.name.tracked {
-			a.name.nodes.Set(k.node.slot, c.fleet.words())
+			a.name.nodes.Set(ctr.node.slot, c.fleet.words())
 		}
 		if old.tracked {
-			old.vacate(k.node)
+			old.vacate(ctr.node)
 		}
 		if a.name.tracked || old.tracked {
-			c.fleet.touch(k.node)
+			c.fleet.touch(ctr.node)
 		}
 	}
 	if old.tracked && old.held == 0 {
@@ -248,8 +248,8 @@ func (c *Core) rename(a *app, name string) {
 
 // chargeApp counts all containers of an app for its user and its queues; sign is 1 or -1.
 func (c *Core) chargeApp(a *app, sign int64) {
-	for k := a.containers; k != nil; k = k.nextOfApp {
-		c.chargeContainer(k, sign)
+	for ctr := a.containers; ctr != nil; ctr = ctr.nextOfApp {
+		c.chargeContainer(ctr, sign)
 	}
 }
 

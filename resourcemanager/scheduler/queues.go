@@ -34,8 +34,8 @@ func (c *Core) setQueues(in SetQueues) error {
 		if !a.removed {
 			a.leaf.apps++
 		}
-		for k := a.containers; k != nil; k = k.nextOfApp {
-			c.chargeContainer(k, 1)
+		for ctr := a.containers; ctr != nil; ctr = ctr.nextOfApp {
+			c.chargeContainer(ctr, 1)
 		}
 	}
 	for _, a := range apps {
