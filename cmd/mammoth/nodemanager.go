@@ -94,7 +94,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 // capacity is the given cpu, memory and disk; missing values are zero, and measured.
 func (s *nodeSettings) capacity() (resource.Vector, error) {
 	var v resource.Vector
-	read := func(name, text string, parse func(string) (int64, error), place int) error {
+	read := func(name, text string, parse func(string) (int64, error), index int) error {
 		if text == "" {
 			return nil
 		}
@@ -102,7 +102,7 @@ func (s *nodeSettings) capacity() (resource.Vector, error) {
 		if err != nil {
 			return usagef("%s: %w", name, err)
 		}
-		v[place] = n
+		v[index] = n
 		return nil
 	}
 	return v, errors.Join(

@@ -244,12 +244,12 @@ func (vs *views) showQuotas() {
 	}
 	vs.late.quotas = false
 	queues := map[string]Shown{}
-	for place, queue := range vs.queues.ViewAll() {
-		queues[queue.GetSpec().GetName()] = Shown{View: queue, Rank: int64(place)}
+	for index, queue := range vs.queues.ViewAll() {
+		queues[queue.GetSpec().GetName()] = Shown{View: queue, Rank: int64(index)}
 	}
 	contracts := map[string]Shown{}
-	for place, contract := range vs.lending.ViewAll().GetContracts() {
-		contracts[contract.GetSpec().GetName()] = Shown{View: contract, Rank: int64(place)}
+	for index, contract := range vs.lending.ViewAll().GetContracts() {
+		contracts[contract.GetSpec().GetName()] = Shown{View: contract, Rank: int64(index)}
 	}
 	vs.showChanged(vs.quotas.queues, queues)
 	vs.showChanged(vs.quotas.contracts, contracts)
