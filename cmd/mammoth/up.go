@@ -145,7 +145,7 @@ func (c *cli) runZone(ctx context.Context, s *upSettings, nodes []nodeSettings, 
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is left to be said
+	defer conn.Close() //nolint:errcheck // nothing is left to report
 	companions, err := s.beside.make(conn, log)
 	if err != nil {
 		ended, end := context.WithCancel(ctx)
