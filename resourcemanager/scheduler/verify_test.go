@@ -299,7 +299,7 @@ func verifySpreads(c *Core) error {
 func verifyNotices(c *Core) error {
 	for _, given := range c.preemption.notices {
 		if !given.stopped && !given.deadline.After(c.pass.now) {
-			return fmt.Errorf("the notice of container %s has run out, and it is neither stopped nor spared", given.container.id)
+			return fmt.Errorf("the notice of container %s has run out, and it is neither stopped nor was its preemption cancelled", given.container.id)
 		}
 	}
 	for _, n := range c.fleet.nodes {

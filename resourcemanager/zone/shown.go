@@ -173,7 +173,7 @@ func (vs *views) wakeBefore(instant time.Time) time.Time {
 func (vs *views) showApps() {
 	for _, a := range slices.SortedFunc(maps.Values(vs.late.apps), bySubmission) {
 		vs.changed(a) // a view that was made during a turn may show half of it
-		if a.view.steered(a) {
+		if a.view.mustShow(a) {
 			a.view.pace.count(vs.now, len(a.instances))
 		} else if !a.view.pace.mayShow(vs.now, len(a.instances)) {
 			vs.wakeFor(&a.view.pace)
@@ -185,9 +185,9 @@ func (vs *views) showApps() {
 	}
 }
 
-// steered reports whether an app is to be shown at once: it is new, removed, in another state, or somebody has changed what is wanted of
+// mustShow reports whether an app is to be shown at once: it is new, removed, in another state, or somebody has changed what is wanted of
 // it and will look whether that is so.
-func (v *appView) steered(a *app) bool {
+func (v *appView) mustShow(a *app) bool {
 	return v.shown == nil || a.removed || v.shown.GetState() != a.record.GetState() || v.shown.GetGeneration() != a.record.GetGeneration() ||
 		v.shown.GetVersion() != a.record.GetVersion()
 }
@@ -238,7 +238,7 @@ func (vs *views) showQuotas() {
 		return
 	}
 	parts := 10 * (len(vs.quotas.queues) + len(vs.quotas.contracts))
-	if !vs.isSteered() && !vs.quotas.pace.mayShow(vs.now, parts) {
+	if !vs.quotasChanged() && !vs.quotas.pace.mayShow(vs.now, parts) {
 		vs.wakeFor(&vs.quotas.pace)
 		return
 	}
@@ -256,8 +256,8 @@ func (vs *views) showQuotas() {
 	vs.quotas.queues, vs.quotas.contracts = queues, contracts
 }
 
-// isSteered reports whether somebody has changed queues or contracts in this turn, and will look whether that is so.
-func (vs *views) isSteered() bool {
+// quotasChanged reports whether somebody has changed queues or contracts in this turn, and will look whether that is so.
+func (vs *views) quotasChanged() bool {
 	return vs.quotas.queues == nil || slices.ContainsFunc(vs.order, func(k recordKey) bool { return k.kind == shares.KindQueues || k.kind == shares.KindContract })
 }
 
