@@ -98,7 +98,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 func (s *nodeSettings) capacity() (resource.Vector, resource.Schema, error) {
 	var v resource.Vector
 	schema, err := parseExtended(s.extended, &v)
-	read := func(name, text string, parse func(string) (int64, error), place int) error {
+	read := func(name, text string, parse func(string) (int64, error), index int) error {
 		if text == "" {
 			return nil
 		}
@@ -106,7 +106,7 @@ func (s *nodeSettings) capacity() (resource.Vector, resource.Schema, error) {
 		if err != nil {
 			return usagef("%s: %w", name, err)
 		}
-		v[place] = n
+		v[index] = n
 		return nil
 	}
 	return v, schema, errors.Join(err,

@@ -145,7 +145,7 @@ func (c *cli) runZone(ctx context.Context, s *upSettings, nodes []nodeSettings, 
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is left to be said
+	defer conn.Close() //nolint:errcheck // nothing is left to report
 	companions, err := s.beside.make(conn, log)
 	if err != nil {
 		ended, end := context.WithCancel(ctx)
@@ -324,7 +324,7 @@ func (c *cli) warnOfTooMuch(s *upSettings, has resource.Vector) {
 		return
 	}
 	for _, part := range []struct {
-		place  int
+		index  int
 		flag   string
 		what   string
 		format func(int64) string
@@ -334,9 +334,9 @@ func (c *cli) warnOfTooMuch(s *upSettings, has resource.Vector) {
 		{resource.Disk, "--node-disk", "free disk", resource.FormatBytes},
 	} {
 		// Dividing instead of multiplying cannot overflow.
-		if given[part.place] > has[part.place]/int64(s.nodes) {
+		if given[part.index] > has[part.index]/int64(s.nodes) {
 			fmt.Fprintf(c.err, "mammoth: %s %s for %s is more than the %s %s of this machine; instances will get in each other's way\n",
-				part.flag, part.format(given[part.place]), plural(s.nodes, "node"), part.format(has[part.place]), part.what)
+				part.flag, part.format(given[part.index]), plural(s.nodes, "node"), part.format(has[part.index]), part.what)
 		}
 	}
 }

@@ -97,14 +97,14 @@ func (as *apps) rank(zone *resource.Vector) {
 }
 
 // hold counts a container for its app, its group and its name.
-func (as *apps) hold(k *container, words int) {
-	a, slot := k.app, k.node.slot
-	k.nextOfApp = a.containers
+func (as *apps) hold(ctr *container, words int) {
+	a, slot := ctr.app, ctr.node.slot
+	ctr.nextOfApp = a.containers
 	if a.containers != nil {
-		a.containers.previousOfApp = k
+		a.containers.previousOfApp = ctr
 	}
-	a.containers = k
-	k.group.add(slot, words)
+	a.containers = ctr
+	ctr.group.add(slot, words)
 	a.name.held++
 	if a.name.tracked {
 		a.name.nodes.Set(slot, words)
@@ -112,21 +112,21 @@ func (as *apps) hold(k *container, words int) {
 }
 
 // unhold is the reverse of hold. The node does not hold the container any more.
-func (as *apps) unhold(k *container) {
-	a := k.app
-	if k.previousOfApp != nil {
-		k.previousOfApp.nextOfApp = k.nextOfApp
+func (as *apps) unhold(ctr *container) {
+	a := ctr.app
+	if ctr.previousOfApp != nil {
+		ctr.previousOfApp.nextOfApp = ctr.nextOfApp
 	} else {
-		a.containers = k.nextOfApp
+		a.containers = ctr.nextOfApp
 	}
-	if k.nextOfApp != nil {
-		k.nextOfApp.previousOfApp = k.previousOfApp
+	if ctr.nextOfApp != nil {
+		ctr.nextOfApp.previousOfApp = ctr.previousOfApp
 	}
-	k.previousOfApp, k.nextOfApp = nil, nil
-	k.group.remove(k.node.slot)
+	ctr.previousOfApp, ctr.nextOfApp = nil, nil
+	ctr.group.remove(ctr.node.slot)
 	a.name.held--
 	if a.name.tracked {
-		a.name.vacate(k.node)
+		a.name.vacate(ctr.node)
 	}
 }
 
@@ -204,8 +204,8 @@ func (as *apps) track(name string) *appName {
 	}
 	m.tracked = true
 	for _, a := range as.sorted() {
-		for k := a.containers; a.name == m && k != nil; k = k.nextOfApp {
-			m.nodes.Set(k.node.slot, as.fleet.words())
+		for ctr := a.containers; a.name == m && ctr != nil; ctr = ctr.nextOfApp {
+			m.nodes.Set(ctr.node.slot, as.fleet.words())
 		}
 	}
 	return m

@@ -228,17 +228,17 @@ func (c *Core) rename(a *app, name string) {
 	old := a.name
 	a.name = c.apps.named(name)
 	a.name.apps++
-	for k := range a.held() {
+	for ctr := range a.held() {
 		a.name.held++
 		old.held--
 		if a.name.tracked {
-			a.name.nodes.Set(k.node.slot, c.fleet.words())
+			a.name.nodes.Set(ctr.node.slot, c.fleet.words())
 		}
 		if old.tracked {
-			old.vacate(k.node)
+			old.vacate(ctr.node)
 		}
 		if a.name.tracked || old.tracked {
-			c.fleet.touch(k.node)
+			c.fleet.touch(ctr.node)
 		}
 	}
 	if old.tracked && old.held == 0 {

@@ -188,19 +188,19 @@ func (fl *fleet) takeCapacityChange() bool {
 }
 
 // hold counts a container on its node.
-func (fl *fleet) hold(k *container) {
-	n := k.node
-	k.nextOfNode = n.containers
+func (fl *fleet) hold(ctr *container) {
+	n := ctr.node
+	ctr.nextOfNode = n.containers
 	if n.containers != nil {
-		n.containers.previousOfNode = k
+		n.containers.previousOfNode = ctr
 	}
-	n.containers = k
-	for i := range k.need {
-		n.used[i] += k.need[i]
+	n.containers = ctr
+	for i := range ctr.need {
+		n.used[i] += ctr.need[i]
 	}
-	if !k.service {
-		for i := range k.need {
-			n.ending[i] += k.need[i]
+	if !ctr.service {
+		for i := range ctr.need {
+			n.ending[i] += ctr.need[i]
 		}
 	}
 	if !n.isOpen() {
@@ -210,23 +210,23 @@ func (fl *fleet) hold(k *container) {
 }
 
 // unhold is the reverse of hold.
-func (fl *fleet) unhold(k *container) {
-	n := k.node
-	if k.previousOfNode != nil {
-		k.previousOfNode.nextOfNode = k.nextOfNode
+func (fl *fleet) unhold(ctr *container) {
+	n := ctr.node
+	if ctr.previousOfNode != nil {
+		ctr.previousOfNode.nextOfNode = ctr.nextOfNode
 	} else {
-		n.containers = k.nextOfNode
+		n.containers = ctr.nextOfNode
 	}
-	if k.nextOfNode != nil {
-		k.nextOfNode.previousOfNode = k.previousOfNode
+	if ctr.nextOfNode != nil {
+		ctr.nextOfNode.previousOfNode = ctr.previousOfNode
 	}
-	k.previousOfNode, k.nextOfNode = nil, nil
-	for i := range k.need {
-		n.used[i] -= k.need[i]
+	ctr.previousOfNode, ctr.nextOfNode = nil, nil
+	for i := range ctr.need {
+		n.used[i] -= ctr.need[i]
 	}
-	if !k.service {
-		for i := range k.need {
-			n.ending[i] -= k.need[i]
+	if !ctr.service {
+		for i := range ctr.need {
+			n.ending[i] -= ctr.need[i]
 		}
 	}
 	if !n.isOpen() {

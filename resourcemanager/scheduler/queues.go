@@ -34,8 +34,8 @@ func (c *Core) setQueues(in SetQueues) error {
 		if !a.removed {
 			a.leaf.apps++
 		}
-		for k := range a.held() {
-			c.chargeContainer(k, 1)
+		for ctr := range a.held() {
+			c.chargeContainer(ctr, 1)
 		}
 	}
 	for _, a := range apps {

@@ -104,25 +104,25 @@ type Term struct {
 }
 
 // Begin makes a term of what is stored. The store is the term's from then on, unless there is an error.
-func Begin(ctx context.Context, config Config, memory store.Store) (*Term, error) {
+func Begin(ctx context.Context, config Config, opened store.Store) (*Term, error) {
 	t := &Term{
-		config: config, store: memory,
+		config: config, store: opened,
 		calls: &calls{inbox: newMailbox[task](), looks: newMailbox[task](), stopped: make(chan struct{})}, started: time.Now(),
 		reread: make(chan struct{}, 1), streams: newStreams(),
 	}
-	past, err := readEvents(memory, int(config.EventRetention))
+	past, err := readEvents(opened, int(config.EventRetention))
 	if err != nil {
 		return nil, err
 	}
 	if config.Settings.QueueFile != "" {
 		t.queueFile = readQueueFile(config.Settings.QueueFile)
 	}
-	core, out, err := t.load(memory)
+	core, out, err := t.load(opened)
 	if err != nil {
 		return nil, err
 	}
-	t.past, t.shown = past, newShown(memory.Identity().Epoch, t.checkRoom)
-	t.zone, t.publisher = core, newPublisher(config.Registry(memory.Identity().Epoch, observer{t}), t.post)
+	t.past, t.shown = past, newShown(opened.Identity().Epoch, t.checkRoom)
+	t.zone, t.publisher = core, newPublisher(config.Registry(opened.Identity().Epoch, observer{t}), t.post)
 	if err := t.commit(ctx, out); err != nil {
 		return nil, err
 	}
@@ -137,16 +137,16 @@ func Begin(ctx context.Context, config Config, memory store.Store) (*Term, error
 }
 
 // load makes the zone, and records it from here on if it is to be recorded.
-func (t *Term) load(memory store.Store) (*zone.Core, *zone.Ready, error) {
+func (t *Term) load(opened store.Store) (*zone.Core, *zone.Ready, error) {
 	start := zone.Start{Settings: t.config.Settings, Now: t.started, Seed: newSeed(), QueueFile: t.queueFile}
 	if t.config.Record == "" {
-		return zone.Load(memory, start)
+		return zone.Load(opened, start)
 	}
 	var err error
 	if t.record, err = newRecord(t.config.Record); err != nil {
 		return nil, nil, err
 	}
-	core, out, err := t.record.Load(memory, start)
+	core, out, err := t.record.Load(opened, start)
 	if err == nil {
 		err = t.record.Err()
 	}
