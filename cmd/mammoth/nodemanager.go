@@ -127,15 +127,15 @@ func parseExtended(texts []string, into *resource.Vector) (schema resource.Schem
 		if err := spec.CheckExtended(name, amount); err != nil {
 			return schema, usagef("--resource: %w", err)
 		}
-		if _, twice := schema.Place(name); twice {
+		if _, twice := schema.Index(name); twice {
 			return schema, usagef("--resource: %s is given twice", name)
 		}
-		var place int
+		var index int
 		var ok bool
-		if schema, place, ok = schema.With(name); !ok {
+		if schema, index, ok = schema.With(name); !ok {
 			return schema, usagef("--resource: a node has at most %d extended resources, and %d are given", resource.Size-resource.Extended, len(texts))
 		}
-		into[place] = amount
+		into[index] = amount
 	}
 	return schema, nil
 }
