@@ -81,7 +81,9 @@ func borders() []bordertest.Part {
 	return list
 }
 
-func TestNoPartSelectsTheFieldsOfAnother(t *testing.T) { bordertest.Read(t, ".").Selections(t, borders()) }
+func TestNoPartSelectsTheFieldsOfAnother(t *testing.T) {
+	bordertest.Read(t, ".").Selections(t, borders())
+}
 
 // What all parts read of an app, a node and a container, one part alone changes.
 func TestEachFieldOfARecordIsChangedByOnePart(t *testing.T) {
