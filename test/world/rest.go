@@ -23,7 +23,7 @@ func (l *laws) unrest() string {
 	if m.process.dead || !m.open {
 		return "the ResourceManager does not serve"
 	}
-	if len(l.w.people.settled) < len(names) {
+	if len(l.w.people.settled) < len(names)+len(others) {
 		return fmt.Sprintf("people were only answered about %v", sortedKeys(l.w.people.settled))
 	}
 	held := map[string]bool{}
@@ -71,7 +71,7 @@ func (l *laws) restless(m *manager, app *apiv1.App) string {
 	case app.GetStatus().GetState() == apiv1.MasterStatus_WORKING:
 		return fmt.Sprintf("%s is still rolled out", name)
 	}
-	endpoints := m.registry.services[name]
+	endpoints := m.registry.endpoints(name)
 	if len(endpoints) != int(app.GetWanted()) {
 		return fmt.Sprintf("%s has %d endpoints for %d instances", name, len(endpoints), app.GetWanted())
 	}
@@ -84,14 +84,32 @@ func (l *laws) restless(m *manager, app *apiv1.App) string {
 			return fmt.Sprintf("the endpoint %s of %s leads to %s", e.GetId(), name, got)
 		}
 	}
+	for _, role := range app.GetSpec().GetRoles() {
+		service := name
+		if len(app.GetSpec().GetRoles()) > 1 {
+			service = role.GetName() + "." + name
+		}
+		if trouble := l.misrouted(m, service, role.GetExpose() != nil); trouble != "" {
+			return trouble
+		}
+	}
+	return ""
+}
+
+// misrouted is how balancers route another way than they should: to every endpoint of a service that is exposed, and to none of others.
+func (l *laws) misrouted(m *manager, service string, exposed bool) string {
+	var endpoints []*apiv1.Endpoint
+	if exposed {
+		endpoints = m.registry.endpoints(service)
+	}
 	for _, b := range l.w.balancers {
 		for _, e := range endpoints {
 			if !b.routesTo(e.GetContainerId()) {
-				return fmt.Sprintf("%s does not route to %s of %s", b.name, e.GetId(), name)
+				return fmt.Sprintf("%s does not route to %s of %s", b.name, e.GetId(), service)
 			}
 		}
-		if len(b.applied.services[name]) != len(endpoints) {
-			return fmt.Sprintf("%s routes to %d endpoints of %s, which has %d", b.name, len(b.applied.services[name]), name, len(endpoints))
+		if routed := b.applied[service].GetEndpoints(); len(routed) != len(endpoints) {
+			return fmt.Sprintf("%s routes to %d endpoints of %s, and should to %d", b.name, len(routed), service, len(endpoints))
 		}
 	}
 	return ""
