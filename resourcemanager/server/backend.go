@@ -23,6 +23,7 @@ var ErrNoTerm = fmt.Errorf("the ResourceManager leads its zone again in a moment
 
 // errNoTerm is the answer to callers then.
 func errNoTerm() error { return wire.Status(ErrNoTerm) }
+
 // Term has the services of a term.
 type Term struct {
 	Services service.Config

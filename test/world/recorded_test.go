@@ -62,8 +62,21 @@ func TestARecordedHourDecidesTheSame(t *testing.T) {
 		last, turns = played.Zone, turns+played.Turns
 	}
 	for _, kind := range []zone.Input{
-		zone.RegisterNode{}, zone.OpenSession{}, zone.NodeReport{}, zone.NodeLeft{}, zone.RegisterMaster{}, zone.OpenAllocate{}, zone.Allocate{},
-		zone.MasterLeft{}, zone.Deploy{}, zone.AddContracts{}, zone.LendNow{}, zone.Confirmed{}, zone.BalancerConnected{}, zone.RoomChanged{}, zone.Beats{},
+		zone.RegisterNode{},
+		zone.OpenSession{},
+		zone.NodeReport{},
+		zone.NodeLeft{},
+		zone.RegisterMaster{},
+		zone.OpenAllocate{},
+		zone.Allocate{},
+		zone.MasterLeft{},
+		zone.Deploy{},
+		zone.AddContracts{},
+		zone.LendNow{},
+		zone.Confirmed{},
+		zone.BalancerConnected{},
+		zone.RoomChanged{},
+		zone.Beats{},
 	} {
 		if kinds[fmt.Sprintf("%T", kind)] == 0 {
 			t.Errorf("the hour has no %T", kind)
