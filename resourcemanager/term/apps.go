@@ -53,9 +53,9 @@ func (t *Term) Remove(ctx context.Context, name string) (*apiv1.App, error) {
 }
 
 // Rollback implements service.Apps.
-func (t *Term) Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error) {
+func (t *Term) Rollback(ctx context.Context, name string, version int32, role string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, t, zone.Rollback{AppRequest: zone.AppRequest{Who: who, App: name}, Version: version})
+	return grow[*apiv1.App](ctx, t, zone.Rollback{AppRequest: zone.AppRequest{Who: who, App: name}, Version: version, Role: role})
 }
 
 // StartMaster implements service.Apps.

@@ -35,7 +35,7 @@ var parts = []part{
 		[]string{"versions", "appStatus", "heldStatus"},
 		[]string{"versions.go", "status.go"},
 		"app.record.Spec app.record.Version app.record.Versions app.record.Revised app.record.Status " +
-			"app.record.FromVersion",
+			"app.record.FromVersion app.record.FromRoles",
 	},
 	{
 		[]string{"attempts", "appAttempt"},
