@@ -1,16 +1,13 @@
 package driver
 
 import (
-	"bytes"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
@@ -23,7 +20,7 @@ import (
 // never. Starts returns what is to be started.
 func (d *Master) Decide(now time.Time) time.Time {
 	if d.awaitingReports(now) {
-		return d.reportDeadline
+		return d.takeover.until()
 	}
 	var next time.Time
 	earliest := func(at time.Time) {
@@ -33,8 +30,8 @@ func (d *Master) Decide(now time.Time) time.Time {
 	}
 	answers := d.carryOutCommands(now)
 	var rollouts []plan.Rollout
-	for _, r := range d.inStartOrder() {
-		r.plan.SetComesAfter(d.comesAfter(r.name))
+	for _, r := range d.roles.inStartOrder(d.desired.GetSpec()) {
+		r.plan.SetComesAfter(d.roles.comesAfter(roleOf(d.desired.GetSpec(), r.name)))
 		actions, at := r.plan.Next(now)
 		earliest(at)
 		help := sync.OnceValue(func() string { return d.roomHelp(r, now) })
@@ -46,56 +43,49 @@ func (d *Master) Decide(now time.Time) time.Time {
 		instances := r.plan.Instances(now)
 		slices.SortStableFunc(instances, func(a, b plan.Instance) int { return serviceRank(b.InService) - serviceRank(a.InService) })
 		for _, instance := range instances {
-			d.report(r, instance)
+			// Of an adopted instance whose node has not reported yet, the report of the earlier master remains.
+			if instance.State != plan.InstanceUnknown {
+				d.sent.instance(r.name, instance)
+			}
 		}
 		rollouts = append(rollouts, r.plan.Rollout(now))
 		if r.plan.Empty() && roleOf(d.desired.GetSpec(), r.name) == nil {
-			delete(d.roles, r.name)
+			d.roles.forget(r.name)
 		}
 	}
-	d.rollout = d.appRollout(rollouts)
-	if status := d.status(d.rollout); !proto.Equal(status, d.reportedStatus) {
-		d.reportedStatus = status
-		d.out.ReportStatus(status)
-	}
-	if wants := d.evaluatesErrors(); wants != d.wantsTraffic {
-		d.wantsTraffic = wants
-		d.out.WantTraffic(wants)
-	}
+	d.rollout = appRollout(rollouts, d.desired.GetVersion(), d.onTrial())
+	status := d.status(d.rollout)
+	d.sent.status(status)
+	d.sent.wantTraffic(d.evaluatesErrors())
 	switch d.rollout.GetState() {
 	case dynamicdeployv1.Rollout_DONE, dynamicdeployv1.Rollout_REVERTED:
-		d.note(&masterv1.VersionNote{Version: d.desired.GetVersion(), CameUp: true})
+		d.sent.note(&masterv1.VersionNote{Version: d.desired.GetVersion(), CameUp: true})
 	case dynamicdeployv1.Rollout_FAILED:
-		d.note(&masterv1.VersionNote{Version: d.desired.GetVersion(), Failure: d.rollout.GetReason()})
+		d.sent.note(&masterv1.VersionNote{Version: d.desired.GetVersion(), Failure: d.rollout.GetReason()})
 	}
-	if state := d.rollout.GetState(); d.control.paused && (state == dynamicdeployv1.Rollout_DONE || state == dynamicdeployv1.Rollout_REVERTED) {
+	if state := d.rollout.GetState(); state == dynamicdeployv1.Rollout_DONE || state == dynamicdeployv1.Rollout_REVERTED {
 		// The next rollout is not paused because this one was.
-		d.control.paused = false
-		d.setDesired(d.desired, now)
+		if d.control.resume() {
+			d.setDesired(d.desired, now)
+		}
 	}
-	if memo := d.writeMemo(); !bytes.Equal(memo, d.memo) {
-		d.memo = memo
-		d.out.SaveMemo(memo)
-	}
-	if d.reportedGeneration != d.desired.GetGeneration() {
-		d.reportedGeneration = d.desired.GetGeneration()
-		d.out.ReportGeneration(d.desired.GetGeneration())
-	}
+	d.sent.memo(d.writeMemo())
+	d.sent.generation(d.desired.GetGeneration())
 	for _, answer := range answers {
-		d.answer(answer)
+		d.answer(answer, status)
 	}
 	return next
 }
 
 // answer answers a command with what has become of the rollout.
-func (d *Master) answer(answer *masterv1.CommandAnswer) {
+func (d *Master) answer(answer *masterv1.CommandAnswer, status *apiv1.MasterStatus) {
 	if answer.GetRefusal() == "" {
 		var err error
-		if answer.Answer, err = anypb.New(&dynamicdeployv1.Done{Status: d.reportedStatus}); err != nil {
+		if answer.Answer, err = anypb.New(&dynamicdeployv1.Done{Status: status}); err != nil {
 			d.log.Error("cannot encode an answer", "error", err)
 		}
 	}
-	d.out.Answer(answer)
+	d.sent.answer(answer)
 }
 
 // Starts takes what is to be started.
@@ -107,11 +97,11 @@ func (d *Master) Starts() []Start {
 
 // renewHelp updates the help of asks that wait.
 func (d *Master) renewHelp(r *role, help func() string) {
-	for _, name := range slices.Sorted(maps.Keys(r.asks)) {
-		if ask := r.asks[name]; ask.GetHelp() != help() {
+	for _, ask := range r.waiting() {
+		if ask.GetHelp() != help() {
 			ask = proto.CloneOf(ask)
 			ask.Help = help()
-			r.asks[name] = ask
+			r.ask(ask)
 			d.out.SetAsk(ask)
 		}
 	}
@@ -125,46 +115,32 @@ func (d *Master) perform(r *role, action plan.Action, help func() string) {
 		spec := r.spec(d.desired, action.Version)
 		ask := askOf(d.desired.GetSpec(), spec, action, r.prefix)
 		ask.Help = help()
-		r.asks[action.ID] = ask
+		r.ask(ask)
 		d.out.SetAsk(ask)
 	case plan.WithdrawAsk:
-		delete(r.asks, action.ID)
+		r.dropAsk(action.ID)
 		d.out.WithdrawAsk(action.ID)
 	case plan.Start:
-		if held, ok := d.containers[action.Container.String()]; ok {
+		if held := d.containers.at(action.Container.String()); held != nil {
 			d.log.Info("starting an instance", "instance", action.Instance, "container", action.Container.String(), "version", action.Version)
 			d.starts = append(d.starts, Start{held.allocation, containerOf(d.app, d.registry, r.spec(d.desired, action.Version), action)})
 		}
 	case plan.Withdraw:
 		d.log.Info("taking an instance out of service", "instance", action.Instance)
 		// A repeated report requests the confirmation again.
-		delete(d.reported, action.Instance)
+		d.sent.repeatInstance(action.Instance)
 	case plan.Release:
 		d.log.Info("releasing a container", "container", action.Container.String(), "reason", action.Reason)
 		d.out.Release(action.Container.String(), action.Reason)
 	case plan.Forget:
-		delete(d.reported, action.Instance)
-		d.out.ForgetInstance(action.Instance)
+		d.sent.forgetInstance(action.Instance)
 	case plan.Revert:
 		d.log.Warn("a rollout has failed", "version", action.From, "reason", action.Reason)
-		d.note(&masterv1.VersionNote{Version: action.From, Failure: action.Reason})
+		d.sent.note(&masterv1.VersionNote{Version: action.From, Failure: action.Reason})
 		d.out.Revise(&masterv1.Revise{
 			Version: action.From, ToVersion: stableVersion(d.desired), Cause: fmt.Sprintf("revert of %d: %s", action.From, action.Reason),
 		})
 	}
-}
-
-var instanceStates = [...]apiv1.Instance_State{
-	plan.InstancePending:     apiv1.Instance_PENDING,
-	plan.InstanceDownloading: apiv1.Instance_DOWNLOADING,
-	plan.InstanceLoading:     apiv1.Instance_LOADING,
-	plan.InstanceStarting:    apiv1.Instance_STARTING,
-	plan.InstanceRunning:     apiv1.Instance_RUNNING,
-	plan.InstanceUnhealthy:   apiv1.Instance_UNHEALTHY,
-	plan.InstanceDraining:    apiv1.Instance_DRAINING,
-	plan.InstanceStopping:    apiv1.Instance_STOPPING,
-	plan.InstanceBackoff:     apiv1.Instance_BACKOFF,
-	plan.InstanceUnreachable: apiv1.Instance_UNREACHABLE,
 }
 
 func serviceRank(inService bool) int {
@@ -172,38 +148,6 @@ func serviceRank(inService bool) int {
 		return 1
 	}
 	return 0
-}
-
-// report reports an instance that has changed. Of an adopted instance whose node has not reported yet, the report of the
-// earlier master remains.
-func (d *Master) report(r *role, instance plan.Instance) {
-	if instance.State == plan.InstanceUnknown {
-		return
-	}
-	report := &masterv1.InstanceReport{
-		Id: instance.Name, Role: r.name, Version: instance.Version, State: instanceStates[instance.State],
-		InService: instance.InService, Weight: int32(instance.Weight), Restarts: int32(instance.Restarts), Reason: instance.Reason,
-		Failures: int32(instance.Failures),
-	}
-	if !instance.Container.IsZero() {
-		report.ContainerId = instance.Container.String()
-	}
-	if !instance.NextAttempt.IsZero() {
-		report.NextAttemptAt = timestamppb.New(instance.NextAttempt)
-	}
-	if proto.Equal(report, d.reported[instance.Name]) {
-		return
-	}
-	d.reported[instance.Name] = report
-	d.out.ReportInstance(report)
-}
-
-// note sends a note on a version for the history, unless it is the one that was sent last.
-func (d *Master) note(note *masterv1.VersionNote) {
-	if !proto.Equal(note, d.noted) {
-		d.noted = note
-		d.out.NoteVersion(note)
-	}
 }
 
 // stableVersion is the newest stable version before the desired one; zero if there is none.

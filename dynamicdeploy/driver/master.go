@@ -18,51 +18,29 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// reportTimeout is how long a new master waits for the nodes to report the containers that it took over.
-const reportTimeout = 3 * time.Second
-
 // Master is an app's master without its connections. It receives events with the time, puts what is to be sent to the
 // ResourceManager into an outbox, and returns what is to be started. It belongs to one goroutine and does not wait.
 type Master struct {
-	log     *slog.Logger
-	app     string
-	attempt int32
-	out     *appmaster.Outbox
+	log *slog.Logger
+	app string
+	out *appmaster.Outbox
 	// registry is the MAMMOTH_REGISTRY variable of instances.
 	registry string
 
 	// desired is the newest desired state of the app.
-	desired *masterv1.Wanted
-	roles   map[string]*role
-	nodes   map[id.Node]plan.NodeState
-	// containers are the app's containers that have not been seen gone.
-	containers map[string]*container
-	// unclaimed are containers that were granted to an earlier master and that it may not have started.
-	unclaimed []*masterv1.Allocation
-	// missing are the nodes whose first report of the taken-over containers has not come; "" stands for the ResourceManager's.
-	// Nothing is decided until all have come or reportDeadline has passed. Then it is nil.
-	missing        map[string]bool
-	reportDeadline time.Time
+	desired    *masterv1.Wanted
+	roles      roles
+	containers containers
+	takeover   takeover
+	previews   previews
+	control    control
+	sent       sent
 	// commands were received and are not carried out yet.
 	commands []*masterv1.Command
-	// previews are those that wait for the ResourceManager's answer, by the ids of their commands. questions are those that the
-	// driver has not sent to it yet.
-	previews  map[string]*preview
-	questions []Preview
-	control   control
 	// starts are the starts that were decided since Starts was last called.
 	starts []Start
-
-	// wantsTraffic is true if Traffic events were requested.
-	wantsTraffic bool
-	// reported, reportedStatus, noted, memo and reportedGeneration are what was last sent, so that only changes are sent.
-	reported map[string]*masterv1.InstanceReport
 	// rollout is the app's rollout as of the last Decide.
-	rollout            *dynamicdeployv1.Rollout
-	reportedStatus     *apiv1.MasterStatus
-	noted              *masterv1.VersionNote
-	memo               []byte
-	reportedGeneration int64
+	rollout *dynamicdeployv1.Rollout
 }
 
 // Start is a container to be started. Its answer is StartEnded.
@@ -71,35 +49,24 @@ type Start struct {
 	Spec       *corev1.ContainerSpec
 }
 
-type container struct {
-	allocation *masterv1.Allocation
-	id         id.Container
-	// role is nil until it is known which role the container is for.
-	role *role
-	// sequence is the number of the newest status.
-	sequence int64
-	// gone is true once the container was seen gone. Its lease has not ended yet.
-	gone bool
-}
-
 // NewMaster returns a master that has not registered yet.
 func NewMaster(config appmaster.Config, out *appmaster.Outbox, log *slog.Logger) *Master {
 	return &Master{
-		log: log, app: config.App, attempt: config.Attempt, out: out,
-		roles: map[string]*role{}, nodes: map[id.Node]plan.NodeState{}, containers: map[string]*container{},
-		reported: map[string]*masterv1.InstanceReport{}, previews: map[string]*preview{},
+		log: log, app: config.App, out: out, roles: newRoles(config.App, config.Attempt),
+		containers: containers{byID: map[string]*container{}}, previews: previews{open: map[string]*preview{}},
+		sent: sent{out: out, instances: map[string]*masterv1.InstanceReport{}},
 	}
 }
 
 // Finished reports whether the app is to be removed, and no instance is left.
 func (d *Master) Finished() bool {
-	return d.missing == nil && d.desired.GetRemoving() && d.noInstances()
+	return !d.takeover.underWay() && d.desired.GetRemoving() && d.roles.empty()
 }
 
 // TakeOver continues from what the attempt before left.
 func (d *Master) TakeOver(registration *masterv1.RegisterResponse, now time.Time) {
 	d.registry = registration.GetRegistry()
-	d.missing, d.reportDeadline = map[string]bool{"": true}, now.Add(reportTimeout)
+	d.takeover.begin(now)
 	desired := registration.GetWanted()
 	if desired.GetSpec() == nil && registration.GetSpec() != nil {
 		desired = proto.CloneOf(desired)
@@ -108,16 +75,16 @@ func (d *Master) TakeOver(registration *masterv1.RegisterResponse, now time.Time
 	memo, set := d.readMemo(registration.GetMemo())
 	d.control = set
 	for name := range memo {
-		d.roleNamed(name)
+		d.roles.named(name)
 	}
 	for _, allocation := range registration.GetContainers() {
 		if instance := allocation.GetLabels()[labelInstance]; instance != "" {
-			d.roleNamed(allocation.GetLease().GetRole())
+			d.roles.named(allocation.GetLease().GetRole())
 		}
 	}
 	d.setDesired(desired, now)
 	for _, name := range slices.Sorted(maps.Keys(memo)) {
-		r := d.roleNamed(name)
+		r := d.roles.named(name)
 		r.plan.Restore(memo[name].plan)
 	}
 	d.setDesired(desired, now)
@@ -125,27 +92,27 @@ func (d *Master) TakeOver(registration *masterv1.RegisterResponse, now time.Time
 	slices.SortFunc(containers, byAge)
 	for _, allocation := range containers {
 		d.track(allocation)
-		d.missing[allocation.GetLease().GetNodeId()] = true
+		d.takeover.await(allocation.GetLease().GetNodeId())
 		if !d.adopt(allocation, allocation.GetLabels()) {
-			d.unclaimed = append(d.unclaimed, allocation)
+			d.takeover.hold(allocation)
 		}
 	}
 }
 
 // Handle handles an event. After the error appmaster.ErrSuperseded the master must end without changing anything.
 func (d *Master) Handle(event appmaster.Event, now time.Time) error {
-	if d.missing != nil {
+	if d.takeover.underWay() {
 		switch event := event.(type) {
 		case appmaster.Connected:
-			delete(d.missing, "")
+			d.takeover.reported("")
 		case appmaster.NodeSnapshot:
-			delete(d.missing, event.Node)
+			d.takeover.reported(event.Node)
 		case appmaster.NodeChanged:
 			if event.State == apiv1.NodeState_LOST {
-				delete(d.missing, event.Node)
+				d.takeover.reported(event.Node)
 			}
 		case appmaster.Allocated:
-			d.unclaimed = append(d.unclaimed, event.Allocation)
+			d.takeover.hold(event.Allocation)
 			d.track(event.Allocation)
 			return nil
 		}
@@ -156,22 +123,21 @@ func (d *Master) Handle(event appmaster.Event, now time.Time) error {
 // awaitingReports reports whether reports of nodes are missing: an instance must not be counted as failed, nor started again, because
 // its report is late.
 func (d *Master) awaitingReports(now time.Time) bool {
-	if d.missing == nil {
+	if !d.takeover.underWay() {
 		return false
 	}
-	if len(d.missing) > 0 && now.Before(d.reportDeadline) {
+	unclaimed, silent, over := d.takeover.end(now)
+	if !over {
 		return true
 	}
-	if len(d.missing) > 0 {
-		d.log.Warn("some nodes have not reported their containers", "nodes", len(d.missing))
+	if silent > 0 {
+		d.log.Warn("some nodes have not reported their containers", "nodes", silent)
 	}
-	d.missing = nil
-	for _, allocation := range d.unclaimed {
-		if held, ok := d.containers[allocation.GetLease().GetContainerId()]; ok && held.role == nil && !held.gone {
+	for _, allocation := range unclaimed {
+		if held := d.containers.at(allocation.GetLease().GetContainerId()); held != nil && held.role == nil && !held.gone {
 			d.grant(allocation)
 		}
 	}
-	d.unclaimed = nil
 	return false
 }
 
@@ -182,27 +148,27 @@ func (d *Master) handle(event appmaster.Event, now time.Time) error {
 		d.grant(event.Allocation)
 	case appmaster.Completed:
 		d.ended(event.Status, now)
-		delete(d.containers, event.Status.GetLease().GetContainerId())
+		d.containers.forget(event.Status.GetLease().GetContainerId())
 	case appmaster.StatusChanged:
 		d.observe(event.Status, now)
 	case appmaster.NodeDisconnected:
-		for _, r := range d.roles {
+		for r := range d.roles.each() {
 			r.plan.SetConnected(id.Node(event.Node), false)
 		}
 	case appmaster.NodeSnapshot:
-		for _, r := range d.roles {
+		for r := range d.roles.each() {
 			r.plan.SetConnected(id.Node(event.Node), true)
 		}
 		for _, status := range event.Containers {
-			if held, ok := d.containers[status.GetLease().GetContainerId()]; ok {
-				held.sequence = 0
+			if held := d.containers.at(status.GetLease().GetContainerId()); held != nil {
+				held.restart()
 			}
 			d.observe(status, now)
 		}
 	case appmaster.NodeChanged:
 		d.nodeChanged(event)
 	case appmaster.Preemption:
-		if held, ok := d.containers[event.ContainerID]; ok && held.role != nil {
+		if held := d.containers.at(event.ContainerID); held != nil && held.role != nil {
 			if event.Deadline.IsZero() {
 				d.log.Info("a preemption was cancelled", "container", event.ContainerID)
 			} else {
@@ -213,15 +179,15 @@ func (d *Master) handle(event appmaster.Event, now time.Time) error {
 	case appmaster.DesiredChanged:
 		d.setDesired(event.Desired, now)
 	case appmaster.Withdrawn:
-		for _, r := range d.roles {
+		for r := range d.roles.each() {
 			r.plan.Withdrawn(event.Instance, now)
 		}
 	case appmaster.Traffic:
-		for _, r := range d.roles {
+		for r := range d.roles.each() {
 			r.plan.AddTraffic(event.Instance, event.Requests, event.Errors, now)
 		}
 	case appmaster.WaitingChanged:
-		for _, r := range d.roles {
+		for r := range d.roles.each() {
 			r.plan.SetWaiting(waitReason(r.name, event.Waiting))
 		}
 	case appmaster.CommandReceived:
@@ -242,36 +208,53 @@ func (d *Master) nodeChanged(event appmaster.NodeChanged) {
 	if !ok {
 		return
 	}
-	d.nodes[id.Node(event.Node)] = state
-	for _, r := range d.roles {
-		r.plan.SetNode(id.Node(event.Node), state)
-	}
+	d.roles.setNode(id.Node(event.Node), state)
 	d.log.Info("a node has changed", "node", event.Node, "state", event.State.String(), "reason", event.Reason)
 }
 
 // track records a container of the app.
 func (d *Master) track(allocation *masterv1.Allocation) {
-	name := allocation.GetLease().GetContainerId()
-	parsed, err := id.ParseContainer(name)
-	if err != nil {
-		d.log.Error("a container has an invalid id", "container", name, "error", err)
-		return
+	if err := d.containers.track(allocation); err != nil {
+		d.log.Error("a container has an invalid id", "error", err)
 	}
-	d.containers[name] = &container{allocation: allocation, id: parsed}
+}
+
+// setDesired sets the desired state. Roles that the app does not have any more get a count of zero.
+func (d *Master) setDesired(desired *masterv1.Wanted, now time.Time) {
+	d.desired = desired
+	paused, share := d.control.pauses(desired), d.control.share(desired)
+	for _, spec := range desired.GetSpec().GetRoles() {
+		d.roles.named(spec.GetName())
+	}
+	for r := range d.roles.each() {
+		spec := roleOf(desired.GetSpec(), r.name)
+		next, strategy := desiredOf(desired, spec), strategyOf(desired, spec)
+		next.Update.Strategy, next.Update.Percent, next.Update.Exclusive = strategies[strategy.GetStrategy()], int(strategy.GetCanaryPercent()), strategy.GetExclusive()
+		next.Paused = paused
+		if share > 0 {
+			next.Update.Percent = int(share)
+		}
+		r.plan.SetDesired(next, now)
+		for version := range desired.GetVersions() {
+			if same := r.equivalentVersion(desired, version); same != version {
+				r.plan.MergeVersion(version, same)
+			}
+		}
+	}
 }
 
 // adopt takes over a container whose labels name its instance, and reports whether they do.
 func (d *Master) adopt(allocation *masterv1.Allocation, labels map[string]string) bool {
-	held, ok := d.containers[allocation.GetLease().GetContainerId()]
-	if !ok || labels[labelInstance] == "" {
+	held := d.containers.at(allocation.GetLease().GetContainerId())
+	if held == nil || labels[labelInstance] == "" {
 		return false
 	}
-	r := d.roleNamed(held.allocation.GetLease().GetRole())
+	r := d.roles.named(held.allocation.GetLease().GetRole())
 	number := r.plan.Number(labels[labelInstance])
 	if number == 0 {
 		return false
 	}
-	held.role = r
+	held.assign(r)
 	r.plan.Adopt(plan.Adopted{
 		Container: held.id, Number: number, Version: r.equivalentVersion(d.desired, labelledVersion(labels)),
 		Node: id.Node(allocation.GetLease().GetNodeId()), GrantedAt: allocation.GetLease().GetGrantedAt().AsTime(),
@@ -282,16 +265,16 @@ func (d *Master) adopt(allocation *masterv1.Allocation, labels map[string]string
 // grant gives a container that was not started to the role that asked for it.
 func (d *Master) grant(allocation *masterv1.Allocation) {
 	lease := allocation.GetLease()
-	held, ok := d.containers[lease.GetContainerId()]
-	if !ok {
+	held := d.containers.at(lease.GetContainerId())
+	if held == nil {
 		return
 	}
-	for _, r := range d.roles {
+	for r := range d.roles.each() {
 		if !r.ownsAsk(lease.GetAskId()) {
 			continue
 		}
-		held.role = r
-		delete(r.asks, lease.GetAskId())
+		held.assign(r)
+		r.dropAsk(lease.GetAskId())
 		r.plan.Granted(plan.Grant{
 			Container: held.id, Node: id.Node(lease.GetNodeId()), Ask: lease.GetAskId(),
 			Version: r.versionWithResources(d.desired, lease.GetResources()), At: lease.GetGrantedAt().AsTime(),
@@ -304,12 +287,10 @@ func (d *Master) grant(allocation *masterv1.Allocation) {
 
 // observe hands a node's status to the plan, unless a newer one is known.
 func (d *Master) observe(status *corev1.ContainerStatus, now time.Time) {
-	held, ok := d.containers[status.GetLease().GetContainerId()]
-	if !ok || status.GetSequence() < held.sequence {
+	held := d.containers.at(status.GetLease().GetContainerId())
+	if held == nil || !held.observe(status) {
 		return
 	}
-	held.sequence = status.GetSequence()
-	held.gone = status.GetState() == corev1.ContainerStatus_DONE
 	if held.role == nil && held.gone {
 		return
 	}
@@ -324,25 +305,15 @@ func (d *Master) observe(status *corev1.ContainerStatus, now time.Time) {
 }
 
 func (d *Master) ended(status *corev1.ContainerStatus, now time.Time) {
-	if held, ok := d.containers[status.GetLease().GetContainerId()]; ok && held.role != nil {
+	if held := d.containers.at(status.GetLease().GetContainerId()); held != nil && held.role != nil {
 		held.role.plan.Ended(held.id, exitOf(status.GetExit()), now)
 	}
 }
 
-// noInstances reports whether no role has an instance.
-func (d *Master) noInstances() bool {
-	for _, r := range d.roles {
-		if !r.plan.Empty() {
-			return false
-		}
-	}
-	return true
-}
-
 // StartEnded takes the answer to a start.
 func (d *Master) StartEnded(name string, status *corev1.ContainerStatus, err error, now time.Time) {
-	held, ok := d.containers[name]
-	if !ok || held.role == nil {
+	held := d.containers.at(name)
+	if held == nil || held.role == nil {
 		return
 	}
 	if err != nil {

@@ -60,14 +60,12 @@ const slotHead = 4
 func (d *Master) writeMemo() []byte {
 	memos := map[string]roleMemo{}
 	var base int64
-	for name, r := range d.roles {
-		memos[name] = roleMemo{plan: r.plan.Memo()}
-		base = max(base, newestFailure(memos[name].plan))
+	for r := range d.roles.each() {
+		memo := r.plan.Memo()
+		memos[r.name], base = roleMemo{plan: memo}, max(base, newestFailure(memo))
 	}
 	for keep := 16; keep >= 0; keep /= 2 {
-		stored := storedMemo{Base: base, Roles: map[string]storedRole{}, Control: storedControl{
-			Version: d.control.version, Paused: d.control.paused, Percent: d.control.percent, SpecPercent: d.control.specPercent,
-		}}
+		stored := storedMemo{Base: base, Roles: map[string]storedRole{}, Control: d.control.store()}
 		for name, memo := range memos {
 			stored.Roles[name] = memo.store(base, keep)
 		}

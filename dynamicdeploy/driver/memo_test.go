@@ -26,10 +26,10 @@ func TestAMemoReadsBack(t *testing.T) {
 			},
 		},
 	}
-	d := &Master{log: slog.New(slog.DiscardHandler), roles: map[string]*role{}, app: "web", control: control{
+	d := &Master{log: slog.New(slog.DiscardHandler), roles: newRoles("web", 1), app: "web", control: control{
 		version: 2, paused: true, percent: 50, specPercent: 10,
 	}}
-	r := d.roleNamed("front")
+	r := d.roles.named("front")
 	r.plan.SetDesired(plan.Desired{Version: 2}, at(0))
 	r.plan.Restore(memo.plan)
 	read, control, err := parseMemo(d.writeMemo())
@@ -52,8 +52,8 @@ func TestAMemoReadsBack(t *testing.T) {
 }
 
 func TestAMemoOfManyFailuresFitsAndKeepsTheNewest(t *testing.T) {
-	d := &Master{log: slog.New(slog.DiscardHandler), roles: map[string]*role{}, app: "web"}
-	r := d.roleNamed("")
+	d := &Master{log: slog.New(slog.DiscardHandler), roles: newRoles("web", 1), app: "web"}
+	r := d.roles.named("")
 	r.plan.SetDesired(plan.Desired{Version: 1}, time.Now())
 	var memo plan.Memo
 	last := time.UnixMilli(1_700_000_000_000)

@@ -2,8 +2,6 @@ package driver
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/anypb"
@@ -45,19 +43,17 @@ type replacement struct {
 	frees bool
 }
 
-// Previews returns the questions since the last call.
-func (d *Master) Previews() []Preview {
-	asked := d.questions
-	d.questions = nil
-	return asked
+// previews owns the previews that wait for the ResourceManager's answer.
+type previews struct {
+	// open are by the ids of their commands. questions are those that the driver has not sent to the ResourceManager yet.
+	open      map[string]*preview
+	questions []Preview
 }
 
-// preview answers a command, at once if nothing would be replaced.
-func (d *Master) preview(command *masterv1.Command, spec *apiv1.AppSpec, now time.Time) {
-	p := d.compare(spec, now)
+// consider answers a command at once if nothing would be replaced, and else asks the ResourceManager.
+func (l *previews) consider(command string, spec *apiv1.AppSpec, p *preview) *masterv1.CommandAnswer {
 	if len(p.roles) == 0 {
-		d.out.Answer(p.answer(command.GetId(), nil))
-		return
+		return p.answer(command, nil)
 	}
 	request := &masterv1.PlanRequest{Queue: spec.GetQueue()}
 	for _, r := range p.roles {
@@ -66,30 +62,48 @@ func (d *Master) preview(command *masterv1.Command, spec *apiv1.AppSpec, now tim
 			Placement: r.spec.GetPlacement(), Group: r.group, Service: true,
 		})
 	}
-	d.previews[command.GetId()] = p
-	d.questions = append(d.questions, Preview{Command: command.GetId(), Request: request})
+	l.open[command] = p
+	l.questions = append(l.questions, Preview{Command: command, Request: request})
+	return nil
 }
 
-// Planned is the answer to a Preview.
-func (d *Master) Planned(command string, response *masterv1.PlanResponse, err error) {
-	p := d.previews[command]
-	delete(d.previews, command)
+// take returns the questions since the last call.
+func (l *previews) take() []Preview {
+	asked := l.questions
+	l.questions = nil
+	return asked
+}
+
+// planned is the answer to a command by what the ResourceManager has planned for it, nil if it is none that waits.
+func (l *previews) planned(command string, response *masterv1.PlanResponse, err error) *masterv1.CommandAnswer {
+	p := l.open[command]
+	delete(l.open, command)
 	switch {
 	case p == nil:
+		return nil
 	case err != nil:
 		answer := &masterv1.CommandAnswer{Id: command}
 		answer.Code, answer.Refusal = wire.Refusal(err)
-		d.out.Answer(answer)
-	default:
-		d.out.Answer(p.answer(command, response.GetPlanned()))
+		return answer
+	}
+	return p.answer(command, response.GetPlanned())
+}
+
+// Previews returns the questions since the last call.
+func (d *Master) Previews() []Preview { return d.previews.take() }
+
+// Planned is the answer to a Preview.
+func (d *Master) Planned(command string, response *masterv1.PlanResponse, err error) {
+	if answer := d.previews.planned(command, response, err); answer != nil {
+		d.sent.answer(answer)
 	}
 }
 
 // compare computes the effect of a spec on the present instances.
 func (d *Master) compare(spec *apiv1.AppSpec, now time.Time) *preview {
 	p := &preview{}
-	for _, name := range slices.Sorted(maps.Keys(d.roles)) {
-		r, next := d.roles[name], roleOf(spec, name)
+	for _, r := range d.roles.sorted() {
+		next := roleOf(spec, r.name)
 		instances := r.placed(now)
 		if next == nil {
 			p.ended += len(instances)
@@ -99,8 +113,8 @@ func (d *Master) compare(spec *apiv1.AppSpec, now time.Time) *preview {
 		p.ended += fewer
 		change := &replacement{spec: next, group: r.prefix, fewer: fewer, beside: besideOf(next)}
 		for _, instance := range instances {
-			held := d.containers[instance.Container.String()]
-			change.frees = change.frees || held != nil && !held.gone && covers(held.allocation.GetLease().GetResources(), resourcesOf(next))
+			lease := d.containers.leaseOf(instance.Container.String())
+			change.frees = change.frees || lease != nil && covers(lease.GetResources(), resourcesOf(next))
 			if !specs.SameContainers(r.spec(d.desired, instance.Version), next) {
 				change.names = append(change.names, instance.Name)
 			}

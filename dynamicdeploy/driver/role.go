@@ -2,6 +2,7 @@ package driver
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -10,11 +11,108 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
+	"github.com/mammoth-os/mammoth/internal/id"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
+
+// roles owns the roles of the app and those that an earlier version had, and what is known of the nodes, which a new role is told.
+type roles struct {
+	app     string
+	attempt int32
+	byName  map[string]*role
+	nodes   map[id.Node]plan.NodeState
+}
+
+func newRoles(app string, attempt int32) roles {
+	return roles{app: app, attempt: attempt, byName: map[string]*role{}, nodes: map[id.Node]plan.NodeState{}}
+}
+
+// named returns the role of that name, and creates it if there is none.
+func (l *roles) named(name string) *role {
+	if r, ok := l.byName[name]; ok {
+		return r
+	}
+	r := &role{name: name, prefix: l.app, asks: map[string]*masterv1.Ask{}}
+	if name != "" {
+		r.prefix += "-" + name
+	}
+	r.plan = plan.New(r.prefix, l.attempt)
+	for node, state := range l.nodes {
+		r.plan.SetNode(node, state)
+	}
+	l.byName[name] = r
+	return r
+}
+
+// each is all roles, in no order.
+func (l *roles) each() iter.Seq[*role] { return maps.Values(l.byName) }
+
+// sorted is all roles by name.
+func (l *roles) sorted() []*role {
+	list := make([]*role, 0, len(l.byName))
+	for _, name := range slices.Sorted(maps.Keys(l.byName)) {
+		list = append(list, l.byName[name])
+	}
+	return list
+}
+
+func (l *roles) forget(name string) { delete(l.byName, name) }
+
+// empty reports whether no role has an instance.
+func (l *roles) empty() bool {
+	for r := range l.each() {
+		if !r.plan.Empty() {
+			return false
+		}
+	}
+	return true
+}
+
+func (l *roles) setNode(node id.Node, state plan.NodeState) {
+	l.nodes[node] = state
+	for r := range l.each() {
+		r.plan.SetNode(node, state)
+	}
+}
+
+// inStartOrder returns the roles of the app, each after those in its `after`, and then the roles that only earlier versions had.
+func (l *roles) inStartOrder(app *apiv1.AppSpec) []*role {
+	var ordered []*role
+	present := map[string]bool{}
+	for _, spec := range specs.StartOrder(app.GetRoles()) {
+		if r := l.byName[spec.GetName()]; r != nil {
+			ordered = append(ordered, r)
+			present[r.name] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.byName)) {
+		if !present[name] {
+			ordered = append(ordered, l.byName[name])
+		}
+	}
+	return ordered
+}
+
+// comesAfter is why the role of a spec must not begin yet, one sentence that names the roles in its `after` that are not ready. It is
+// empty if all are ready.
+func (l *roles) comesAfter(spec *apiv1.RoleSpec) string {
+	var missing []string
+	for _, other := range spec.GetAfter() {
+		if r := l.byName[other]; r != nil && !r.plan.Ready() {
+			missing = append(missing, other)
+		}
+	}
+	switch len(missing) {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("role %s begins once role %s is ready", spec.GetName(), missing[0])
+	}
+	return fmt.Sprintf("role %s begins once these roles are ready: %s", spec.GetName(), strings.Join(missing, ", "))
+}
 
 // role is a role of the app, or one that an earlier version had.
 type role struct {
@@ -26,45 +124,19 @@ type role struct {
 	asks map[string]*masterv1.Ask
 }
 
-// roleNamed returns the role of that name, and creates it if there is none.
-func (d *Master) roleNamed(name string) *role {
-	if r, ok := d.roles[name]; ok {
-		return r
-	}
-	r := &role{name: name, prefix: d.app, asks: map[string]*masterv1.Ask{}}
-	if name != "" {
-		r.prefix += "-" + name
-	}
-	r.plan = plan.New(r.prefix, d.attempt)
-	for node, state := range d.nodes {
-		r.plan.SetNode(node, state)
-	}
-	d.roles[name] = r
-	return r
-}
+// ask records an ask that waits, or that it has changed.
+func (r *role) ask(ask *masterv1.Ask) { r.asks[ask.GetId()] = ask }
 
-// setDesired sets the desired state. Roles that the app does not have any more get a count of zero.
-func (d *Master) setDesired(desired *masterv1.Wanted, now time.Time) {
-	d.desired = desired
-	control := d.presentControl()
-	for _, spec := range desired.GetSpec().GetRoles() {
-		d.roleNamed(spec.GetName())
+// dropAsk records that an ask is granted or withdrawn.
+func (r *role) dropAsk(id string) { delete(r.asks, id) }
+
+// waiting lists the asks that wait, by their ids.
+func (r *role) waiting() []*masterv1.Ask {
+	list := make([]*masterv1.Ask, 0, len(r.asks))
+	for _, id := range slices.Sorted(maps.Keys(r.asks)) {
+		list = append(list, r.asks[id])
 	}
-	for _, r := range d.roles {
-		spec := roleOf(desired.GetSpec(), r.name)
-		next, strategy := desiredOf(desired, spec), d.strategyOf(spec)
-		next.Update.Strategy, next.Update.Percent, next.Update.Exclusive = strategies[strategy.GetStrategy()], int(strategy.GetCanaryPercent()), strategy.GetExclusive()
-		next.Paused = control.paused
-		if percent := d.percent(); percent > 0 {
-			next.Update.Percent = int(percent)
-		}
-		r.plan.SetDesired(next, now)
-		for version := range desired.GetVersions() {
-			if same := r.equivalentVersion(desired, version); same != version {
-				r.plan.MergeVersion(version, same)
-			}
-		}
-	}
+	return list
 }
 
 // equivalentVersion is the desired version if containers of the given one serve it as well, else the given one. So an app of
@@ -88,42 +160,6 @@ func (r *role) versionWithResources(desired *masterv1.Wanted, resources *corev1.
 		}
 	}
 	return 0
-}
-
-// inStartOrder returns the roles of the app, each after those in its `after`, and then the roles that only earlier versions had.
-func (d *Master) inStartOrder() []*role {
-	var ordered []*role
-	present := map[string]bool{}
-	for _, spec := range specs.StartOrder(d.desired.GetSpec().GetRoles()) {
-		if r := d.roles[spec.GetName()]; r != nil {
-			ordered = append(ordered, r)
-			present[r.name] = true
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(d.roles)) {
-		if !present[name] {
-			ordered = append(ordered, d.roles[name])
-		}
-	}
-	return ordered
-}
-
-// comesAfter is why a role must not begin yet, one sentence that names the roles in its `after` that are not ready. It is empty if
-// all are ready.
-func (d *Master) comesAfter(name string) string {
-	var missing []string
-	for _, other := range roleOf(d.desired.GetSpec(), name).GetAfter() {
-		if r := d.roles[other]; r != nil && !r.plan.Ready() {
-			missing = append(missing, other)
-		}
-	}
-	switch len(missing) {
-	case 0:
-		return ""
-	case 1:
-		return fmt.Sprintf("role %s begins once role %s is ready", name, missing[0])
-	}
-	return fmt.Sprintf("role %s begins once these roles are ready: %s", name, strings.Join(missing, ", "))
 }
 
 // placed are the instances that have a container.

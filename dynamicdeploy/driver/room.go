@@ -14,7 +14,7 @@ func (d *Master) roomHelp(r *role, now time.Time) string {
 	if spec.GetUpdate().GetMaxUnavailable() > 0 || !d.replacesAlike(r, resourcesOf(spec), now) {
 		return ""
 	}
-	if d.strategyOf(spec).GetStrategy() != apiv1.UpdatePolicy_ROLLING {
+	if strategyOf(d.desired, spec).GetStrategy() != apiv1.UpdatePolicy_ROLLING {
 		return "a rolling update with `maxUnavailable: 1` would help: an old instance then goes first and makes room for a new one"
 	}
 	return oldFirst
@@ -27,11 +27,10 @@ const oldFirst = "`maxUnavailable: 1` in its update policy (`--max-unavailable 1
 func (d *Master) replacesAlike(r *role, needs *corev1.Resources, now time.Time) bool {
 	before := d.desired.GetRestartBefore()
 	for _, instance := range r.placed(now) {
-		held := d.containers[instance.Container.String()]
-		if held == nil || held.gone {
+		lease := d.containers.leaseOf(instance.Container.String())
+		if lease == nil {
 			continue
 		}
-		lease := held.allocation.GetLease()
 		restarts := before != nil && lease.GetGrantedAt().AsTime().Before(before.AsTime())
 		if (instance.Version != d.desired.GetVersion() || restarts) && covers(lease.GetResources(), needs) {
 			return true

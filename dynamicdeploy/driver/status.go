@@ -24,15 +24,20 @@ var rolloutStates = map[plan.RolloutState]dynamicdeployv1.Rollout_State{
 // presentRollout is the rollout of the app as it is now.
 func (d *Master) presentRollout(now time.Time) *dynamicdeployv1.Rollout {
 	var rollouts []plan.Rollout
-	for _, r := range d.inStartOrder() {
+	for _, r := range d.roles.inStartOrder(d.desired.GetSpec()) {
 		rollouts = append(rollouts, r.plan.Rollout(now))
 	}
-	return d.appRollout(rollouts)
+	return appRollout(rollouts, d.desired.GetVersion(), d.onTrial())
 }
 
-// appRollout is the rollout of the app: the sums over its roles, with the state and reason of the role in the worst state.
-func (d *Master) appRollout(rollouts []plan.Rollout) *dynamicdeployv1.Rollout {
-	whole := &dynamicdeployv1.Rollout{Version: d.desired.GetVersion(), Canary: d.canaryPercent() > 0 && d.percent() < 100}
+// onTrial reports whether the desired version is a canary that is not promoted.
+func (d *Master) onTrial() bool {
+	return canaryPercent(d.desired) > 0 && d.control.share(d.desired) < 100
+}
+
+// appRollout is the rollout of the app to a version: the sums over its roles, with the state and reason of the role in the worst state.
+func appRollout(rollouts []plan.Rollout, version int32, canary bool) *dynamicdeployv1.Rollout {
+	whole := &dynamicdeployv1.Rollout{Version: version, Canary: canary}
 	weight, percent := 0, 0
 	for _, rollout := range rollouts {
 		whole.Updated += int32(rollout.Updated)
@@ -94,7 +99,7 @@ func (d *Master) help(rollout *dynamicdeployv1.Rollout) string {
 	way := func(verb, effect string) {
 		ways = append(ways, fmt.Sprintf("\"mammoth app %s %s\" %s", verb, d.app, effect))
 	}
-	byHand := d.presentControl().paused
+	byHand := d.control.pauses(d.desired)
 	switch rollout.GetState() {
 	case dynamicdeployv1.Rollout_FAILED:
 		if earlier := specs.Earlier(versionsOf(d.desired)); earlier != nil {

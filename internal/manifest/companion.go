@@ -76,13 +76,13 @@ func readyProbe() *corev1.HealthCheck {
 	return check
 }
 
-// companion reads {nginx: {listen: …}} into the command that runs it.
-func (d *decoder) companion(into *[]string) rule {
+// readCompanion reads {nginx: {listen: …}} into the command that runs it.
+func readCompanion(d *decoder, into *[]string) rule {
 	return func(n *yaml.Node) {
 		known := fields{}
 		for name, settings := range companions {
 			known[name] = func(n *yaml.Node) {
-				*into = append([]string{"mammoth", "companion", name}, d.settings(n, name, settings)...)
+				*into = append([]string{"mammoth", "companion", name}, readSettings(d, n, name, settings)...)
 			}
 		}
 		if n.Kind == yaml.ScalarNode && companions[n.Value] != nil {
@@ -96,21 +96,21 @@ func (d *decoder) companion(into *[]string) rule {
 	}
 }
 
-// settings reads a companion's settings into its flags: tlsListen is --tls-listen.
-func (d *decoder) settings(n *yaml.Node, companion string, known map[string]setting) []string {
+// readSettings reads a companion's settings into its flags: tlsListen is --tls-listen.
+func readSettings(d *decoder, n *yaml.Node, companion string, known map[string]setting) []string {
 	values := map[string][]string{}
 	rules := fields{}
 	for name, one := range known {
 		read := func(n *yaml.Node) {
 			var value string
-			before := len(d.errors)
+			before := d.mistakes()
 			d.text(name, &value, func(text string) error {
 				if err := one.check(text); err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
 				return nil
 			})(n)
-			if len(d.errors) == before {
+			if d.mistakes() == before {
 				values[name] = append(values[name], value)
 			}
 		}
@@ -150,8 +150,8 @@ type program struct {
 	companion []string
 }
 
-// program checks that a role has a program: in an app an image; in a framework an image, a program of the node, or a companion.
-func (d *decoder) program(n *yaml.Node, present map[string]*yaml.Node, p program) {
+// readProgram checks that a role has a program: in an app an image; in a framework an image, a program of the node, or a companion.
+func readProgram(d *decoder, n *yaml.Node, present map[string]*yaml.Node, p program) {
 	image, command, companion := present["image"], present["command"], present["companion"]
 	switch {
 	case n.Kind != yaml.MappingNode:

@@ -64,7 +64,8 @@ type rule func(*yaml.Node)
 // A fields has a rule for each key that a mapping may have.
 type fields map[string]rule
 
-// decoder decodes a YAML tree and collects its mistakes.
+// decoder owns the mistakes that were found in a file. Its methods decode what all kinds of files are made of. The functions for the
+// objects of one kind are built from them.
 type decoder struct {
 	errors Errors
 	// failed has the values with a mistake.
@@ -84,6 +85,9 @@ func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
 	}
 	d.failed[n] = true
 }
+
+// mistakes is how many were found so far.
+func (d *decoder) mistakes() int { return len(d.errors) }
 
 // full reports whether there are too many mistakes to continue.
 func (d *decoder) full() bool { return len(d.errors) > maxErrors }

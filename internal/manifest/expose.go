@@ -16,12 +16,14 @@ var retries = map[string]apiv1.Expose_Retry{"idempotent": apiv1.Expose_IDEMPOTEN
 // unlimited is the value of maxBody for a body of any size.
 const unlimited = "unlimited"
 
-// expose decodes how balancers reach the role. The check of the whole role follows later.
-func (d *decoder) expose(n *yaml.Node, r *apiv1.RoleSpec) {
+// readExpose decodes how balancers reach the role. The check of the whole role follows later.
+func readExpose(d *decoder, n *yaml.Node, r *apiv1.RoleSpec) {
 	e := &apiv1.Expose{}
 	d.object(n, "expose", fields{
-		"http":    func(n *yaml.Node) { e.Http = d.exposeHTTP(n) },
-		"tcp":     func(n *yaml.Node) { d.list(n, "tcp", func(n *yaml.Node) { e.Tcp = append(e.Tcp, d.exposeTCP(n)) }) },
+		"http": func(n *yaml.Node) { e.Http = readHTTPExposure(d, n) },
+		"tcp": func(n *yaml.Node) {
+			d.list(n, "tcp", func(n *yaml.Node) { e.Tcp = append(e.Tcp, readTCPExposure(d, n)) })
+		},
 		"balance": choice(d, "balance", balances, &e.Balance),
 		"retry":   choice(d, "retry", retries, &e.Retry),
 		"timeouts": func(n *yaml.Node) {
@@ -35,7 +37,7 @@ func (d *decoder) expose(n *yaml.Node, r *apiv1.RoleSpec) {
 	r.Expose = e
 }
 
-func (d *decoder) exposeHTTP(n *yaml.Node) *apiv1.Expose_Http {
+func readHTTPExposure(d *decoder, n *yaml.Node) *apiv1.Expose_Http {
 	h := &apiv1.Expose_Http{}
 	d.object(n, "http", fields{
 		"host":         d.text("host", &h.Host),
@@ -59,7 +61,7 @@ func (d *decoder) exposeHTTP(n *yaml.Node) *apiv1.Expose_Http {
 	return h
 }
 
-func (d *decoder) exposeTCP(n *yaml.Node) *apiv1.Expose_Tcp {
+func readTCPExposure(d *decoder, n *yaml.Node) *apiv1.Expose_Tcp {
 	t := &apiv1.Expose_Tcp{}
 	present := d.object(n, "an entry of tcp", fields{
 		"listen": d.integer("listen", 1, 65535, func(n int64) { t.Listen = int32(n) }),

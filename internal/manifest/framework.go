@@ -30,7 +30,7 @@ import (
 func ParseFramework(data []byte) (*apiv1.FrameworkPackage, error) {
 	d := &decoder{}
 	root := d.document(data, "one framework package")
-	if root == nil || d.other(root, frameworkFile) {
+	if root == nil || refuseOther(d, root, frameworkFile) {
 		return nil, d.err()
 	}
 	p := &apiv1.FrameworkPackage{}
@@ -38,27 +38,27 @@ func ParseFramework(data []byte) (*apiv1.FrameworkPackage, error) {
 		"name":        d.text("name", &p.Name),
 		"version":     d.text("version", &p.Version),
 		"description": d.text("description", &p.Description),
-		"master":      func(n *yaml.Node) { p.Master = d.masterKind(n) },
-		"options":     d.structure("options", &p.Options),
+		"master":      func(n *yaml.Node) { p.Master = readMasterKind(d, n) },
+		"options":     readStructure(d, "options", &p.Options),
 	})
 	d.require(root, present, "the framework package", "name", "master")
 	whole := proto.CloneOf(p)
 	spec.CompletePackage(whole)
 	var faults spec.Faults
-	if len(d.errors) == 0 && errors.As(spec.CheckPackage(whole), &faults) {
-		d.faults(root, faults)
+	if d.mistakes() == 0 && errors.As(spec.CheckPackage(whole), &faults) {
+		addFaults(d, root, faults)
 	}
 	return p, d.err()
 }
 
-func (d *decoder) masterKind(n *yaml.Node) *apiv1.MasterKind {
+func readMasterKind(d *decoder, n *yaml.Node) *apiv1.MasterKind {
 	m := &apiv1.MasterKind{Resources: &corev1.Resources{}}
 	env := &apiv1.RoleSpec{}
 	d.object(n, "master", fields{
 		"image":   d.text("image", &m.Image),
 		"command": d.texts("command", &m.Command),
 		"args":    d.texts("args", &m.Args),
-		"env":     func(n *yaml.Node) { d.env(n, env) },
+		"env":     func(n *yaml.Node) { readEnv(d, n, env) },
 		"resources": func(n *yaml.Node) {
 			d.object(n, "resources", fields{
 				"cpu":    d.quantity("cpu", resource.ParseCPU, &m.Resources.CpuMillis),
@@ -72,8 +72,8 @@ func (d *decoder) masterKind(n *yaml.Node) *apiv1.MasterKind {
 	return m
 }
 
-// framework decodes an app of another framework than DynamicDeploy. It refuses keys of roles in present.
-func (d *decoder) framework(present map[string]*yaml.Node, roleKeys []string) {
+// readFramework decodes an app of another framework than DynamicDeploy. It refuses keys of roles in present.
+func readFramework(d *decoder, present map[string]*yaml.Node, roleKeys []string) {
 	for _, key := range slices.Concat(roleKeys, []string{"roles"}) {
 		if n := present[key]; n != nil {
 			d.fail(n, "%q is a key of DynamicDeploy, but the framework is %s; put its settings under options", key, present["framework"].Value)
@@ -81,30 +81,30 @@ func (d *decoder) framework(present map[string]*yaml.Node, roleKeys []string) {
 	}
 }
 
-// structure decodes a mapping of JSON values.
-func (d *decoder) structure(what string, into **structpb.Struct) rule {
+// readStructure decodes a mapping of JSON values.
+func readStructure(d *decoder, what string, into **structpb.Struct) rule {
 	return func(n *yaml.Node) {
 		if n.Kind != yaml.MappingNode {
 			d.fail(n, "%s must be a mapping of keys to values, not %s", what, kindOf(n))
 			return
 		}
-		*into = d.value(n, what, 0).GetStructValue()
+		*into = readValue(d, n, what, 0).GetStructValue()
 	}
 }
 
-// value decodes a JSON value.
-func (d *decoder) value(n *yaml.Node, what string, depth int) *structpb.Value {
+// readValue decodes a JSON value.
+func readValue(d *decoder, n *yaml.Node, what string, depth int) *structpb.Value {
 	switch {
 	case depth > spec.MaxDepth:
 		d.fail(n, "%s is nested too deep; the limit is %d levels", what, spec.MaxDepth)
 		return structpb.NewNullValue()
 	case n.Kind == yaml.MappingNode:
 		all := &structpb.Struct{Fields: map[string]*structpb.Value{}}
-		d.entries(n, what, func(name string, _, value *yaml.Node) { all.Fields[name] = d.value(value, name, depth+1) })
+		d.entries(n, what, func(name string, _, value *yaml.Node) { all.Fields[name] = readValue(d, value, name, depth+1) })
 		return structpb.NewStructValue(all)
 	case n.Kind == yaml.SequenceNode:
 		all := &structpb.ListValue{}
-		d.list(n, what, func(n *yaml.Node) { all.Values = append(all.Values, d.value(n, "an item of "+what, depth+1)) })
+		d.list(n, what, func(n *yaml.Node) { all.Values = append(all.Values, readValue(d, n, "an item of "+what, depth+1)) })
 		return structpb.NewListValue(all)
 	}
 	switch n.Tag {

@@ -8,8 +8,8 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// health decodes a health check in its long or short form.
-func (d *decoder) health(n *yaml.Node) *corev1.HealthCheck {
+// readHealth decodes a health check in its long or short form.
+func readHealth(d *decoder, n *yaml.Node) *corev1.HealthCheck {
 	if n.Kind == yaml.ScalarNode {
 		check, err := ParseHealth(n.Value)
 		if err != nil {
@@ -19,9 +19,9 @@ func (d *decoder) health(n *yaml.Node) *corev1.HealthCheck {
 	}
 	check := defaults.Probe()
 	present := d.object(n, "health", fields{
-		"http":        func(n *yaml.Node) { d.httpProbe(n, check) },
-		"tcp":         func(n *yaml.Node) { d.tcpProbe(n, check) },
-		"exec":        func(n *yaml.Node) { d.execProbe(n, check) },
+		"http":        func(n *yaml.Node) { readHTTPProbe(d, n, check) },
+		"tcp":         func(n *yaml.Node) { readTCPProbe(d, n, check) },
+		"exec":        func(n *yaml.Node) { readExecProbe(d, n, check) },
 		"interval":    d.duration("interval", &check.Interval),
 		"timeout":     d.duration("timeout", &check.Timeout),
 		"healthy":     d.integer("healthy", 1, 1000, func(n int64) { check.Healthy = int32(n) }),
@@ -40,7 +40,7 @@ func (d *decoder) health(n *yaml.Node) *corev1.HealthCheck {
 	return check
 }
 
-func (d *decoder) httpProbe(n *yaml.Node, check *corev1.HealthCheck) {
+func readHTTPProbe(d *decoder, n *yaml.Node, check *corev1.HealthCheck) {
 	probe := &corev1.HealthCheck_Http{}
 	present := d.object(n, "http", fields{
 		"path": d.text("path", &probe.Path, spec.CheckPath),
@@ -50,13 +50,13 @@ func (d *decoder) httpProbe(n *yaml.Node, check *corev1.HealthCheck) {
 	check.Probe = &corev1.HealthCheck_Http_{Http: probe}
 }
 
-func (d *decoder) tcpProbe(n *yaml.Node, check *corev1.HealthCheck) {
+func readTCPProbe(d *decoder, n *yaml.Node, check *corev1.HealthCheck) {
 	probe := &corev1.HealthCheck_Tcp{}
 	d.object(n, "tcp", fields{"port": d.text("port", &probe.Port)})
 	check.Probe = &corev1.HealthCheck_Tcp_{Tcp: probe}
 }
 
-func (d *decoder) execProbe(n *yaml.Node, check *corev1.HealthCheck) {
+func readExecProbe(d *decoder, n *yaml.Node, check *corev1.HealthCheck) {
 	probe := &corev1.HealthCheck_Exec{}
 	present := d.object(n, "exec", fields{"command": d.texts("command", &probe.Command)})
 	d.require(n, present, "exec", "command")

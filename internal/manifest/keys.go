@@ -15,7 +15,7 @@ import (
 func CheckFields(data []byte, what string, into any) error {
 	d := &decoder{}
 	if root := d.document(data, what); root != nil {
-		d.checkFields(root, what, reflect.TypeOf(into))
+		checkFields(d, root, what, reflect.TypeOf(into))
 	}
 	return d.err()
 }
@@ -25,7 +25,7 @@ var (
 	instant     = reflect.TypeFor[time.Time]()
 )
 
-func (d *decoder) checkFields(n *yaml.Node, what string, t reflect.Type) {
+func checkFields(d *decoder, n *yaml.Node, what string, t reflect.Type) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
@@ -39,23 +39,23 @@ func (d *decoder) checkFields(n *yaml.Node, what string, t reflect.Type) {
 			d.fail(n, "%s must be a time as in 2026-03-02T20:00:00Z, not %s", what, kindOf(n))
 		}
 	case t.Kind() == reflect.Slice:
-		d.list(n, what, func(child *yaml.Node) { d.checkFields(child, "an item of "+what, t.Elem()) })
+		d.list(n, what, func(child *yaml.Node) { checkFields(d, child, "an item of "+what, t.Elem()) })
 	case t.Kind() == reflect.Map:
-		d.entries(n, what, func(name string, _, value *yaml.Node) { d.checkFields(value, name, t.Elem()) })
+		d.entries(n, what, func(name string, _, value *yaml.Node) { checkFields(d, value, name, t.Elem()) })
 	case t.Kind() == reflect.Struct:
 		known := fields{}
 		for field := range t.Fields() {
 			if name, _, _ := strings.Cut(field.Tag.Get("yaml"), ","); name != "" && name != "-" {
-				known[name] = func(value *yaml.Node) { d.checkFields(value, name, field.Type) }
+				known[name] = func(value *yaml.Node) { checkFields(d, value, name, field.Type) }
 			}
 		}
 		d.object(n, what, known)
 	default:
-		d.checkScalar(n, what, t.Kind())
+		checkScalar(d, n, what, t.Kind())
 	}
 }
 
-func (d *decoder) checkScalar(n *yaml.Node, what string, kind reflect.Kind) {
+func checkScalar(d *decoder, n *yaml.Node, what string, kind reflect.Kind) {
 	var (
 		flag  bool
 		text  string

@@ -24,8 +24,8 @@ var (
 	}
 )
 
-// other reports a file of another kind than the wanted one as one mistake, instead of one for each key.
-func (d *decoder) other(root *yaml.Node, wanted kind) bool {
+// refuseOther reports a file of another kind than the wanted one as one mistake, instead of one for each key.
+func refuseOther(d *decoder, root *yaml.Node, wanted kind) bool {
 	if wanted.marked(root) {
 		return false
 	}

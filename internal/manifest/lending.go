@@ -28,20 +28,20 @@ import (
 func ParseLending(data []byte) ([]*apiv1.ContractSpec, error) {
 	d := &decoder{}
 	root := d.document(data, "a list of lending contracts")
-	if root == nil || d.other(root, lendingFile) {
+	if root == nil || refuseOther(d, root, lendingFile) {
 		return nil, d.err()
 	}
 	var contracts []*apiv1.ContractSpec
-	present := d.object(root, "a lending file", fields{"lending": d.contracts(&contracts)})
+	present := d.object(root, "a lending file", fields{"lending": readContracts(d, &contracts)})
 	d.require(root, present, "the lending file", "lending")
 	return contracts, d.err()
 }
 
-func (d *decoder) contracts(into *[]*apiv1.ContractSpec) rule {
+func readContracts(d *decoder, into *[]*apiv1.ContractSpec) rule {
 	return func(n *yaml.Node) {
 		lines := map[string]int{}
 		d.list(n, "lending", func(n *yaml.Node) {
-			contract := d.contract(n)
+			contract := readContract(d, n)
 			if first, twice := lines[contract.Name]; twice && contract.Name != "" {
 				d.fail(n, "contract %q is given twice; the first is in line %d", contract.Name, first)
 			}
@@ -54,7 +54,7 @@ func (d *decoder) contracts(into *[]*apiv1.ContractSpec) rule {
 	}
 }
 
-func (d *decoder) contract(n *yaml.Node) *apiv1.ContractSpec {
+func readContract(d *decoder, n *yaml.Node) *apiv1.ContractSpec {
 	k := &apiv1.ContractSpec{}
 	present := d.object(n, "a contract", fields{
 		"name":   d.text("name", &k.Name, checkContractName),
@@ -69,9 +69,9 @@ func (d *decoder) contract(n *yaml.Node) *apiv1.ContractSpec {
 				d.fail(n, "borrowers is empty; a contract lends to at least one queue")
 			}
 		},
-		"window": func(n *yaml.Node) { k.Window = d.window(n) },
-		"lend":   d.percent("lend", &k.LendPercent),
-		"floor":  d.percent("floor", &k.FloorPercent),
+		"window": func(n *yaml.Node) { k.Window = readWindow(d, n) },
+		"lend":   readPercent(d, "lend", &k.LendPercent),
+		"floor":  readPercent(d, "floor", &k.FloorPercent),
 		"notice": d.duration("notice", &k.Notice),
 		"grace":  d.duration("grace", &k.Grace),
 	})
@@ -93,7 +93,7 @@ func (d *decoder) contract(n *yaml.Node) *apiv1.ContractSpec {
 	return k
 }
 
-func (d *decoder) window(n *yaml.Node) *apiv1.LendingWindow {
+func readWindow(d *decoder, n *yaml.Node) *apiv1.LendingWindow {
 	w := &apiv1.LendingWindow{}
 	present := d.object(n, "window", fields{
 		"cron":     d.text("cron", &w.Cron, cron.Check),
@@ -104,8 +104,8 @@ func (d *decoder) window(n *yaml.Node) *apiv1.LendingWindow {
 	return w
 }
 
-// percent decodes a share such as 60%.
-func (d *decoder) percent(what string, into *float64) rule {
+// readPercent decodes a share such as 60%.
+func readPercent(d *decoder, what string, into *float64) rule {
 	return func(n *yaml.Node) {
 		number, isPercent := strings.CutSuffix(n.Value, "%")
 		value, err := strconv.ParseFloat(strings.TrimSpace(number), 64)

@@ -48,46 +48,46 @@ type App struct {
 func ParseApp(data []byte) (*App, error) {
 	d := &decoder{}
 	root := d.document(data, "a manifest")
-	if root == nil || d.other(root, appFile) {
+	if root == nil || refuseOther(d, root, appFile) {
 		return nil, d.err()
 	}
 	app := &apiv1.AppSpec{}
-	d.app(root, app)
+	readApp(d, root, app)
 	return &App{app, root, d}, d.err()
 }
 
 // Fail adds faults that others have found in the spec as mistakes in the manifest, except where a value has a mistake already.
-func (a *App) Fail(faults spec.Faults) { a.decoder.faults(a.root, faults) }
+func (a *App) Fail(faults spec.Faults) { addFaults(a.decoder, a.root, faults) }
 
 // Err returns all mistakes, of type Errors; nil if there are none.
 func (a *App) Err() error { return a.decoder.err() }
 
-func (d *decoder) app(root *yaml.Node, app *apiv1.AppSpec) {
+func readApp(d *decoder, root *yaml.Node, app *apiv1.AppSpec) {
 	single := defaults.Role()
 	var roles *yaml.Node
 	var companion []string
-	fields := d.roleFields(single)
-	fields["companion"] = d.companion(&companion)
+	fields := roleFields(d, single)
+	fields["companion"] = readCompanion(d, &companion)
 	roleKeys := keys(fields)
 	fields["name"] = d.text("name", &app.Name, checkAppName)
 	fields["queue"] = d.text("queue", &app.Queue)
 	fields["priority"] = d.integer("priority", math.MinInt32, math.MaxInt32, func(n int64) { app.Priority = int32(n) })
 	fields["kind"] = choice(d, "kind", map[string]apiv1.AppSpec_Kind{"app": apiv1.AppSpec_APP, "framework": apiv1.AppSpec_FRAMEWORK}, &app.Kind)
 	fields["framework"] = d.text("framework", &app.Framework, func(name string) error { return spec.CheckName("a framework", name) })
-	fields["options"] = d.structure("options", &app.Options)
+	fields["options"] = readStructure(d, "options", &app.Options)
 	fields["roles"] = func(n *yaml.Node) { roles = n }
 	present := d.object(root, "a manifest", fields)
 
 	d.require(root, present, "the manifest", "name")
 	if named := present["framework"]; named != nil && named.Value != spec.DynamicDeploy {
-		d.framework(present, roleKeys)
-		d.check(root, app)
+		readFramework(d, present, roleKeys)
+		checkApp(d, root, app)
 		return
 	}
 	if roles == nil {
-		d.program(root, present, program{app.Kind, "the manifest", single, companion})
+		readProgram(d, root, present, program{app.Kind, "the manifest", single, companion})
 		app.Roles = []*apiv1.RoleSpec{single}
-		d.check(root, app)
+		checkApp(d, root, app)
 		return
 	}
 	for _, key := range roleKeys {
@@ -103,35 +103,35 @@ func (d *decoder) app(root *yaml.Node, app *apiv1.AppSpec) {
 		role.Name = name
 		what := fmt.Sprintf("role %q", name)
 		var companion []string
-		fields := d.roleFields(role)
-		fields["companion"] = d.companion(&companion)
+		fields := roleFields(d, role)
+		fields["companion"] = readCompanion(d, &companion)
 		present := d.object(value, what, fields)
-		d.program(value, present, program{app.Kind, what, role, companion})
+		readProgram(d, value, present, program{app.Kind, what, role, companion})
 		app.Roles = append(app.Roles, role)
 	})
 	if len(app.Roles) == 0 && roles.Kind == yaml.MappingNode {
 		d.fail(roles, "roles is empty; an app has at least one")
 	}
-	d.check(root, app)
+	checkApp(d, root, app)
 }
 
-func (d *decoder) roleFields(r *apiv1.RoleSpec) fields {
+func roleFields(d *decoder, r *apiv1.RoleSpec) fields {
 	return fields{
 		"image":        d.text("image", &r.Image),
 		"after":        d.texts("after", &r.After),
-		"instances":    func(n *yaml.Node) { d.instances(n, r) },
-		"schedule":     func(n *yaml.Node) { d.schedule(n, r) },
-		"resources":    func(n *yaml.Node) { d.resources(n, r) },
-		"ports":        func(n *yaml.Node) { d.ports(n, r) },
-		"env":          func(n *yaml.Node) { d.env(n, r) },
-		"health":       func(n *yaml.Node) { r.Health = d.health(n) },
-		"expose":       func(n *yaml.Node) { d.expose(n, r) },
-		"placement":    func(n *yaml.Node) { d.placement(n, r.Placement) },
-		"update":       func(n *yaml.Node) { d.update(n, r.Update) },
-		"restart":      func(n *yaml.Node) { d.restart(n, r.Restart) },
-		"stop":         func(n *yaml.Node) { d.stop(n, r.Stop) },
-		"command":      func(n *yaml.Node) { d.command(n, r) },
-		"args":         func(n *yaml.Node) { d.args(n, r) },
+		"instances":    func(n *yaml.Node) { readInstances(d, n, r) },
+		"schedule":     func(n *yaml.Node) { readSchedule(d, n, r) },
+		"resources":    func(n *yaml.Node) { readResources(d, n, r) },
+		"ports":        func(n *yaml.Node) { readPorts(d, n, r) },
+		"env":          func(n *yaml.Node) { readEnv(d, n, r) },
+		"health":       func(n *yaml.Node) { r.Health = readHealth(d, n) },
+		"expose":       func(n *yaml.Node) { readExpose(d, n, r) },
+		"placement":    func(n *yaml.Node) { readPlacement(d, n, r.Placement) },
+		"update":       func(n *yaml.Node) { readUpdate(d, n, r.Update) },
+		"restart":      func(n *yaml.Node) { readRestart(d, n, r.Restart) },
+		"stop":         func(n *yaml.Node) { readStop(d, n, r.Stop) },
+		"command":      func(n *yaml.Node) { readCommand(d, n, r) },
+		"args":         func(n *yaml.Node) { readArgs(d, n, r) },
 		"network":      choice(d, "network", networks, &r.Network),
 		"readOnlyRoot": d.flag("readOnlyRoot", &r.ReadOnlyRoot),
 		"workingDir":   d.text("workingDir", &r.WorkingDir),
@@ -139,21 +139,21 @@ func (d *decoder) roleFields(r *apiv1.RoleSpec) fields {
 	}
 }
 
-func (d *decoder) command(n *yaml.Node, r *apiv1.RoleSpec) {
+func readCommand(d *decoder, n *yaml.Node, r *apiv1.RoleSpec) {
 	d.texts("command", &r.Command)(n)
 	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
 		d.fail(n, "command is empty; leave the key out for the image's own entry point")
 	}
 }
 
-// args distinguishes an empty list from a missing one: the empty list removes the image's arguments.
-func (d *decoder) args(n *yaml.Node, r *apiv1.RoleSpec) {
+// readArgs distinguishes an empty list from a missing one: the empty list removes the image's arguments.
+func readArgs(d *decoder, n *yaml.Node, r *apiv1.RoleSpec) {
 	var args []string
 	d.texts("args", &args)(n)
 	spec.SetArgs(r, args)
 }
 
-func (d *decoder) instances(n *yaml.Node, r *apiv1.RoleSpec) {
+func readInstances(d *decoder, n *yaml.Node, r *apiv1.RoleSpec) {
 	d.integer("instances", math.MinInt64, math.MaxInt64, func(count int64) {
 		if err := CheckInstances(count); err != nil {
 			d.fail(n, "%v", err)
@@ -171,17 +171,17 @@ var strategies = map[string]apiv1.UpdatePolicy_Strategy{
 	"rolling": apiv1.UpdatePolicy_ROLLING, "canary": apiv1.UpdatePolicy_CANARY, "blue-green": apiv1.UpdatePolicy_BLUE_GREEN,
 }
 
-// check checks the whole app. A fault of a value with a mistake is not reported.
-func (d *decoder) check(root *yaml.Node, app *apiv1.AppSpec) {
+// checkApp checks the whole app. A fault of a value with a mistake is not reported.
+func checkApp(d *decoder, root *yaml.Node, app *apiv1.AppSpec) {
 	whole := proto.CloneOf(app)
 	spec.Complete(whole)
 	var faults spec.Faults
 	if errors.As(spec.CheckDraft(whole), &faults) {
-		d.faults(root, faults)
+		addFaults(d, root, faults)
 	}
 }
 
-func (d *decoder) faults(root *yaml.Node, faults spec.Faults) {
+func addFaults(d *decoder, root *yaml.Node, faults spec.Faults) {
 	// Several faults may have one place: the fault of a missing key is reported where the key is missing.
 	type placed struct {
 		at *yaml.Node
@@ -189,7 +189,7 @@ func (d *decoder) faults(root *yaml.Node, faults spec.Faults) {
 	}
 	var found []placed
 	for _, fault := range faults {
-		if at := place(root, fault); len(d.errors)+len(found) <= maxErrors && !d.failedIn(at) {
+		if at := place(root, fault); d.mistakes()+len(found) <= maxErrors && !d.failedIn(at) {
 			found = append(found, placed{at, fault})
 		}
 	}
@@ -230,7 +230,7 @@ func find(n *yaml.Node, keys []string) *yaml.Node {
 	return n
 }
 
-func (d *decoder) schedule(n *yaml.Node, r *apiv1.RoleSpec) {
+func readSchedule(d *decoder, n *yaml.Node, r *apiv1.RoleSpec) {
 	d.list(n, "schedule", func(n *yaml.Node) {
 		entry := &apiv1.ScheduleEntry{}
 		present := d.object(n, "an entry of schedule", fields{
@@ -244,17 +244,17 @@ func (d *decoder) schedule(n *yaml.Node, r *apiv1.RoleSpec) {
 	})
 }
 
-func (d *decoder) resources(n *yaml.Node, r *apiv1.RoleSpec) {
+func readResources(d *decoder, n *yaml.Node, r *apiv1.RoleSpec) {
 	d.object(n, "resources", fields{
 		"cpu":      d.quantity("cpu", resource.ParseCPU, &r.Resources.CpuMillis),
 		"memory":   d.quantity("memory", resource.ParseBytes, &r.Resources.MemoryBytes),
 		"disk":     d.quantity("disk", resource.ParseBytes, &r.Resources.DiskBytes),
 		"pids":     d.integer("pids", 1, spec.MaxPids, func(n int64) { r.Pids = n }),
-		"extended": d.extended(r.Resources),
+		"extended": readExtended(d, r.Resources),
 	})
 }
 
-func (d *decoder) extended(r *corev1.Resources) rule {
+func readExtended(d *decoder, r *corev1.Resources) rule {
 	return func(n *yaml.Node) {
 		d.entries(n, "extended", func(name string, _, value *yaml.Node) {
 			d.integer(name, math.MinInt64, math.MaxInt64, func(n int64) {
@@ -267,7 +267,7 @@ func (d *decoder) extended(r *corev1.Resources) rule {
 	}
 }
 
-func (d *decoder) ports(n *yaml.Node, r *apiv1.RoleSpec) {
+func readPorts(d *decoder, n *yaml.Node, r *apiv1.RoleSpec) {
 	d.list(n, "ports", func(n *yaml.Node) {
 		port := &corev1.Port{}
 		if n.Kind == yaml.ScalarNode {
@@ -288,7 +288,7 @@ func (d *decoder) ports(n *yaml.Node, r *apiv1.RoleSpec) {
 	})
 }
 
-func (d *decoder) env(n *yaml.Node, r *apiv1.RoleSpec) {
+func readEnv(d *decoder, n *yaml.Node, r *apiv1.RoleSpec) {
 	d.entries(n, "env", func(name string, key, value *yaml.Node) {
 		if err := spec.CheckEnvName(name); err != nil {
 			d.fail(key, "%v", err)
@@ -310,7 +310,7 @@ func (d *decoder) env(n *yaml.Node, r *apiv1.RoleSpec) {
 	})
 }
 
-func (d *decoder) placement(n *yaml.Node, p *apiv1.Placement) {
+func readPlacement(d *decoder, n *yaml.Node, p *apiv1.Placement) {
 	d.object(n, "placement", fields{
 		"policy":       choice(d, "policy", policies, &p.Policy),
 		"constraints":  d.texts("constraints", &p.Constraints),
@@ -321,7 +321,7 @@ func (d *decoder) placement(n *yaml.Node, p *apiv1.Placement) {
 	})
 }
 
-func (d *decoder) update(n *yaml.Node, u *apiv1.UpdatePolicy) {
+func readUpdate(d *decoder, n *yaml.Node, u *apiv1.UpdatePolicy) {
 	d.object(n, "update", fields{
 		"strategy":       choice(d, "strategy", strategies, &u.Strategy),
 		"maxSurge":       d.integer("maxSurge", math.MinInt32, math.MaxInt32, func(n int64) { u.MaxSurge = int32(n) }),
@@ -339,7 +339,7 @@ func (d *decoder) update(n *yaml.Node, u *apiv1.UpdatePolicy) {
 	}
 }
 
-func (d *decoder) restart(n *yaml.Node, r *apiv1.RestartPolicy) {
+func readRestart(d *decoder, n *yaml.Node, r *apiv1.RestartPolicy) {
 	d.object(n, "restart", fields{
 		"window":      d.duration("window", &r.Window),
 		"maxFailures": d.integer("maxFailures", 1, 1_000_000, func(n int64) { r.MaxFailures = int32(n) }),
@@ -348,7 +348,7 @@ func (d *decoder) restart(n *yaml.Node, r *apiv1.RestartPolicy) {
 	})
 }
 
-func (d *decoder) stop(n *yaml.Node, s *apiv1.StopPolicy) {
+func readStop(d *decoder, n *yaml.Node, s *apiv1.StopPolicy) {
 	d.object(n, "stop", fields{
 		"grace":  d.duration("grace", &s.Grace),
 		"drain":  d.duration("drain", &s.Drain),

@@ -33,13 +33,13 @@ var queueOrders = map[string]apiv1.QueueSpec_Order{"fifo": apiv1.QueueSpec_FIFO,
 func ParseQueues(data []byte) ([]*apiv1.QueueSpec, error) {
 	d := &decoder{}
 	root := d.document(data, "one queue tree")
-	if root == nil || d.other(root, queueFile) {
+	if root == nil || refuseOther(d, root, queueFile) {
 		return nil, d.err()
 	}
 	read := &tree{lines: map[string]*yaml.Node{}}
-	present := d.object(root, "a queue file", fields{"queues": d.tree(read)})
+	present := d.object(root, "a queue file", fields{"queues": readTree(d, read)})
 	d.require(root, present, "the queue file", "queues")
-	d.complete(read)
+	completeTree(d, read)
 	return read.queues, d.err()
 }
 
@@ -55,13 +55,13 @@ type Declaration struct {
 func ParseDeclaration(data []byte) (Declaration, error) {
 	d := &decoder{}
 	root := d.document(data, "one queue tree")
-	if root == nil || d.other(root, queueFile) {
+	if root == nil || refuseOther(d, root, queueFile) {
 		return Declaration{}, d.err()
 	}
 	read, declared := &tree{lines: map[string]*yaml.Node{}}, Declaration{}
-	present := d.object(root, "a queue file", fields{"queues": d.tree(read), "lending": d.contracts(&declared.Contracts)})
+	present := d.object(root, "a queue file", fields{"queues": readTree(d, read), "lending": readContracts(d, &declared.Contracts)})
 	d.require(root, present, "the queue file", "queues")
-	d.complete(read)
+	completeTree(d, read)
 	declared.Queues = read.queues
 	return declared, d.err()
 }
@@ -72,10 +72,10 @@ type tree struct {
 	lines  map[string]*yaml.Node
 }
 
-func (d *decoder) tree(into *tree) rule {
+func readTree(d *decoder, into *tree) rule {
 	return func(n *yaml.Node) {
 		d.list(n, "queues", func(n *yaml.Node) {
-			queue := d.queue(n)
+			queue := readQueue(d, n)
 			if first := into.lines[queue.Name]; first != nil && queue.Name != "" {
 				d.fail(n, "queue %q is given twice; the first is in line %d", queue.Name, first.Line)
 			}
@@ -85,8 +85,8 @@ func (d *decoder) tree(into *tree) rule {
 	}
 }
 
-// complete adds the root if the tree does not have it, and checks the tree as a whole.
-func (d *decoder) complete(t *tree) {
+// completeTree adds the root if the tree does not have it, and checks the tree as a whole.
+func completeTree(d *decoder, t *tree) {
 	if t.lines[Root] == nil {
 		t.queues = append([]*apiv1.QueueSpec{{Name: Root}}, t.queues...)
 	}
@@ -95,18 +95,18 @@ func (d *decoder) complete(t *tree) {
 			d.fail(t.lines[queue.Name], "queue %q has the parent %q, which is not in the file", queue.Name, queue.Parent)
 		}
 	}
-	if len(d.errors) == 0 {
-		d.checkTree(t.queues, t.lines)
+	if d.mistakes() == 0 {
+		checkTree(d, t.queues, t.lines)
 	}
 }
 
-func (d *decoder) queue(n *yaml.Node) *apiv1.QueueSpec {
+func readQueue(d *decoder, n *yaml.Node) *apiv1.QueueSpec {
 	q := &apiv1.QueueSpec{}
 	present := d.object(n, "a queue", fields{
 		"name":             d.text("name", &q.Name, checkQueueName),
 		"parent":           d.text("parent", &q.Parent, checkQueueName),
-		"guaranteed":       func(n *yaml.Node) { q.Guaranteed = d.capacity(n, "guaranteed") },
-		"maximum":          func(n *yaml.Node) { q.Maximum = d.capacity(n, "maximum") },
+		"guaranteed":       func(n *yaml.Node) { q.Guaranteed = readCapacity(d, n, "guaranteed") },
+		"maximum":          func(n *yaml.Node) { q.Maximum = readCapacity(d, n, "maximum") },
 		"state":            choice(d, "state", queueStates, &q.State),
 		"order":            choice(d, "order", queueOrders, &q.Order),
 		"maxApps":          d.integer("maxApps", 0, 1_000_000, func(n int64) { q.MaxApps = int32(n) }),
@@ -127,7 +127,7 @@ func (d *decoder) queue(n *yaml.Node) *apiv1.QueueSpec {
 }
 
 // checkTree reports cycles of parents, and guarantees that exceed the parent's or a maximum.
-func (d *decoder) checkTree(queues []*apiv1.QueueSpec, lines map[string]*yaml.Node) {
+func checkTree(d *decoder, queues []*apiv1.QueueSpec, lines map[string]*yaml.Node) {
 	byName := map[string]*apiv1.QueueSpec{}
 	for _, queue := range queues {
 		byName[queue.Name] = queue
@@ -201,8 +201,8 @@ func exceeds(c, most *apiv1.Capacity) string {
 	return ""
 }
 
-// capacity decodes 30% or {cpu: 4, memory: 8GiB, disk: 100GiB}.
-func (d *decoder) capacity(n *yaml.Node, what string) *apiv1.Capacity {
+// readCapacity decodes 30% or {cpu: 4, memory: 8GiB, disk: 100GiB}.
+func readCapacity(d *decoder, n *yaml.Node, what string) *apiv1.Capacity {
 	if n.Kind == yaml.MappingNode {
 		absolute := &corev1.Resources{}
 		d.object(n, what, fields{
@@ -210,7 +210,7 @@ func (d *decoder) capacity(n *yaml.Node, what string) *apiv1.Capacity {
 			"memory":   d.quantity("memory", resource.ParseBytes, &absolute.MemoryBytes),
 			"disk":     d.quantity("disk", resource.ParseBytes, &absolute.DiskBytes),
 			"ports":    d.integer("ports", 0, 1<<40, func(n int64) { absolute.Ports = n }),
-			"extended": d.extended(absolute),
+			"extended": readExtended(d, absolute),
 		})
 		return &apiv1.Capacity{Absolute: absolute}
 	}

@@ -20,7 +20,7 @@ type Setting struct {
 func ParseSettings(data []byte, known []string) ([]Setting, error) {
 	d := &decoder{}
 	root := d.document(data, "a configuration")
-	if root == nil || d.other(root, kind{marks: known}) {
+	if root == nil || refuseOther(d, root, kind{marks: known}) {
 		return nil, d.err()
 	}
 	var settings []Setting
@@ -29,7 +29,7 @@ func ParseSettings(data []byte, known []string) ([]Setting, error) {
 			d.fail(key, "unknown key %q%s", name, suggest(name, known))
 			return
 		}
-		setting, before := Setting{Name: name, Line: key.Line}, len(d.errors)
+		setting, before := Setting{Name: name, Line: key.Line}, d.mistakes()
 		switch value.Kind {
 		case yaml.SequenceNode:
 			d.texts(name, &setting.Values)(value)
@@ -44,7 +44,7 @@ func ParseSettings(data []byte, known []string) ([]Setting, error) {
 			d.text(name, &text)(value)
 			setting.Values = []string{text}
 		}
-		if len(d.errors) == before {
+		if d.mistakes() == before {
 			settings = append(settings, setting)
 		}
 	})
