@@ -12,14 +12,14 @@ import (
 
 func TestAnOutlookSaysHowOftenAVersionMayFailAndForHowLong(t *testing.T) {
 	at := timestamppb.New(time.Unix(1_700_000_000, 0))
-	rollout := func(failures int32, reverts bool, failsAt *timestamppb.Timestamp) *dynamicdeployv1.Rollout {
-		return &dynamicdeployv1.Rollout{
-			State: dynamicdeployv1.Rollout_PROGRESSING, Version: 2, Failures: failures, MaxFailures: 5, FailsAt: failsAt, Reverts: reverts,
+	rollout := func(failures int32, reverts bool, failsAt *timestamppb.Timestamp) *dynamicdeployv1.RoleRollout {
+		return &dynamicdeployv1.RoleRollout{
+			State: dynamicdeployv1.Rollout_PROGRESSING, Failures: failures, MaxFailures: 5, FailsAt: failsAt, Reverts: reverts,
 		}
 	}
-	for want, r := range map[string]*dynamicdeployv1.Rollout{
-		"": {State: dynamicdeployv1.Rollout_DONE, Version: 2},
-		"the rollout of version 2 fails after 1 failure":                                               {Version: 2, MaxFailures: 1},
+	for want, r := range map[string]*dynamicdeployv1.RoleRollout{
+		"": {State: dynamicdeployv1.Rollout_DONE},
+		"the rollout of version 2 fails after 1 failure":                                               {MaxFailures: 1},
 		"version 2 is reverted after 5 failures, or without progress at T":                             rollout(0, true, at),
 		"the rollout of version 2 fails after 5 failures":                                              rollout(0, false, nil),
 		"version 2 failed 2 of 5 times; it is reverted after 5, or without progress at T":              rollout(2, true, at),
@@ -27,7 +27,9 @@ func TestAnOutlookSaysHowOftenAVersionMayFailAndForHowLong(t *testing.T) {
 		"version 2 failed 5 of 5 times; it is reverted at T unless a node turns out to be to blame":    rollout(5, true, at),
 		"version 2 failed 5 of 5 times; its rollout fails at T unless a node turns out to be to blame": rollout(5, false, at),
 	} {
-		o, when := outlook(r), ""
+		app := rollouts{version: 2}
+		app.add(roleRollout{RoleRollout: r})
+		o, when := app.outlook(), ""
 		if o.GetAt() != nil {
 			when = "at T"
 		}

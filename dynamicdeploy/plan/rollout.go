@@ -59,6 +59,29 @@ func (o *rollout) setDesired(desired Desired, now time.Time) {
 	*o = next
 }
 
+// continueAs makes the version count as another one that changes nothing of the role. It reports whether the rollout goes on as it is: one
+// that has failed begins anew with every version. What a rollout that is over was is not said of the next version.
+func (o *rollout) continueAs(version int32) bool {
+	if o.state == NoRollout || o.state == Failed {
+		return false
+	}
+	if o.base == o.version {
+		o.base = version
+	}
+	o.version = version
+	if o.state == Reverted {
+		o.state, o.reason = Done, ""
+	}
+	return true
+}
+
+func (m *RolloutMemo) continueAs(version int32) bool {
+	o := rollout{version: m.Version, state: m.State, base: m.Base, reason: m.Reason}
+	goesOn := o.continueAs(version)
+	m.Version, m.State, m.Base, m.Reason = o.version, o.state, o.base, o.reason
+	return goesOn
+}
+
 // mergeVersion makes one version count as another.
 func (o *rollout) mergeVersion(from, to int32) {
 	if o.base == from {

@@ -103,7 +103,7 @@ func TestARoleGoesBackAndTheOthersStay(t *testing.T) {
 			version int32
 			role    string
 		}{
-			`web has no role "cache"; it has front, db`:                                               {0, "cache"},
+			`web has no role named "cache"; it has "front", "db"`:                                               {0, "cache"},
 			"role db of web runs what version 2 says already":                                         {2, "db"},
 			"no earlier version of role db of web that came up and held differs from the present one": {0, "db"},
 			"web has no version 77":                                                                   {77, "db"},
@@ -124,7 +124,7 @@ func TestARoleGoesBackAndTheOthersStay(t *testing.T) {
 			t.Errorf("the history says %s", got)
 		}
 		z.deploy(webSpec(1))
-		if _, err := back(0, "front"); err == nil || !strings.Contains(err.Error(), `web has no role "front"; its instances are of no role: leave the role out`) {
+		if _, err := back(0, "front"); err == nil || !strings.Contains(err.Error(), `web has no roles with names; leave the role out`) {
 			t.Errorf("a role of an app without: %v", err)
 		}
 	})

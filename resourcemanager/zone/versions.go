@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/peer"
-	"github.com/mammoth-os/mammoth/internal/sentence"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -191,8 +190,8 @@ func (vs *versions) rollback(who peer.User, name string, version int32, role str
 	}
 	what, cause, roles := name, "rollback", []string(nil)
 	if role != "" {
-		if _, ok := a.role(role); !ok {
-			return nil, fmt.Errorf("%s has no role %q; %s: %w", name, role, a.rolesToName(), errdefs.ErrNotFound)
+		if _, err := chooseRole(a.record.GetSpec(), role); err != nil {
+			return nil, err
 		}
 		what, cause, roles = fmt.Sprintf("role %s of %s", role, name), "rollback of "+role, []string{role}
 	}
@@ -203,7 +202,7 @@ func (vs *versions) rollback(who peer.User, name string, version int32, role str
 	if err != nil {
 		return nil, err
 	}
-	spec, err := a.specWith(old, roles)
+	spec, err := specWith(a.record.GetSpec(), old, roles)
 	if err != nil {
 		return nil, err
 	}
@@ -223,20 +222,6 @@ func (vs *versions) rollback(who peer.User, name string, version int32, role str
 	}
 	vs.repeats(a, old, roles)
 	return vs.views.of(a), nil
-}
-
-// rolesToName says which roles a person may name.
-func (a *app) rolesToName() string {
-	var names []string
-	for _, role := range a.record.GetSpec().GetRoles() {
-		if role.GetName() != "" {
-			names = append(names, role.GetName())
-		}
-	}
-	if len(names) == 0 {
-		return "its instances are of no role: leave the role out"
-	}
-	return "it has " + sentence.Names(names)
 }
 
 // earlier finds the version that a rollback of what goes to unless one is named: of the whole app or, unless it is empty, of one role.
@@ -269,32 +254,35 @@ func (a *app) version(number int32) (*apiv1.AppHistory_Version, error) {
 
 // specWith is the spec of an earlier version, or the present one with some roles of it. The counts of instances stay: an earlier program is
 // wanted again, and not an earlier load. The strategies stay out that were said for the rollouts of that version alone.
-func (a *app) specWith(old *apiv1.AppHistory_Version, roles []string) (*apiv1.AppSpec, error) {
-	present, spec := a.record.GetSpec(), proto.CloneOf(old.GetSpec())
-	for _, role := range spec.GetRoles() {
-		if now, ok := a.role(role.GetName()); ok {
-			role.Instances = now.GetInstances()
+func specWith(present *apiv1.AppSpec, old *apiv1.AppHistory_Version, roles []string) (*apiv1.AppSpec, error) {
+	now, earlier := map[string]*apiv1.RoleSpec{}, map[string]*apiv1.RoleSpec{}
+	whole, part := proto.CloneOf(old.GetSpec()), proto.CloneOf(present)
+	for _, role := range present.GetRoles() {
+		now[role.GetName()] = role
+	}
+	for _, role := range whole.GetRoles() {
+		earlier[role.GetName()] = role
+		if now[role.GetName()] != nil {
+			role.Instances = now[role.GetName()].GetInstances()
 		}
 		if role.GetUpdate() != nil {
 			role.Update.Once = nil
 		}
 	}
 	if len(roles) == 0 {
-		return spec, nil
+		return whole, nil
 	}
-	earlier := map[string]*apiv1.RoleSpec{}
-	for _, role := range spec.GetRoles() {
-		earlier[role.GetName()] = role
-	}
-	spec = proto.CloneOf(present)
 	for _, name := range roles {
-		i := slices.IndexFunc(spec.GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetName() == name })
-		if i < 0 || earlier[name] == nil {
+		if now[name] == nil || earlier[name] == nil {
 			return nil, fmt.Errorf("version %d of %s and the present one do not both have a role %q: %w", old.GetVersion(), present.GetName(), name, errdefs.ErrFailedPrecondition)
 		}
-		spec.Roles[i] = earlier[name]
 	}
-	return spec, nil
+	for i, role := range part.GetRoles() {
+		if slices.Contains(roles, role.GetName()) {
+			part.Roles[i] = earlier[role.GetName()]
+		}
+	}
+	return part, nil
 }
 
 // revise makes an earlier version the wanted one again, because the master wants it.
@@ -306,7 +294,7 @@ func (vs *versions) revise(a *app, revise *masterv1.Revise) {
 	var spec *apiv1.AppSpec
 	earlier, err := a.version(revise.GetToVersion())
 	if err == nil {
-		spec, err = a.specWith(earlier, revise.GetRoles())
+		spec, err = specWith(r.GetSpec(), earlier, revise.GetRoles())
 	}
 	if err == nil {
 		err = vs.desired.replaceSpec(a, spec, revise.GetCause())
