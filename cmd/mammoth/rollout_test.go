@@ -65,7 +65,7 @@ func TestARolloutIsALineForEachChange(t *testing.T) {
 
 func TestARolloutIsRedrawnOnATerminal(t *testing.T) {
 	out := &bytes.Buffer{}
-	show := &liveRollout{liveProgress{out: out, columns: func() int { return 60 }}}
+	show := &liveRollout{liveProgress: liveProgress{out: out, columns: func() int { return 60 }}}
 	show.update(canaryApp())
 	first := out.String()
 	if !strings.Contains(first, "version 1  ██████████████████████  3 of 3 run") || !strings.Contains(first, "version 2  ███████                 1 of 1 run") {

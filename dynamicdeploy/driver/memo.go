@@ -51,6 +51,7 @@ type (
 		Reason     string  `json:"m,omitempty"`
 		NewVersion bool    `json:"c,omitempty"`
 		Base       int32   `json:"a,omitempty"`
+		Before     int32   `json:"d,omitempty"`
 		Switched   bool    `json:"w,omitempty"`
 		Completed  bool    `json:"u,omitempty"`
 		Reopened   bool    `json:"g,omitempty"`
@@ -122,7 +123,7 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 		memo.plan.Rollout = plan.RolloutMemo{
 			Version: o.Version, RestartBefore: fromNanos(o.Restart), State: plan.RolloutState(o.State), ProgressAt: fromMillis(o.ProgressAt),
 			BestProgress: o.Best, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, NewVersion: o.NewVersion,
-			Base: o.Base, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
+			Base: o.Base, Before: o.Before, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
 		}
 		roles[name] = memo
 	}
@@ -151,7 +152,7 @@ func (m roleMemo) store(base int64, keep int) storedRole {
 	role.Rollout = storedRollout{
 		Version: o.Version, Restart: nanos(o.RestartBefore), State: uint8(o.State), ProgressAt: millis(o.ProgressAt),
 		Best: o.BestProgress, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, NewVersion: o.NewVersion,
-		Base: o.Base, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
+		Base: o.Base, Before: o.Before, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
 	}
 	return role
 }

@@ -186,7 +186,7 @@ func (r *role) canRevert(desired *masterv1.Wanted) bool {
 func (r *role) revertsTo(desired *masterv1.Wanted) (to int32, whole bool) {
 	present, one := roleOf(desired.GetSpec(), r.name), len(desired.GetSpec().GetRoles()) < 2
 	for _, note := range slices.Backward(desired.GetNotes()) {
-		cameUp := specs.Stable(note) || !one && note.GetVersion() == r.plan.Base()
+		cameUp := specs.Stable(note) || !one && note.GetVersion() == r.plan.Before()
 		earlier := roleOf(desired.GetVersions()[note.GetVersion()], r.name)
 		if note.GetVersion() < desired.GetVersion() && cameUp && !specs.SameContainers(earlier, present) {
 			return note.GetVersion(), one || earlier == nil

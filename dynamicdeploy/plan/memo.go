@@ -41,6 +41,7 @@ type RolloutMemo struct {
 	Reason        string
 	NewVersion    bool
 	Base          int32
+	Before        int32
 	Switched      bool
 	Completed     bool
 	Reopened      bool

@@ -57,11 +57,8 @@ func (r *Role) ContinueAs(version int32) bool {
 // SetCanRevert sets Desired.CanRevert alone.
 func (r *Role) SetCanRevert(can bool) { r.desired.CanRevert = can }
 
-// Base is the version that came up completely before the desired one, and serves until that has; zero if there is none.
-func (r *Role) Base() int32 {
-	base, _ := r.rollout.lastBase()
-	return base
-}
+// Before is the last version that had come up completely when the desired one was set; zero if none had.
+func (r *Role) Before() int32 { return r.rollout.lastBefore() }
 
 // Deferred reports whether the desired version was not begun with in the last Next, since the role comes after others.
 func (r *Role) Deferred() bool {

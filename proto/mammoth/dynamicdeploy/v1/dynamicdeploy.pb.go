@@ -433,7 +433,7 @@ type Rollout struct {
 	Reverts bool `protobuf:"varint,10,opt,name=reverts,proto3" json:"reverts,omitempty"`
 	// The version is a canary until it is promoted.
 	Canary bool `protobuf:"varint,11,opt,name=canary,proto3" json:"canary,omitempty"`
-	// Each role's own rollout, in the order of their names; empty in an app with one role.
+	// Each role's own rollout, in the order in which they begin; empty in an app with one role.
 	Roles         []*RoleRollout `protobuf:"bytes,12,rep,name=roles,proto3" json:"roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -560,7 +560,8 @@ type RoleRollout struct {
 	State   Rollout_State          `protobuf:"varint,2,opt,name=state,proto3,enum=mammoth.dynamicdeploy.v1.Rollout_State" json:"state,omitempty"`
 	Updated int32                  `protobuf:"varint,3,opt,name=updated,proto3" json:"updated,omitempty"`
 	Total   int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
-	Reason  string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// At most 400 bytes.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The share of the role's requests that its new version is given, in percent.
 	Percent       int32                  `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
 	Failures      int32                  `protobuf:"varint,7,opt,name=failures,proto3" json:"failures,omitempty"`
