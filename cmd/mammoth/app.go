@@ -322,7 +322,7 @@ func (c *cli) appScaleCommand() *cobra.Command {
 			})
 		},
 	}
-	c.roleFlag(cmd, &role, "the role, of an app with several")
+	roleFlag(c, cmd, &role, "the role, of an app with several")
 	w.flags(cmd)
 	return cmd
 }
@@ -398,7 +398,7 @@ func (c *cli) appRollbackCommand() *cobra.Command {
 			app, err := z.apps.RollbackApp(ctx, &apiv1.RollbackAppRequest{Name: name, Version: to, Role: role})
 			return change{app: app, what: "rollback", role: role, done: rolledOut}, err
 		})
-	c.roleFlag(cmd, &role, "only this role, of an app with several: the others stay as they are")
+	roleFlag(c, cmd, &role, "only this role, of an app with several: the others stay as they are")
 	cmd.Flags().Int32Var(&to, "to", 0, "the version to go back to (default: the newest before that came up)")
 	return cmd
 }

@@ -39,7 +39,7 @@ several roles it shows the rollout of each.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&on, "follow", "f", false, "keep watching while it waits for a person")
-	c.roleFlag(cmd, &role, "only of this role, of an app with several")
+	roleFlag(c, cmd, &role, "only of this role, of an app with several")
 	return cmd
 }
 
@@ -319,7 +319,7 @@ func (c *cli) appPauseCommand() *cobra.Command {
 			app, status, err := command(ctx, z, name, &dynamicdeployv1.Pause{Role: role})
 			return change{app: app, what: "pause", role: role, done: actedOn, accepted: func(*apiv1.App) string { return workLine(status) }}, err
 		})
-	c.roleFlag(cmd, &role, "only of this role, of an app with several")
+	roleFlag(c, cmd, &role, "only of this role, of an app with several")
 	return cmd
 }
 
@@ -377,7 +377,7 @@ func (c *cli) appResumeCommand() *cobra.Command {
 			app, _, err := command(ctx, z, name, &dynamicdeployv1.Resume{Role: role})
 			return change{app: app, what: "rollout", role: role, done: rolledOut}, err
 		})
-	c.roleFlag(cmd, &role, "only of this role, of an app with several")
+	roleFlag(c, cmd, &role, "only of this role, of an app with several")
 	return cmd
 }
 
@@ -393,6 +393,6 @@ func (c *cli) appPromoteCommand() *cobra.Command {
 			return change{app: app, what: "promotion", role: role, done: rolledOut}, err
 		})
 	cmd.Flags().StringVar(&to, "to", "100%", "the share of the requests that it is given; with 100% it replaces the version before")
-	c.roleFlag(cmd, &role, "only of this role, of an app with several; otherwise every canary is promoted")
+	roleFlag(c, cmd, &role, "only of this role, of an app with several; otherwise every canary is promoted")
 	return cmd
 }

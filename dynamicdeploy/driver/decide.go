@@ -3,7 +3,6 @@ package driver
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -119,7 +118,7 @@ func (d *Master) revert(app *rollouts, failed []failure) {
 	} else {
 		revise.Roles = d.withThoseAfter(revise.GetRoles(), revise.GetToVersion())
 	}
-	revise.Cause = fmt.Sprintf("revert of %d: %s", revise.GetVersion(), strings.Join(reasons, "; "))
+	revise.Cause = fmt.Sprintf("revert of %d: %s", revise.GetVersion(), first3(reasons))
 	d.out.Revise(revise)
 }
 

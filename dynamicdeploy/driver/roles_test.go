@@ -27,7 +27,9 @@ func part(name, image string, instances int32, change func(*apiv1.UpdatePolicy))
 
 // asCanary has new versions of a role be canaries.
 func asCanary(percent int32) func(*apiv1.UpdatePolicy) {
-	return func(update *apiv1.UpdatePolicy) { update.Strategy, update.CanaryPercent = apiv1.UpdatePolicy_CANARY, percent }
+	return func(update *apiv1.UpdatePolicy) {
+		update.Strategy, update.CanaryPercent = apiv1.UpdatePolicy_CANARY, percent
+	}
 }
 
 // newParts is a world whose app has a front and a db, both canaries, in version 2.

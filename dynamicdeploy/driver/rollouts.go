@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
@@ -34,7 +32,13 @@ type roleRollout struct {
 // maxNamedRoles limits how many roles a sentence about an app is about, maxRoleReason the bytes of a reason in the detail of one of several.
 const maxNamedRoles, maxRoleReason = 3, 400
 
-func (l *rollouts) add(r roleRollout) { l.roles = append(l.roles, r) }
+// add adds the rollout of a role. Of several, each has a reason of a bounded length.
+func (l *rollouts) add(r roleRollout) {
+	if l.several {
+		r.Reason = cut(r.GetReason(), maxRoleReason)
+	}
+	l.roles = append(l.roles, r)
+}
 
 // underWay reports whether the rollout goes on, or waits for a person.
 func (r *roleRollout) underWay() bool {
@@ -88,9 +92,7 @@ func (l *rollouts) whole() *dynamicdeployv1.Rollout {
 		percent += r.GetPercent() * r.GetTotal()
 		whole.Canary = whole.GetCanary() || r.GetCanary()
 		if l.several && !r.removed {
-			shown := proto.CloneOf(r.RoleRollout)
-			shown.Reason = cut(shown.GetReason(), maxRoleReason)
-			whole.Roles = append(whole.Roles, shown)
+			whole.Roles = append(whole.Roles, r.RoleRollout)
 		}
 	}
 	if whole.GetTotal() > 0 {
@@ -129,7 +131,7 @@ func (l *rollouts) failure() string {
 // ofRole is a sentence about a role; with its name if there are several.
 func (l *rollouts) ofRole(name, sentence string) string {
 	if l.several {
-		return name + ": " + sentence
+		return name + ": " + cut(sentence, maxRoleReason)
 	}
 	return sentence
 }

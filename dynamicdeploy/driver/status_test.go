@@ -1,9 +1,12 @@
 package driver
 
 import (
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/sentence"
@@ -36,5 +39,19 @@ func TestAnOutlookSaysHowOftenAVersionMayFailAndForHowLong(t *testing.T) {
 		if got := sentence.Outlook(o.GetText(), when, o.GetUnless()); got != want {
 			t.Errorf("it says %q, want %q", got, want)
 		}
+	}
+}
+
+func TestTheReasonOfARoleOfSeveralIsCut(t *testing.T) {
+	app := rollouts{version: 2, several: true}
+	for range 64 {
+		app.add(roleRollout{RoleRollout: &dynamicdeployv1.RoleRollout{Role: "front", State: dynamicdeployv1.Rollout_FAILED, Reason: strings.Repeat("é", 8<<10)}})
+	}
+	whole := app.whole()
+	if reason := whole.GetRoles()[0].GetReason(); len(reason) > 400 || !strings.HasSuffix(reason, "é…") || !utf8.ValidString(reason) {
+		t.Errorf("the reason of a role has %d bytes: %q", len(reason), reason)
+	}
+	if size := proto.Size(whole); size > 32<<10 || len(app.failure()) > 2<<10 || len(whole.GetReason()) > 2<<10 {
+		t.Errorf("the rollout has %d bytes, its reason %d, its failure %d", size, len(whole.GetReason()), len(app.failure()))
 	}
 }
