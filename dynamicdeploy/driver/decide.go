@@ -99,6 +99,9 @@ func (d *Master) revert(app *rollouts, failed []failure) {
 	whole := false
 	for _, f := range failed {
 		to, all := f.role.revertsTo(d.desired)
+		if to == 0 {
+			continue
+		}
 		if revise == nil {
 			revise = &masterv1.Revise{Version: f.revert.From, ToVersion: to}
 		}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -103,10 +105,10 @@ func TestARoleGoesBackAndTheOthersStay(t *testing.T) {
 			version int32
 			role    string
 		}{
-			`web has no role named "cache"; it has "front", "db"`:                                               {0, "cache"},
+			`web has no role named "cache"; it has "front", "db"`:                                     {0, "cache"},
 			"role db of web runs what version 2 says already":                                         {2, "db"},
 			"no earlier version of role db of web that came up and held differs from the present one": {0, "db"},
-			"web has no version 77":                                                                   {77, "db"},
+			"web has no version 77": {77, "db"},
 		} {
 			if app, err := back(try.version, try.role); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("back to %d of %q: %v, %v; want %q", try.version, try.role, app, err, want)
@@ -179,6 +181,25 @@ func TestAMasterTakesBackOneRole(t *testing.T) {
 		wanted = newestWanted(m.say(of(1)))
 		if roles := wanted.GetSpec().GetRoles(); roles[0].GetEnv()["PROGRAM"] != "front:1" || len(wanted.GetFromRoles()) > 0 || roles[0].GetUpdate().GetOnce() != nil {
 			t.Errorf("all roles were taken back, and it is told %v", wanted)
+		}
+	})
+}
+
+func TestARoleThatDoesNotGoWithThePresentOnesStays(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		before := shop("front:1", "db:1")
+		before.Roles[1].After = []string{"front"}
+		z.deploy(before)
+		now := shop("front:2", "db:2")
+		now.Roles[0].After = []string{"db"}
+		z.deploy(now)
+		_, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web", Role: "db"})
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "roles of version 1 do not go with the present ones: ") {
+			t.Errorf("a role that would wait for one that waits for it was brought back: %v", err)
+		}
+		if got := z.app("web"); got.GetVersion() != 2 {
+			t.Errorf("the app is at version %d", got.GetVersion())
 		}
 	})
 }

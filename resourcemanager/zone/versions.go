@@ -282,6 +282,10 @@ func specWith(present *apiv1.AppSpec, old *apiv1.AppHistory_Version, roles []str
 			part.Roles[i] = earlier[role.GetName()]
 		}
 	}
+	// Roles of two versions may wait for each other, or for one that is gone.
+	if err := specs.Check(part); err != nil {
+		return nil, fmt.Errorf("roles of version %d do not go with the present ones: %w", old.GetVersion(), err)
+	}
 	return part, nil
 }
 
