@@ -1,6 +1,7 @@
 package mastertest
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing/synctest"
@@ -298,6 +299,38 @@ func showsStatuses(s *suite) {
 			s.Errorf("it reported %v, but people are shown %v", reported, shown)
 		}
 	}
+}
+
+func revises(s *suite) {
+	m := s.start()
+	role := func(name, program string, instances int32) *apiv1.RoleSpec {
+		return &apiv1.RoleSpec{Name: name, Image: "web:1", Env: map[string]string{"PROGRAM": program}, Instances: instances, Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20}}
+	}
+	first := m.answer.GetWanted().GetVersion()
+	s.Deploy(role("front", "front:1", 1), role("db", "db:1", 1))
+	s.Deploy(role("front", "front:2", 2), role("db", "db:2", 3))
+	whole := func(wanted *masterv1.Wanted) (text string) {
+		for _, role := range wanted.GetSpec().GetRoles() {
+			text += fmt.Sprintf("%d of %s, ", role.GetInstances(), role.GetEnv()["PROGRAM"])
+		}
+		return text + fmt.Sprintf("version %d, revised %t, from %d, roles %v", wanted.GetVersion()-first, wanted.GetRevised(), wanted.GetFromVersion()-first, wanted.GetFromRoles())
+	}
+	revised := func(revise *masterv1.Revise) string {
+		revise.Cause = "it does not hold"
+		revise.Version, revise.ToVersion = revise.GetVersion()+first, revise.GetToVersion()+first
+		m.send(&masterv1.AllocateRequest{Revise: revise})
+		return whole(m.open().wanted)
+	}
+	s.want("one of two roles again", revised(&masterv1.Revise{Version: 2, ToVersion: 1, Roles: []string{"db"}}),
+		"2 of front:2, 3 of db:1, version 3, revised true, from 1, roles [db]")
+	s.want("of a version that is not wanted any more", revised(&masterv1.Revise{Version: 2, ToVersion: 1}),
+		"2 of front:2, 3 of db:1, version 3, revised true, from 1, roles [db]")
+	s.want("a role that the earlier version did not have", revised(&masterv1.Revise{Version: 3, ToVersion: 0, Roles: []string{"db"}}),
+		"2 of front:2, 3 of db:1, version 3, revised true, from 1, roles [db]")
+	s.want("all roles again", revised(&masterv1.Revise{Version: 3, ToVersion: 1}),
+		"2 of front:1, 3 of db:1, version 4, revised true, from 1, roles []")
+	s.Deploy(role("front", "front:3", 1), role("db", "db:1", 1))
+	s.want("another deployment", whole(m.received().wanted), "1 of front:3, 1 of db:1, version 5, revised false, from "+fmt.Sprint(-first)+", roles []")
 }
 
 func plans(s *suite) {

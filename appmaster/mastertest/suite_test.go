@@ -29,7 +29,7 @@ func TestTheZonePassesTheSuite(t *testing.T) {
 			zone.Start()
 			return dial()
 		}
-		return mastertest.Subject{Conn: dial(), Restart: restart, Command: zone.Command, Status: zone.Status, Next: func() mastertest.Attempt {
+		return mastertest.Subject{Conn: dial(), Restart: restart, Command: zone.Command, Deploy: zone.DeployRoles, Status: zone.Status, Next: func() mastertest.Attempt {
 			config := zone.Master()
 			return mastertest.Attempt{App: config.AppID, Number: config.Attempt, Token: config.Token}
 		}}

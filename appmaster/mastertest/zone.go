@@ -166,8 +166,25 @@ func (z *Zone) Deploy(change func(*apiv1.RoleSpec)) {
 	z.SetDesired(func(desired *masterv1.Wanted) {
 		change(desired.GetSpec().GetRoles()[0])
 		desired.Version++
-		desired.Revised, desired.FromVersion = false, 0
+		anew(desired)
 	})
+}
+
+// DeployRoles makes a new version with these roles the desired one.
+func (z *Zone) DeployRoles(roles ...*apiv1.RoleSpec) {
+	z.SetDesired(func(desired *masterv1.Wanted) {
+		desired.Spec.Roles = nil
+		for _, role := range roles {
+			desired.Spec.Roles = append(desired.Spec.Roles, proto.CloneOf(role))
+		}
+		desired.Version++
+		anew(desired)
+	})
+}
+
+// anew says of a version that it repeats none.
+func anew(desired *masterv1.Wanted) {
+	desired.Revised, desired.FromVersion, desired.FromRoles = false, 0, nil
 }
 
 // Command hands a command to the master, and waits for its answer. It fails with the master's refusal.
@@ -446,16 +463,36 @@ func (z *Zone) note(note *masterv1.VersionNote) {
 	z.want(desired)
 }
 
+// revise makes the spec of an earlier version the desired one, or that of some of its roles. The counts of instances stay.
 func (z *Zone) revise(revise *masterv1.Revise) {
 	earlier, known := z.desired.GetVersions()[revise.GetToVersion()]
 	if revise.GetVersion() != z.desired.GetVersion() || !known {
 		return
 	}
 	desired := proto.CloneOf(z.desired)
-	desired.Spec = proto.CloneOf(earlier)
+	roles := map[string]*apiv1.RoleSpec{}
+	for _, role := range proto.CloneOf(earlier).GetRoles() {
+		roles[role.GetName()] = role
+	}
+	if len(revise.GetRoles()) == 0 {
+		desired.Spec = proto.CloneOf(earlier)
+	}
+	for i, role := range desired.GetSpec().GetRoles() {
+		if len(revise.GetRoles()) == 0 || slices.Contains(revise.GetRoles(), role.GetName()) {
+			if roles[role.GetName()] == nil {
+				return
+			}
+			desired.Spec.Roles[i] = roles[role.GetName()]
+		}
+		for _, present := range z.desired.GetSpec().GetRoles() {
+			if present.GetName() == role.GetName() {
+				desired.Spec.Roles[i].Instances = present.GetInstances()
+			}
+		}
+	}
 	desired.Version++
 	desired.Generation++
-	desired.Revised, desired.FromVersion = true, revise.GetToVersion()
+	desired.Revised, desired.FromVersion, desired.FromRoles = true, revise.GetToVersion(), revise.GetRoles()
 	z.want(desired)
 }
 

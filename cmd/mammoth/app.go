@@ -322,7 +322,7 @@ func (c *cli) appScaleCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&role, "role", "", "the role, of an app with several")
+	roleFlag(c, cmd, &role, "the role, of an app with several")
 	w.flags(cmd)
 	return cmd
 }
@@ -389,14 +389,16 @@ func (c *cli) appChangeCommand(use, short string, do func(context.Context, *zone
 
 func (c *cli) appRollbackCommand() *cobra.Command {
 	var to int32
-	cmd := c.appChangeCommand("rollback NAME", "Make an earlier version the wanted one again",
+	var role string
+	cmd := c.appChangeCommand("rollback NAME", "Make an earlier version the wanted one again, of an app or of one of its roles",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			if to < 0 {
 				return change{}, usagef("--to: %d is not a version; `mammoth app history %s` lists them", to, name)
 			}
-			app, err := z.apps.RollbackApp(ctx, &apiv1.RollbackAppRequest{Name: name, Version: to})
-			return change{app: app, what: "rollback", done: rolledOut}, err
+			app, err := z.apps.RollbackApp(ctx, &apiv1.RollbackAppRequest{Name: name, Version: to, Role: role})
+			return change{app: app, what: "rollback", role: role, done: rolledOut}, err
 		})
+	roleFlag(c, cmd, &role, "only this role, of an app with several: the others stay as they are")
 	cmd.Flags().Int32Var(&to, "to", 0, "the version to go back to (default: the newest before that came up)")
 	return cmd
 }

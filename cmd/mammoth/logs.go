@@ -69,7 +69,7 @@ func (c *cli) appLogsCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&request.Instance, "instance", "", "only this instance's")
 	flags.Int32Var(&tail, "tail", 0, "only the last so many lines of each (default: all)")
-	flags.StringVar(&request.Role, "role", "", "only of this role, of an app with several")
+	roleFlag(c, cmd, &request.Role, "only of this role, of an app with several")
 	flags.DurationVar(&since, "since", 0, "only what was written since so long ago, as in 10m")
 	flags.BoolVarP(&request.Follow, "follow", "f", false, "follow new output, also of new instances, until the app ends")
 	flags.BoolVar(&request.Previous, "previous", false, "also of containers that have ended")

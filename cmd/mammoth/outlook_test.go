@@ -30,7 +30,7 @@ func TestAnOutlookIsToldInTheMastersWords(t *testing.T) {
 			t.Errorf("it shows\n%swant %q", &shown, want)
 		}
 	}
-	if line := rolloutLine(app); line != "ring: waiting: no worker is there; add one" {
+	if line := rolloutLines(app, "")[0]; line != "ring: waiting: no worker is there; add one" {
 		t.Errorf("app rollout says %q", line)
 	}
 	if said := workText(app); said != "no worker is there, version 0; add one" {
@@ -104,7 +104,7 @@ func TestAPausedRolloutNamesTheWaysOnOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	(&lineRollout{out: &lines}).update(app)
-	(&liveRollout{liveProgress{out: &screen, columns: func() int { return 400 }}}).update(app)
+	(&liveRollout{liveProgress: liveProgress{out: &screen, columns: func() int { return 400 }}}).update(app)
 	for where, text := range map[string]string{"app show": shown.String(), "app rollout": lines.String(), "app rollout on a terminal": screen.String()} {
 		if strings.Count(text, "promote") != 1 || strings.Count(text, "web-5 waits for capacity") != 1 {
 			t.Errorf("%s says\n%s", where, text)

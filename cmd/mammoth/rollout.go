@@ -23,32 +23,40 @@ import (
 
 func (c *cli) appRolloutCommand() *cobra.Command {
 	var on bool
+	var role string
 	cmd := &cobra.Command{
 		Use:   "rollout NAME",
 		Short: "Watch the change to a new version",
 		Long: `Rollout shows how the new version comes along and which share of the requests it is
 given, until it is done, has failed, or waits for a person: a canary to be promoted,
-a pause to be ended. With --follow it goes on watching while it waits.`,
+a pause to be ended. With --follow it goes on watching while it waits. Of an app with
+several roles it shows the rollout of each.`,
+		Example:           "  mammoth app rollout web\n  mammoth app rollout shop --role front",
 		Args:              appName(),
 		ValidArgsFunction: firstArgument(c.completeApps),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.with(cmd.Context(), func(z *zone) error { return c.watchRollout(cmd.Context(), z, args[0], on) })
+			return c.with(cmd.Context(), func(z *zone) error { return c.watchRollout(cmd.Context(), z, args[0], role, on) })
 		},
 	}
 	cmd.Flags().BoolVarP(&on, "follow", "f", false, "keep watching while it waits for a person")
+	roleFlag(c, cmd, &role, "only of this role, of an app with several")
 	return cmd
 }
 
-func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) error {
+// watchRollout watches the rollout of an app or, unless it is empty, of one of its roles.
+func (c *cli) watchRollout(ctx context.Context, z *zone, name, role string, on bool) error {
 	app, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: name})
 	if err != nil {
+		return err
+	}
+	if err := checkRole(app, role); err != nil {
 		return err
 	}
 	over := func(change change, now *apiv1.App) (bool, error) {
 		if now.GetObservedGeneration() < change.app.GetGeneration() && now.GetState() != apiv1.App_STOPPED {
 			return false, nil
 		}
-		switch now.GetStatus().GetState() {
+		switch stateOf(now.GetStatus(), role) {
 		case apiv1.MasterStatus_WORKING:
 			return now.GetState() == apiv1.App_STOPPED || now.GetState() == apiv1.App_DEGRADED, nil
 		case apiv1.MasterStatus_WAITING:
@@ -56,7 +64,7 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) e
 		}
 		return true, nil
 	}
-	show := c.newRolloutProgress()
+	show := c.newRolloutProgress(role)
 	app, err = c.follow(ctx, z, change{app: app, what: "rollout", done: over}, show)
 	show.end()
 	if err != nil {
@@ -71,6 +79,15 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) e
 			return err
 		}
 	}
+	if of := roleRollout(status, role); of != nil {
+		switch of.GetState() {
+		case dynamicdeployv1.Rollout_FAILED:
+			return errors.New(because(fmt.Sprintf("the rollout of role %s failed", role), reasonOf(of.GetReason(), app)))
+		case dynamicdeployv1.Rollout_REVERTED:
+			return errors.New(because(fmt.Sprintf("role %s was reverted", role), reasonOf(of.GetReason(), app)))
+		}
+		return nil
+	}
 	switch {
 	case status.GetState() == apiv1.MasterStatus_FAILED:
 		return errors.New(failureOf(app))
@@ -80,13 +97,52 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) e
 	return nil
 }
 
-// newRolloutProgress shows a rollout: live on a terminal, a line for each change elsewhere, nothing with JSON and YAML.
-func (c *cli) newRolloutProgress() progress {
+// checkRole refuses a role that an app does not have.
+func checkRole(app *apiv1.App, role string) error {
+	roles := app.GetSpec().GetRoles()
+	switch {
+	case role == "" || slices.ContainsFunc(roles, func(r *apiv1.RoleSpec) bool { return r.GetName() == role }):
+		return nil
+	case len(roles) == 0 || len(roles) == 1 && roles[0].GetName() == "":
+		return usagef("%q has no roles with names; leave --role out", app.GetName())
+	}
+	return usagef("%q has no role named %q; it has %s", app.GetName(), role, sentence.Names(collect(roles, (*apiv1.RoleSpec).GetName)))
+}
+
+// roleRollout is the rollout of one role of an app with several; nil if it has none, or another master.
+func roleRollout(status *apiv1.MasterStatus, role string) *dynamicdeployv1.RoleRollout {
+	for _, r := range rolloutOf(status).GetRoles() {
+		if r.GetRole() == role && role != "" {
+			return r
+		}
+	}
+	return nil
+}
+
+// stateOf is how far the work of a master is: on the whole app or, if the app has several roles and one is named, on that.
+func stateOf(status *apiv1.MasterStatus, role string) apiv1.MasterStatus_State {
+	of := roleRollout(status, role)
+	if of == nil {
+		return status.GetState()
+	}
+	switch of.GetState() {
+	case dynamicdeployv1.Rollout_PROGRESSING:
+		return apiv1.MasterStatus_WORKING
+	case dynamicdeployv1.Rollout_PAUSED:
+		return apiv1.MasterStatus_WAITING
+	case dynamicdeployv1.Rollout_FAILED:
+		return apiv1.MasterStatus_FAILED
+	}
+	return apiv1.MasterStatus_DONE
+}
+
+// newRolloutProgress shows a rollout, of one role unless that is empty: live on a terminal, a line for each change elsewhere, nothing with JSON and YAML.
+func (c *cli) newRolloutProgress(role string) progress {
 	if c.output != "table" {
 		return silentProgress{}
 	}
 	if file, ok := c.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		return &liveRollout{liveProgress{out: file, columns: func() int {
+		return &liveRollout{role: role, liveProgress: liveProgress{out: file, columns: func() int {
 			width, _, err := term.GetSize(int(file.Fd()))
 			if err != nil {
 				return 80
@@ -94,7 +150,7 @@ func (c *cli) newRolloutProgress() progress {
 			return width
 		}}}
 	}
-	return &lineRollout{out: c.out}
+	return &lineRollout{out: c.out, role: role}
 }
 
 type silentProgress struct{}
@@ -103,18 +159,23 @@ func (silentProgress) update(*apiv1.App) {}
 func (silentProgress) away()             {}
 func (silentProgress) end()              {}
 
-// lineRollout writes a line whenever the rollout has progressed, and whenever it waits for something else.
+// lineRollout writes a line whenever the rollout has progressed, of the app and of each of its roles, and whenever it waits for something else.
 type lineRollout struct {
-	out     io.Writer
-	last    string
+	out io.Writer
+	// role is the role that is shown; empty: the whole app.
+	role    string
+	last    []string
 	reasons lineProgress
 }
 
 func (p *lineRollout) update(app *apiv1.App) {
-	if line := rolloutLine(app); line != p.last {
-		p.last = line
-		fmt.Fprintln(p.out, line)
+	lines := rolloutLines(app, p.role)
+	for _, line := range lines {
+		if !slices.Contains(p.last, line) {
+			fmt.Fprintln(p.out, line)
+		}
 	}
+	p.last = lines
 	p.reasons.out = p.out
 	p.reasons.judgement(app)
 	p.reasons.waiting(app, func(w *apiv1.Waiting) bool { return isStatus(app, w) })
@@ -124,7 +185,26 @@ func (p *lineRollout) end() {}
 
 func (p *lineRollout) away() { fmt.Fprintln(p.out, awayText) }
 
-func rolloutLine(app *apiv1.App) string { return app.GetName() + ": " + workLine(app.GetStatus()) }
+// rolloutLines are a line about an app's rollout and, if the app has several roles, one about that of each; or about that of one role.
+func rolloutLines(app *apiv1.App, role string) (lines []string) {
+	if one := roleRollout(app.GetStatus(), role); one != nil {
+		return []string{roleLine(app, one)}
+	}
+	lines = []string{app.GetName() + ": " + workLine(app.GetStatus())}
+	for _, r := range rolloutOf(app.GetStatus()).GetRoles() {
+		lines = append(lines, roleLine(app, r))
+	}
+	return lines
+}
+
+// roleLine is how far the rollout of one role of several is, and why.
+func roleLine(app *apiv1.App, r *dynamicdeployv1.RoleRollout) string {
+	return fmt.Sprintf("%s, role %s: %s", app.GetName(), r.GetRole(), roleText(r))
+}
+
+func roleText(r *dynamicdeployv1.RoleRollout) string {
+	return because(fmt.Sprintf("%s, %d of %d instances%s", word(r.GetState()), r.GetUpdated(), r.GetTotal(), shareOf(r)), r.GetReason())
+}
 
 // workLine is how far the work on a version is, why, and what a person could do.
 func workLine(status *apiv1.MasterStatus) string {
@@ -166,7 +246,11 @@ func isStatus(app *apiv1.App, w *apiv1.Waiting) bool {
 }
 
 // shareOf is the new version's share of the requests, while it does not have all of them.
-func shareOf(rollout *dynamicdeployv1.Rollout) string {
+func shareOf(rollout interface {
+	GetState() dynamicdeployv1.Rollout_State
+	GetPercent() int32
+},
+) string {
 	switch rollout.GetState() {
 	case dynamicdeployv1.Rollout_PROGRESSING, dynamicdeployv1.Rollout_PAUSED:
 		return fmt.Sprintf(", %d %% of the requests", rollout.GetPercent())
@@ -175,13 +259,19 @@ func shareOf(rollout *dynamicdeployv1.Rollout) string {
 }
 
 // liveRollout redraws a bar for each version and a line for each instance.
-type liveRollout struct{ liveProgress }
+type liveRollout struct {
+	liveProgress
+	// role is the role whose rollout is shown; empty: the whole app's.
+	role string
+}
 
 const barWidth = 30
 
 func (p *liveRollout) update(app *apiv1.App) {
 	var text strings.Builder
-	fmt.Fprintln(&text, rolloutLine(app))
+	for _, line := range rolloutLines(app, p.role) {
+		fmt.Fprintln(&text, line)
+	}
 	reasonLines(&text, app, p.columns(), func(w *apiv1.Waiting) bool { return isStatus(app, w) })
 	running, all := map[int32]int{}, map[int32]int{}
 	var versions []int32
@@ -223,11 +313,14 @@ func command(ctx context.Context, z *zone, name string, what proto.Message) (*ap
 }
 
 func (c *cli) appPauseCommand() *cobra.Command {
-	return c.appChangeCommand("pause NAME", "Hold the rollout that is under way where it is",
+	var role string
+	cmd := c.appChangeCommand("pause NAME", "Hold the rollout that is under way where it is",
 		func(ctx context.Context, z *zone, name string) (change, error) {
-			app, status, err := command(ctx, z, name, &dynamicdeployv1.Pause{})
-			return change{app: app, what: "pause", done: actedOn, accepted: func(*apiv1.App) string { return workLine(status) }}, err
+			app, status, err := command(ctx, z, name, &dynamicdeployv1.Pause{Role: role})
+			return change{app: app, what: "pause", role: role, done: actedOn, accepted: func(*apiv1.App) string { return workLine(status) }}, err
 		})
+	roleFlag(c, cmd, &role, "only of this role, of an app with several")
+	return cmd
 }
 
 // rolloutOf is a status in DynamicDeploy's own terms; nil if it is another master's, or the master has not begun with the version.
@@ -262,6 +355,11 @@ func workRows(t table, app *apiv1.App) {
 		t.row("rollout", withWhy(fmt.Sprintf("%s, %d of %d at version %d%s",
 			word(rollout.GetState()), status.GetDone(), status.GetTotal(), status.GetVersion(), shareOf(rollout)), status))
 	}
+	for _, r := range rollout.GetRoles() {
+		if r.GetState() != dynamicdeployv1.Rollout_NONE && r.GetState() != dynamicdeployv1.Rollout_DONE {
+			t.row("rollout of "+r.GetRole(), roleText(r))
+		}
+	}
 	if text := outlookText(app); text != "" {
 		t.row("outlook", text)
 	}
@@ -273,24 +371,28 @@ func actedOn(c change, now *apiv1.App) (bool, error) {
 }
 
 func (c *cli) appResumeCommand() *cobra.Command {
-	return c.appChangeCommand("resume NAME", "Resume a paused rollout",
+	var role string
+	cmd := c.appChangeCommand("resume NAME", "Resume a paused rollout",
 		func(ctx context.Context, z *zone, name string) (change, error) {
-			app, _, err := command(ctx, z, name, &dynamicdeployv1.Resume{})
-			return change{app: app, what: "rollout", done: rolledOut}, err
+			app, _, err := command(ctx, z, name, &dynamicdeployv1.Resume{Role: role})
+			return change{app: app, what: "rollout", role: role, done: rolledOut}, err
 		})
+	roleFlag(c, cmd, &role, "only of this role, of an app with several")
+	return cmd
 }
 
 func (c *cli) appPromoteCommand() *cobra.Command {
-	var to string
+	var to, role string
 	cmd := c.appChangeCommand("promote NAME", "Give a canary more of the requests, or the whole app",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			percent, err := parsePercent(to)
 			if err != nil {
 				return change{}, usagef("--to: %w", err)
 			}
-			app, _, err := command(ctx, z, name, &dynamicdeployv1.Promote{Percent: percent})
-			return change{app: app, what: "promotion", done: rolledOut}, err
+			app, _, err := command(ctx, z, name, &dynamicdeployv1.Promote{Percent: percent, Role: role})
+			return change{app: app, what: "promotion", role: role, done: rolledOut}, err
 		})
 	cmd.Flags().StringVar(&to, "to", "100%", "the share of the requests that it is given; with 100% it replaces the version before")
+	roleFlag(c, cmd, &role, "only of this role, of an app with several; otherwise every canary is promoted")
 	return cmd
 }

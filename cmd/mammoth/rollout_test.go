@@ -65,7 +65,7 @@ func TestARolloutIsALineForEachChange(t *testing.T) {
 
 func TestARolloutIsRedrawnOnATerminal(t *testing.T) {
 	out := &bytes.Buffer{}
-	show := &liveRollout{liveProgress{out: out, columns: func() int { return 60 }}}
+	show := &liveRollout{liveProgress: liveProgress{out: out, columns: func() int { return 60 }}}
 	show.update(canaryApp())
 	first := out.String()
 	if !strings.Contains(first, "version 1  ██████████████████████  3 of 3 run") || !strings.Contains(first, "version 2  ███████                 1 of 1 run") {
@@ -83,6 +83,74 @@ func TestSharesOfRequests(t *testing.T) {
 		got, err := parsePercent(text)
 		if got != want || (err != nil) != (want == 0) {
 			t.Errorf("%q is %d, %v", text, got, err)
+		}
+	}
+}
+
+// shopApp is an app with a front and a db whose rollouts are in these states.
+func shopApp(version int32, front, db dynamicdeployv1.Rollout_State, whole dynamicdeployv1.Rollout_State) *apiv1.App {
+	return &apiv1.App{
+		Name: "shop", State: apiv1.App_RUNNING, Version: version, ObservedGeneration: 1,
+		Spec: &apiv1.AppSpec{Roles: []*apiv1.RoleSpec{{Name: "front"}, {Name: "db"}}},
+		Status: statusOf(&dynamicdeployv1.Rollout{
+			State: whole, Version: version, Updated: 2, Total: 3, Reason: "front is a canary with 10 % of the requests",
+			Roles: []*dynamicdeployv1.RoleRollout{
+				{Role: "front", State: front, Updated: 1, Total: 2, Percent: 10, Reason: "it waits"}, {Role: "db", State: db, Updated: 1, Total: 1, Percent: 100},
+			},
+		}),
+	}
+}
+
+func TestTheRolloutsOfSeveralRolesAreALineEach(t *testing.T) {
+	const paused, done = dynamicdeployv1.Rollout_PAUSED, dynamicdeployv1.Rollout_DONE
+	out := &bytes.Buffer{}
+	whole, front := &lineRollout{out: out}, &lineRollout{out: out, role: "front"}
+	app := shopApp(2, paused, dynamicdeployv1.Rollout_PROGRESSING, dynamicdeployv1.Rollout_PROGRESSING)
+	app.Status.Reason = ""
+	whole.update(app)
+	// Only what has changed is said again.
+	whole.update(shopApp(2, paused, done, paused))
+	front.update(app)
+	want := `shop: version 2 is progressing, 2 of 3 instances, 0 % of the requests
+shop, role front: paused, 1 of 2 instances, 10 % of the requests: it waits
+shop, role db: progressing, 1 of 1 instances, 100 % of the requests
+shop: version 2 is paused, 2 of 3 instances, 0 % of the requests: front is a canary with 10 % of the requests; "mammoth app promote web" gives it the whole app
+shop, role db: done, 1 of 1 instances
+shop, role front: paused, 1 of 2 instances, 10 % of the requests: it waits
+`
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", out, want)
+	}
+}
+
+func TestWhoWaitsForARoleWaitsForNoOther(t *testing.T) {
+	const progressing, paused, done = dynamicdeployv1.Rollout_PROGRESSING, dynamicdeployv1.Rollout_PAUSED, dynamicdeployv1.Rollout_DONE
+	const failed, reverted = dynamicdeployv1.Rollout_FAILED, dynamicdeployv1.Rollout_REVERTED
+	stopped := shopApp(2, progressing, done, progressing)
+	stopped.State = apiv1.App_STOPPED
+	for name, c := range map[string]struct {
+		role string
+		now  *apiv1.App
+		done bool
+		err  string
+	}{
+		"it goes on":                    {"front", shopApp(2, progressing, done, progressing), false, ""},
+		"it is done":                    {"front", shopApp(2, done, progressing, progressing), true, ""},
+		"it waits":                      {"front", shopApp(2, paused, progressing, progressing), true, ""},
+		"it is done and another failed": {"front", shopApp(2, done, failed, failed), true, ""},
+		"it failed":                     {"front", shopApp(2, failed, done, failed), false, "the rollout of role front failed: it waits"},
+		"it was reverted":               {"front", shopApp(3, reverted, done, reverted), false, "role front did not come up and was reverted: it waits"},
+		"it was reverted before":        {"front", shopApp(2, reverted, done, reverted), true, ""},
+		"another one was reverted":      {"front", shopApp(3, done, reverted, reverted), true, ""},
+		"the app was stopped":           {"front", stopped, false, "it is stopped meanwhile"},
+		"the whole app, one waits":      {"", shopApp(2, paused, done, paused), true, ""},
+		"the whole app, one taken back": {"", shopApp(3, paused, reverted, paused), false, "replaced by a newer version"},
+		"the version before is shown":   {"front", shopApp(1, done, done, done), false, ""},
+	} {
+		before := change{app: &apiv1.App{Name: "shop", State: apiv1.App_RUNNING, Version: 2, Generation: 1}, role: c.role}
+		ended, err := rolledOut(before, c.now)
+		if ended != c.done || (err == nil) != (c.err == "") || err != nil && err.Error() != c.err {
+			t.Errorf("%s: done %t, %v; want %t, %q", name, ended, err, c.done, c.err)
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
 // waiting are the flags of commands that start long work.
@@ -37,6 +38,8 @@ type change struct {
 	app *apiv1.App
 	// The name for people: "deployment".
 	what string
+	// role is the role that it is about; empty: the whole app.
+	role string
 	// done examines a newer state of the app: finished, still in progress, or why it never finishes.
 	done func(change, *apiv1.App) (bool, error)
 	// before are the containers that a restart replaces.
@@ -56,17 +59,18 @@ func rolledOut(c change, now *apiv1.App) (bool, error) {
 		return worked(c, now)
 	}
 	status := now.GetStatus()
-	// A version that was reverted before this change, and is desired again, did come up.
-	past := wasReverted(c.app) && c.app.GetStatus().GetVersion() == status.GetVersion()
-	if status.GetVersion() >= c.app.GetVersion() && !past {
-		switch {
-		case status.GetState() == apiv1.MasterStatus_FAILED:
-			return false, errors.New(failureOf(now))
-		case wasReverted(now):
-			return false, fmt.Errorf("version %d did not come up and was reverted: %s", c.app.GetVersion(), reasonOf(status.GetReason(), now))
-		case status.GetState() == apiv1.MasterStatus_WAITING:
-			return heeded(c, now), nil
-		}
+	if role := roleRollout(status, c.role); role != nil {
+		return roleRolledOut(c, now, role)
+	}
+	// A revert makes a newer version: what was reverted before this change is not its affair.
+	if status.GetVersion() > c.app.GetVersion() && wasReverted(now) {
+		return false, fmt.Errorf("version %d did not come up and was reverted: %s", c.app.GetVersion(), reasonOf(status.GetReason(), now))
+	}
+	if status.GetVersion() >= c.app.GetVersion() && status.GetState() == apiv1.MasterStatus_FAILED {
+		return false, errors.New(failureOf(now))
+	}
+	if status.GetVersion() == c.app.GetVersion() && status.GetState() == apiv1.MasterStatus_WAITING {
+		return heeded(c, now), nil
 	}
 	if now.GetVersion() > c.app.GetVersion() {
 		return false, errReverted
@@ -79,13 +83,42 @@ func rolledOut(c change, now *apiv1.App) (bool, error) {
 	return scaled(c, now)
 }
 
-// scaled is done when exactly the desired number of instances runs.
-func scaled(c change, now *apiv1.App) (bool, error) {
+// roleRolledOut is done when the rollout of one role is over, or waits for a person. What becomes of the other roles does not matter.
+func roleRolledOut(c change, now *apiv1.App, role *dynamicdeployv1.RoleRollout) (bool, error) {
+	if err := withoutFuture(c, now); err != nil {
+		return false, err
+	}
+	if now.GetStatus().GetVersion() < c.app.GetVersion() || !heeded(c, now) {
+		return false, nil
+	}
+	switch role.GetState() {
+	case dynamicdeployv1.Rollout_FAILED:
+		return false, fmt.Errorf("the rollout of role %s failed: %s", c.role, reasonOf(role.GetReason(), now))
+	case dynamicdeployv1.Rollout_REVERTED:
+		if now.GetStatus().GetVersion() > c.app.GetVersion() {
+			return false, fmt.Errorf("role %s did not come up and was reverted: %s", c.role, reasonOf(role.GetReason(), now))
+		}
+	case dynamicdeployv1.Rollout_PROGRESSING:
+		return false, nil
+	}
+	return true, nil
+}
+
+// withoutFuture is why nothing more becomes of a change: the app has no master any more, or ends.
+func withoutFuture(c change, now *apiv1.App) error {
 	if now.GetState() == apiv1.App_DEGRADED {
-		return false, fmt.Errorf("it has no application master: %s", reasonOf(now.GetReason(), now))
+		return fmt.Errorf("it has no application master: %s", reasonOf(now.GetReason(), now))
 	}
 	if ends(now) || now.GetState() == apiv1.App_STOPPED && c.app.GetState() != apiv1.App_STOPPED {
-		return false, errors.New(because("it is "+word(now.GetState())+" meanwhile", now.GetReason()))
+		return errors.New(because("it is "+word(now.GetState())+" meanwhile", now.GetReason()))
+	}
+	return nil
+}
+
+// scaled is done when exactly the desired number of instances runs.
+func scaled(c change, now *apiv1.App) (bool, error) {
+	if err := withoutFuture(c, now); err != nil {
+		return false, err
 	}
 	if failedSince(c, now) {
 		return false, fmt.Errorf("it waits at version %d: %s", now.GetVersion(), reasonOf(now.GetStatus().GetReason(), now))

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -9,9 +10,15 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// control owns what people have set for the rollout of one version, by commands. Another version begins without it.
+// control owns what is set for the rollout of one role: by people with commands, and by whoever brought the role back. A version that
+// changes nothing of the role leaves it as it is; any other begins without.
 type control struct {
-	version int32
+	// version is the desired version that it is known to hold for. The rollout began with it unless continued is true.
+	version   int32
+	continued bool
+	// from is the version that the rollout brings back; zero if the role is a new one. reverts is true if the master did that.
+	from    int32
+	reverts bool
 	paused  bool
 	// percent is the share of the requests that the canary was given by hand; zero is none.
 	percent int32
@@ -19,30 +26,43 @@ type control struct {
 	specPercent int32
 }
 
-// renew forgets what was set for another version, or beside another share in the spec.
-func (c *control) renew(desired *masterv1.Wanted) {
-	if c.version != desired.GetVersion() {
+// holdsFor reports whether it holds for a version. lastVersion is the last one that it is known to hold for.
+func (c *control) holdsFor(version int32) bool { return c.version == version }
+
+func (c *control) lastVersion() int32 { return c.version }
+
+// continueAs has the control hold for another version too. A rollout that is over brings nothing back any more.
+func (c *control) continueAs(version int32, over bool) {
+	c.version, c.continued = version, true
+	c.reverts = c.reverts && !over
+}
+
+// renew forgets what was set for another version, or beside another share in the spec of the role.
+func (c *control) renew(desired *masterv1.Wanted, role string) {
+	if !c.holdsFor(desired.GetVersion()) {
 		*c = control{version: desired.GetVersion()}
 	}
-	if percent := canaryPercent(desired); percent != c.specPercent {
+	if !c.continued {
+		c.from, c.reverts = 0, false
+		if roles := desired.GetFromRoles(); len(roles) == 0 || slices.Contains(roles, role) {
+			c.from, c.reverts = desired.GetFromVersion(), desired.GetRevised()
+		}
+	}
+	if percent := c.canaryPercent(roleOf(desired.GetSpec(), role)); percent != c.specPercent {
 		c.percent, c.specPercent = 0, percent
 	}
 }
 
-// pauses reports whether a person has paused the rollout of the desired version.
-func (c *control) pauses(desired *masterv1.Wanted) bool {
-	c.renew(desired)
-	return c.paused
-}
+// brings is the version that the rollout brings back, zero if none. Reverts reports whether that is since another one failed.
+func (c *control) brings() (from int32, reverts bool) { return c.from, c.reverts }
 
-// pause pauses the rollout of the desired version. It reports whether it was not paused before.
-func (c *control) pause(desired *masterv1.Wanted) (changed bool) {
-	changed = !c.pauses(desired)
-	c.paused = true
-	return changed
-}
+// pauses reports whether a person has paused the rollout.
+func (c *control) pauses() bool { return c.paused }
 
-// resume is the reverse of pause.
+// pause pauses the rollout.
+func (c *control) pause() { c.paused = true }
+
+// resume is the reverse of pause. It reports whether the rollout was paused.
 func (c *control) resume() (changed bool) {
 	changed = c.paused
 	c.paused = false
@@ -50,46 +70,60 @@ func (c *control) resume() (changed bool) {
 }
 
 // share is the share of the requests that the canary is to be given: what a person has set, or else what the spec has; zero
-// without a canary. A version that was brought back is promoted at once, since it has come up before.
-func (c *control) share(desired *masterv1.Wanted) int32 {
-	c.renew(desired)
+// without a canary. A role that was brought back is promoted at once, since it has come up before.
+func (c *control) share() int32 {
 	switch {
 	case c.specPercent == 0:
 		return 0
 	case c.percent > 0:
 		return c.percent
-	case desired.GetFromVersion() > 0:
+	case c.from > 0:
 		return 100
 	}
 	return c.specPercent
 }
 
-// promote gives the canary of an app another share of the requests. With 100 % it replaces the version before.
-func (c *control) promote(app string, desired *masterv1.Wanted, percent int32) error {
-	share := c.share(desired)
-	switch {
-	case percent < 1 || percent > 100:
-		return fmt.Errorf("a canary cannot receive %d %% of the requests; use 1 to 100: %w", percent, errdefs.ErrInvalidArgument)
-	case share == 0:
-		return fmt.Errorf("version %d of %s is no canary; \"mammoth deploy --canary 10%%\" makes one: %w", desired.GetVersion(), app, errdefs.ErrFailedPrecondition)
-	case share == 100:
-		return fmt.Errorf("version %d of %s is promoted already: %w", desired.GetVersion(), app, errdefs.ErrFailedPrecondition)
-	}
-	c.percent, c.paused = percent, false
-	return nil
-}
+// promote gives the canary another share of the requests. With 100 % it replaces the version before.
+func (c *control) promote(percent int32) { c.percent, c.paused = percent, false }
 
-func (c *control) store() storedControl {
-	return storedControl{Version: c.version, Paused: c.paused, Percent: c.percent, SpecPercent: c.specPercent}
-}
+// promotable reports whether the role is a canary that is not promoted.
+func (c *control) promotable() bool { return c.share() > 0 && c.share() < 100 }
 
-// strategyOf is the strategy of a role's rollout to the desired version. A version that was brought back does not repeat the
-// strategy that applied to its first rollout only.
-func strategyOf(desired *masterv1.Wanted, role *apiv1.RoleSpec) *apiv1.UpdatePolicy_OneRollout {
-	if desired.GetFromVersion() > 0 {
+// strategy is the strategy of the rollout, of a role with this spec. A role that was brought back does not repeat the strategy that
+// applied to its first rollout only.
+func (c *control) strategy(role *apiv1.RoleSpec) *apiv1.UpdatePolicy_OneRollout {
+	if c.from > 0 {
 		return policyStrategy(role.GetUpdate())
 	}
 	return strategyOfNext(role.GetUpdate())
+}
+
+// canaryPercent is the share of the requests that the spec gives the canary; zero if there is none.
+func (c *control) canaryPercent(role *apiv1.RoleSpec) int32 {
+	if strategy := c.strategy(role); strategy.GetStrategy() == apiv1.UpdatePolicy_CANARY {
+		return strategy.GetCanaryPercent()
+	}
+	return 0
+}
+
+func (c *control) store() storedControl {
+	return storedControl{
+		Version: c.version, Continued: c.continued, From: c.from, Reverts: c.reverts, Paused: c.paused, Percent: c.percent, SpecPercent: c.specPercent,
+	}
+}
+
+func (s storedControl) control() control {
+	return control{
+		version: s.Version, continued: s.Continued, from: s.From, reverts: s.Reverts, paused: s.Paused, percent: s.Percent, specPercent: s.SpecPercent,
+	}
+}
+
+// checkShare refuses a share that no canary can have.
+func checkShare(percent int32) error {
+	if percent < 1 || percent > 100 {
+		return fmt.Errorf("a canary cannot receive %d %% of the requests; use 1 to 100: %w", percent, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 // strategyOfNext is the strategy of the rollout of a new version with this policy.
@@ -103,14 +137,4 @@ func strategyOfNext(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_OneRollout {
 // policyStrategy is the strategy of a policy for every version.
 func policyStrategy(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_OneRollout {
 	return &apiv1.UpdatePolicy_OneRollout{Strategy: update.GetStrategy(), CanaryPercent: update.GetCanaryPercent(), Exclusive: update.GetExclusive()}
-}
-
-// canaryPercent is the share of the requests that the spec gives the canary; zero if there is none.
-func canaryPercent(desired *masterv1.Wanted) int32 {
-	for _, role := range desired.GetSpec().GetRoles() {
-		if strategy := strategyOf(desired, role); strategy.GetStrategy() == apiv1.UpdatePolicy_CANARY {
-			return strategy.GetCanaryPercent()
-		}
-	}
-	return 0
 }

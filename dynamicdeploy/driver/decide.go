@@ -29,13 +29,21 @@ func (d *Master) Decide(now time.Time) time.Time {
 		}
 	}
 	answers := d.carryOutCommands(now)
-	var rollouts []plan.Rollout
+	app := rollouts{version: d.desired.GetVersion(), several: len(d.desired.GetSpec().GetRoles()) > 1}
+	var failed []failure
 	for _, r := range d.roles.inStartOrder(d.desired.GetSpec()) {
 		r.plan.SetComesAfter(d.roles.comesAfter(roleOf(d.desired.GetSpec(), r.name)))
+		if !r.plan.Over() {
+			r.plan.SetCanRevert(r.canRevert(d.desired))
+		}
 		actions, at := r.plan.Next(now)
 		earliest(at)
 		help := sync.OnceValue(func() string { return d.roomHelp(r, now) })
 		for _, action := range actions {
+			if revert, ok := action.(plan.Revert); ok {
+				failed = append(failed, failure{r, revert})
+				continue
+			}
 			d.perform(r, action, help)
 		}
 		d.renewHelp(r, help)
@@ -48,25 +56,25 @@ func (d *Master) Decide(now time.Time) time.Time {
 				d.sent.instance(r.name, instance)
 			}
 		}
-		rollouts = append(rollouts, r.plan.Rollout(now))
+		app.add(d.rolloutOf(r, now))
 		if r.plan.Empty() && roleOf(d.desired.GetSpec(), r.name) == nil {
 			d.roles.forget(r.name)
 		}
 	}
-	d.rollout = appRollout(rollouts, d.desired.GetVersion(), d.onTrial())
-	status := d.status(d.rollout)
+	status := d.status(&app)
 	d.sent.status(status)
-	d.sent.wantTraffic(d.evaluatesErrors())
-	switch d.rollout.GetState() {
+	d.sent.wantTraffic(app.evaluateErrors())
+	switch app.state() {
 	case dynamicdeployv1.Rollout_DONE, dynamicdeployv1.Rollout_REVERTED:
 		d.sent.note(&masterv1.VersionNote{Version: d.desired.GetVersion(), CameUp: true})
 	case dynamicdeployv1.Rollout_FAILED:
-		d.sent.note(&masterv1.VersionNote{Version: d.desired.GetVersion(), Failure: d.rollout.GetReason()})
+		d.sent.note(&masterv1.VersionNote{Version: d.desired.GetVersion(), Failure: app.failure()})
 	}
-	if state := d.rollout.GetState(); state == dynamicdeployv1.Rollout_DONE || state == dynamicdeployv1.Rollout_REVERTED {
+	d.revert(&app, failed)
+	for r := range d.roles.each() {
 		// The next rollout is not paused because this one was.
-		if d.control.resume() {
-			d.setDesired(d.desired, now)
+		if r.plan.Over() && r.control.resume() {
+			r.setDesired(d.desired, now)
 		}
 	}
 	d.sent.memo(d.writeMemo())
@@ -75,6 +83,58 @@ func (d *Master) Decide(now time.Time) time.Time {
 		d.answer(answer, status)
 	}
 	return next
+}
+
+// failure is a role whose rollout has failed, and that is to be taken back.
+type failure struct {
+	role   *role
+	revert plan.Revert
+}
+
+// revert has roles taken back, those together that go to the same version, and with them those that were to begin after them. Any other
+// failed one begins anew with the version that this makes, and is taken back once it has failed again.
+func (d *Master) revert(app *rollouts, failed []failure) {
+	var revise *masterv1.Revise
+	var reasons []string
+	whole := false
+	for _, f := range failed {
+		to, all := f.role.revertsTo(d.desired)
+		if to == 0 {
+			continue
+		}
+		if revise == nil {
+			revise = &masterv1.Revise{Version: f.revert.From, ToVersion: to}
+		}
+		if to != revise.GetToVersion() {
+			continue
+		}
+		d.log.Warn("a rollout has failed", "role", f.role.name, "version", f.revert.From, "reason", f.revert.Reason)
+		whole = whole || all
+		revise.Roles = append(revise.Roles, f.role.name)
+		reasons = append(reasons, app.ofRole(f.role.name, f.revert.Reason))
+	}
+	if revise == nil {
+		return
+	}
+	if whole {
+		revise.Roles = nil
+	} else {
+		revise.Roles = d.withThoseAfter(revise.GetRoles(), revise.GetToVersion())
+	}
+	revise.Cause = fmt.Sprintf("revert of %d: %s", revise.GetVersion(), first3(reasons))
+	d.out.Revise(revise)
+}
+
+// withThoseAfter adds to roles that are taken back to a version those that come after them and have not begun with the desired one.
+func (d *Master) withThoseAfter(names []string, to int32) []string {
+	for _, spec := range specs.StartOrder(d.desired.GetSpec().GetRoles()) {
+		comesAfter := slices.ContainsFunc(spec.GetAfter(), func(name string) bool { return slices.Contains(names, name) })
+		r, earlier := d.roles.named(spec.GetName()), roleOf(d.desired.GetVersions()[to], spec.GetName())
+		if comesAfter && r.plan.Deferred() && earlier != nil && !slices.Contains(names, r.name) && !specs.SameContainers(earlier, spec) {
+			names = append(names, r.name)
+		}
+	}
+	return names
 }
 
 // answer answers a command with what has become of the rollout.
@@ -134,12 +194,6 @@ func (d *Master) perform(r *role, action plan.Action, help func() string) {
 		d.out.Release(action.Container.String(), action.Reason)
 	case plan.Forget:
 		d.sent.forgetInstance(action.Instance)
-	case plan.Revert:
-		d.log.Warn("a rollout has failed", "version", action.From, "reason", action.Reason)
-		d.sent.note(&masterv1.VersionNote{Version: action.From, Failure: action.Reason})
-		d.out.Revise(&masterv1.Revise{
-			Version: action.From, ToVersion: stableVersion(d.desired), Cause: fmt.Sprintf("revert of %d: %s", action.From, action.Reason),
-		})
 	}
 }
 
@@ -148,21 +202,4 @@ func serviceRank(inService bool) int {
 		return 1
 	}
 	return 0
-}
-
-// stableVersion is the newest stable version before the desired one; zero if there is none.
-func stableVersion(desired *masterv1.Wanted) int32 {
-	for _, note := range slices.Backward(desired.GetNotes()) {
-		if note.GetVersion() < desired.GetVersion() && specs.Stable(note) {
-			return note.GetVersion()
-		}
-	}
-	return 0
-}
-
-// evaluatesErrors reports whether a rollout is in progress that fails when too many requests fail.
-func (d *Master) evaluatesErrors() bool {
-	state := d.rollout.GetState()
-	return (state == dynamicdeployv1.Rollout_PROGRESSING || state == dynamicdeployv1.Rollout_PAUSED) &&
-		slices.ContainsFunc(d.desired.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })
 }

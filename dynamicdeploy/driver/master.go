@@ -14,7 +14,6 @@ import (
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
-	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -33,14 +32,11 @@ type Master struct {
 	containers containers
 	takeover   takeover
 	previews   previews
-	control    control
 	sent       sent
 	// commands were received and are not carried out yet.
 	commands []*masterv1.Command
 	// starts are the starts that were decided since Starts was last called.
 	starts []Start
-	// rollout is the app's rollout as of the last Decide.
-	rollout *dynamicdeployv1.Rollout
 }
 
 // Start is a container to be started. Its answer is StartEnded.
@@ -72,10 +68,10 @@ func (d *Master) TakeOver(registration *masterv1.RegisterResponse, now time.Time
 		desired = proto.CloneOf(desired)
 		desired.Spec = registration.GetSpec()
 	}
-	memo, set := d.readMemo(registration.GetMemo())
-	d.control = set
-	for name := range memo {
-		d.roles.named(name)
+	memos := d.readMemo(registration.GetMemo())
+	for name, memo := range memos {
+		d.roles.named(name).take(&memo, desired)
+		memos[name] = memo
 	}
 	for _, allocation := range registration.GetContainers() {
 		if instance := allocation.GetLabels()[labelInstance]; instance != "" {
@@ -83,9 +79,8 @@ func (d *Master) TakeOver(registration *masterv1.RegisterResponse, now time.Time
 		}
 	}
 	d.setDesired(desired, now)
-	for _, name := range slices.Sorted(maps.Keys(memo)) {
-		r := d.roles.named(name)
-		r.plan.Restore(memo[name].plan)
+	for _, name := range slices.Sorted(maps.Keys(memos)) {
+		d.roles.named(name).plan.Restore(memos[name].plan)
 	}
 	d.setDesired(desired, now)
 	containers := slices.Clone(registration.GetContainers())
@@ -219,27 +214,14 @@ func (d *Master) track(allocation *masterv1.Allocation) {
 	}
 }
 
-// setDesired sets the desired state. Roles that the app does not have any more get a count of zero.
+// setDesired sets the desired state.
 func (d *Master) setDesired(desired *masterv1.Wanted, now time.Time) {
 	d.desired = desired
-	paused, share := d.control.pauses(desired), d.control.share(desired)
 	for _, spec := range desired.GetSpec().GetRoles() {
 		d.roles.named(spec.GetName())
 	}
 	for r := range d.roles.each() {
-		spec := roleOf(desired.GetSpec(), r.name)
-		next, strategy := desiredOf(desired, spec), strategyOf(desired, spec)
-		next.Update.Strategy, next.Update.Percent, next.Update.Exclusive = strategies[strategy.GetStrategy()], int(strategy.GetCanaryPercent()), strategy.GetExclusive()
-		next.Paused = paused
-		if share > 0 {
-			next.Update.Percent = int(share)
-		}
-		r.plan.SetDesired(next, now)
-		for version := range desired.GetVersions() {
-			if same := r.equivalentVersion(desired, version); same != version {
-				r.plan.MergeVersion(version, same)
-			}
-		}
+		r.setDesired(desired, now)
 	}
 }
 

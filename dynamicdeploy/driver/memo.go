@@ -14,19 +14,22 @@ const memoLimit = 64 << 10
 
 // roleMemo is the part of the memo about one role.
 type roleMemo struct {
-	plan plan.Memo
+	plan    plan.Memo
+	control control
 }
 
 // The memo is stored as JSON with short keys. Times are milliseconds since 1970; those of failures are relative to Base.
 // RestartBefore is compared for equality and is in nanoseconds.
 type (
 	storedMemo struct {
-		Base    int64                 `json:"t"`
-		Roles   map[string]storedRole `json:"r"`
-		Control storedControl         `json:"c"`
+		Base  int64                 `json:"t"`
+		Roles map[string]storedRole `json:"r"`
 	}
 	storedControl struct {
 		Version     int32 `json:"v"`
+		Continued   bool  `json:"k,omitempty"`
+		From        int32 `json:"f,omitempty"`
+		Reverts     bool  `json:"r,omitempty"`
 		Paused      bool  `json:"p,omitempty"`
 		Percent     int32 `json:"c,omitempty"`
 		SpecPercent int32 `json:"o,omitempty"`
@@ -36,6 +39,7 @@ type (
 		Slots   [][]int64          `json:"s,omitempty"`
 		Nodes   map[string][]int64 `json:"n,omitempty"`
 		Rollout storedRollout      `json:"o"`
+		Control storedControl      `json:"c"`
 	}
 	storedRollout struct {
 		Version    int32   `json:"v"`
@@ -47,6 +51,7 @@ type (
 		Reason     string  `json:"m,omitempty"`
 		NewVersion bool    `json:"c,omitempty"`
 		Base       int32   `json:"a,omitempty"`
+		Before     int32   `json:"d,omitempty"`
 		Switched   bool    `json:"w,omitempty"`
 		Completed  bool    `json:"u,omitempty"`
 		Reopened   bool    `json:"g,omitempty"`
@@ -62,10 +67,10 @@ func (d *Master) writeMemo() []byte {
 	var base int64
 	for r := range d.roles.each() {
 		memo := r.plan.Memo()
-		memos[r.name], base = roleMemo{plan: memo}, max(base, newestFailure(memo))
+		memos[r.name], base = roleMemo{plan: memo, control: *r.control}, max(base, newestFailure(memo))
 	}
 	for keep := 16; keep >= 0; keep /= 2 {
-		stored := storedMemo{Base: base, Roles: map[string]storedRole{}, Control: d.control.store()}
+		stored := storedMemo{Base: base, Roles: map[string]storedRole{}}
 		for name, memo := range memos {
 			stored.Roles[name] = memo.store(base, keep)
 		}
@@ -82,29 +87,29 @@ func (d *Master) writeMemo() []byte {
 }
 
 // readMemo decodes the memo of the attempt before. An unreadable one is ignored: containers are reported by others.
-func (d *Master) readMemo(raw []byte) (map[string]roleMemo, control) {
+func (d *Master) readMemo(raw []byte) map[string]roleMemo {
 	if len(raw) == 0 {
-		return nil, control{}
+		return nil
 	}
-	memo, set, err := parseMemo(raw)
+	memo, err := parseMemo(raw)
 	if err != nil {
 		d.log.Error("cannot read the memo of the attempt before", "error", err)
-		return nil, control{}
+		return nil
 	}
-	return memo, set
+	return memo
 }
 
-func parseMemo(raw []byte) (map[string]roleMemo, control, error) {
+func parseMemo(raw []byte) (map[string]roleMemo, error) {
 	var stored storedMemo
 	if err := json.Unmarshal(raw, &stored); err != nil {
-		return nil, control{}, fmt.Errorf("decode the memo: %w", err)
+		return nil, fmt.Errorf("decode the memo: %w", err)
 	}
 	roles := map[string]roleMemo{}
 	for name, role := range stored.Roles {
-		memo := roleMemo{}
+		memo := roleMemo{control: role.Control.control()}
 		for _, numbers := range role.Slots {
 			if len(numbers) < slotHead || numbers[0] < 1 || numbers[0] > 1<<30 {
-				return nil, control{}, fmt.Errorf("decode the memo: a slot of role %q is described by %v", name, numbers)
+				return nil, fmt.Errorf("decode the memo: a slot of role %q is described by %v", name, numbers)
 			}
 			memo.plan.Slots = append(memo.plan.Slots, plan.SlotMemo{
 				Number: int(numbers[0]), Version: int32(numbers[1]), Restarts: int(numbers[2]), Leaving: numbers[3]&1 != 0, NotRouted: numbers[3]&2 != 0,
@@ -118,16 +123,15 @@ func parseMemo(raw []byte) (map[string]roleMemo, control, error) {
 		memo.plan.Rollout = plan.RolloutMemo{
 			Version: o.Version, RestartBefore: fromNanos(o.Restart), State: plan.RolloutState(o.State), ProgressAt: fromMillis(o.ProgressAt),
 			BestProgress: o.Best, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, NewVersion: o.NewVersion,
-			Base: o.Base, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
+			Base: o.Base, Before: o.Before, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
 		}
 		roles[name] = memo
 	}
-	written := stored.Control
-	return roles, control{version: written.Version, paused: written.Paused, percent: written.Percent, specPercent: written.SpecPercent}, nil
+	return roles, nil
 }
 
 func (m roleMemo) store(base int64, keep int) storedRole {
-	role := storedRole{}
+	role := storedRole{Control: m.control.store()}
 	for _, slot := range m.plan.Slots {
 		numbers := []int64{int64(slot.Number), int64(slot.Version), int64(slot.Restarts), 0}
 		if slot.Leaving {
@@ -148,7 +152,7 @@ func (m roleMemo) store(base int64, keep int) storedRole {
 	role.Rollout = storedRollout{
 		Version: o.Version, Restart: nanos(o.RestartBefore), State: uint8(o.State), ProgressAt: millis(o.ProgressAt),
 		Best: o.BestProgress, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, NewVersion: o.NewVersion,
-		Base: o.Base, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
+		Base: o.Base, Before: o.Before, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
 	}
 	return role
 }

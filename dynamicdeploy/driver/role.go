@@ -35,7 +35,7 @@ func (l *roles) named(name string) *role {
 	if r, ok := l.byName[name]; ok {
 		return r
 	}
-	r := &role{name: name, prefix: l.app, asks: map[string]*masterv1.Ask{}}
+	r := &role{name: name, prefix: l.app, control: &control{}, asks: map[string]*masterv1.Ask{}}
 	if name != "" {
 		r.prefix += "-" + name
 	}
@@ -120,8 +120,79 @@ type role struct {
 	// prefix is the prefix of its instances' names.
 	prefix string
 	plan   *plan.Role
+	// control is what people have set for its rollout.
+	control *control
 	// asks are the role's asks that wait, by their ids.
 	asks map[string]*masterv1.Ask
+}
+
+// take takes over what the attempt before left of the control, before the desired state is set. If that changes nothing of the role, the
+// memo becomes one of the desired version: the rollout goes on as it is.
+func (r *role) take(memo *roleMemo, desired *masterv1.Wanted) {
+	set, version := memo.control, desired.GetVersion()
+	if !set.holdsFor(version) {
+		if !r.unchangedSince(set.lastVersion(), desired) || !memo.plan.ContinueAs(version) {
+			return
+		}
+		set.continueAs(version, memo.plan.Over())
+	}
+	*r.control = set
+}
+
+// setDesired sets the desired state of the role; a role that the app does not have any more gets a count of zero.
+func (r *role) setDesired(desired *masterv1.Wanted, now time.Time) {
+	set, version := r.control, desired.GetVersion()
+	if !set.holdsFor(version) && r.unchangedSince(set.lastVersion(), desired) && r.plan.ContinueAs(version) {
+		set.continueAs(version, r.plan.Over())
+	}
+	set.renew(desired, r.name)
+	spec := roleOf(desired.GetSpec(), r.name)
+	next, strategy := desiredOf(desired, spec), set.strategy(spec)
+	next.Update.Strategy, next.Update.Percent, next.Update.Exclusive = strategies[strategy.GetStrategy()], int(strategy.GetCanaryPercent()), strategy.GetExclusive()
+	if share := set.share(); share > 0 {
+		next.Update.Percent = int(share)
+	}
+	next.Paused = set.pauses()
+	_, next.Reverted = set.brings()
+	r.plan.SetDesired(next, now)
+	for version := range desired.GetVersions() {
+		if same := r.equivalentVersion(desired, version); same != version {
+			r.plan.MergeVersion(version, same)
+		}
+	}
+	r.plan.SetCanRevert(r.canRevert(desired))
+}
+
+// unchangedSince reports whether the desired version leaves the rollout of the role as it was with an earlier one.
+func (r *role) unchangedSince(version int32, desired *masterv1.Wanted) bool {
+	earlier, known := desired.GetVersions()[version]
+	return known && specs.SameRollout(roleOf(earlier, r.name), roleOf(desired.GetSpec(), r.name))
+}
+
+// canRevert reports whether the role is taken back if its rollout fails.
+func (r *role) canRevert(desired *masterv1.Wanted) bool {
+	spec := roleOf(desired.GetSpec(), r.name)
+	if spec == nil || spec.GetUpdate() != nil && !spec.GetUpdate().GetAutoRevert() {
+		return false
+	}
+	to, _ := r.revertsTo(desired)
+	_, reverts := r.control.brings()
+	return to > 0 && !reverts
+}
+
+// revertsTo is the version that the role is taken back to if its rollout fails, zero if there is none: the newest with other containers
+// that came up and did not fail. One role of several counts by itself: what became of the others does not matter. whole is true if the
+// app is taken back as a whole, since it has one role, or that version did not have this one.
+func (r *role) revertsTo(desired *masterv1.Wanted) (to int32, whole bool) {
+	present, one := roleOf(desired.GetSpec(), r.name), len(desired.GetSpec().GetRoles()) < 2
+	for _, note := range slices.Backward(desired.GetNotes()) {
+		cameUp := specs.Stable(note) || !one && note.GetVersion() == r.plan.Before()
+		earlier := roleOf(desired.GetVersions()[note.GetVersion()], r.name)
+		if note.GetVersion() < desired.GetVersion() && cameUp && !specs.SameContainers(earlier, present) {
+			return note.GetVersion(), one || earlier == nil
+		}
+	}
+	return 0, false
 }
 
 // ask records an ask that waits, or that it has changed.

@@ -14,7 +14,7 @@ func (d *Master) roomHelp(r *role, now time.Time) string {
 	if spec.GetUpdate().GetMaxUnavailable() > 0 || !d.replacesAlike(r, resourcesOf(spec), now) {
 		return ""
 	}
-	if strategyOf(d.desired, spec).GetStrategy() != apiv1.UpdatePolicy_ROLLING {
+	if r.control.strategy(spec).GetStrategy() != apiv1.UpdatePolicy_ROLLING {
 		return "a rolling update with `maxUnavailable: 1` would help: an old instance then goes first and makes room for a new one"
 	}
 	return oldFirst

@@ -34,7 +34,7 @@ var strategies = map[apiv1.UpdatePolicy_Strategy]plan.Strategy{
 	apiv1.UpdatePolicy_ROLLING: plan.Rolling, apiv1.UpdatePolicy_CANARY: plan.Canary, apiv1.UpdatePolicy_BLUE_GREEN: plan.BlueGreen,
 }
 
-// desiredOf converts the desired state of a role for plan.
+// desiredOf converts the desired state of a role for plan, but for what the control of the role decides.
 func desiredOf(desired *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Desired {
 	update, restart, stop := spec.GetUpdate(), spec.GetRestart(), spec.GetStop()
 	w := plan.Desired{
@@ -42,9 +42,8 @@ func desiredOf(desired *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Desired {
 		Version: desired.GetVersion(),
 		Update: plan.Update{
 			MaxSurge: int(update.GetMaxSurge()), MaxUnavailable: int(update.GetMaxUnavailable()),
-			Deadline:   duration(update.GetDeadline(), defaults.RolloutDeadline),
-			MinHealthy: defaults.MinHealthy,
-			Strategy:   strategies[update.GetStrategy()], Percent: int(update.GetCanaryPercent()), Exclusive: update.GetExclusive(),
+			Deadline:        duration(update.GetDeadline(), defaults.RolloutDeadline),
+			MinHealthy:      defaults.MinHealthy,
 			MaxErrorPercent: update.GetMaxErrorPercent(),
 		},
 		Restart: plan.Restart{
@@ -53,8 +52,6 @@ func desiredOf(desired *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Desired {
 			Backoff:     duration(restart.GetBackoff(), defaults.Backoff),
 			MaxBackoff:  duration(restart.GetMaxBackoff(), defaults.MaxBackoff),
 		},
-		CanRevert: (update == nil || update.GetAutoRevert()) && !desired.GetRevised() && stableVersion(desired) > 0,
-		Reverted:  desired.GetRevised(),
 	}
 	if update.GetMinHealthy() != nil {
 		w.Update.MinHealthy = update.GetMinHealthy().AsDuration() // zero is allowed

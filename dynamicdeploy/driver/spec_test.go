@@ -38,7 +38,7 @@ func TestAContainerIsToldWhoItIsAndNothingSecret(t *testing.T) {
 func TestWhatHoldsWhereAManifestIsSilent(t *testing.T) {
 	came := []*masterv1.VersionNote{{Version: 1, CameUp: true}}
 	w := desiredOf(&masterv1.Wanted{Version: 2, Notes: came}, &apiv1.RoleSpec{Instances: 3})
-	if w.Count != 3 || w.Drain != 0 || w.StartPeriod != 0 || !w.CanRevert || w.Update.Deadline != 5*time.Minute ||
+	if w.Count != 3 || w.Drain != 0 || w.StartPeriod != 0 || w.Update.Deadline != 5*time.Minute ||
 		w.Restart != (plan.Restart{Window: 10 * time.Minute, MaxFailures: 5, Backoff: time.Second, MaxBackoff: time.Minute}) {
 		t.Errorf("%+v", w)
 	}
@@ -50,8 +50,14 @@ func TestWhatHoldsWhereAManifestIsSilent(t *testing.T) {
 	if w := desiredOf(&masterv1.Wanted{}, exposed); w.Drain != 0 {
 		t.Errorf("a drain of zero became %v", w.Drain)
 	}
-	if desiredOf(&masterv1.Wanted{Version: 2, Revised: true, Notes: came}, nil).CanRevert || desiredOf(&masterv1.Wanted{Version: 1, Notes: came}, nil).CanRevert ||
-		desiredOf(&masterv1.Wanted{Version: 2}, nil).CanRevert || !desiredOf(&masterv1.Wanted{Version: 2, Notes: came}, nil).CanRevert {
+	reverts := func(desired *masterv1.Wanted) bool {
+		desired.Spec = &apiv1.AppSpec{Roles: []*apiv1.RoleSpec{{}}}
+		d := &Master{roles: newRoles("web", 1)}
+		d.setDesired(desired, time.Now())
+		return d.roles.named("").canRevert(desired)
+	}
+	if reverts(&masterv1.Wanted{Version: 2, Revised: true, Notes: came}) || reverts(&masterv1.Wanted{Version: 1, Notes: came}) ||
+		reverts(&masterv1.Wanted{Version: 2}) || !reverts(&masterv1.Wanted{Version: 2, Notes: came}) {
 		t.Error("a revert, or the first version, cannot be reverted")
 	}
 	if desiredOf(&masterv1.Wanted{Stopped: true}, &apiv1.RoleSpec{Instances: 5}).Count != 0 {

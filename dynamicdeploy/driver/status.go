@@ -21,56 +21,43 @@ var rolloutStates = map[plan.RolloutState]dynamicdeployv1.Rollout_State{
 	plan.Failed: dynamicdeployv1.Rollout_FAILED, plan.Paused: dynamicdeployv1.Rollout_PAUSED, plan.Reverted: dynamicdeployv1.Rollout_REVERTED,
 }
 
-// presentRollout is the rollout of the app as it is now.
-func (d *Master) presentRollout(now time.Time) *dynamicdeployv1.Rollout {
-	var rollouts []plan.Rollout
-	for _, r := range d.roles.inStartOrder(d.desired.GetSpec()) {
-		rollouts = append(rollouts, r.plan.Rollout(now))
+// presentRollouts are the rollouts of the roles that the app has, as they are now.
+func (d *Master) presentRollouts(now time.Time) []roleRollout {
+	var list []roleRollout
+	for _, spec := range d.desired.GetSpec().GetRoles() {
+		list = append(list, d.rolloutOf(d.roles.named(spec.GetName()), now))
 	}
-	return appRollout(rollouts, d.desired.GetVersion(), d.onTrial())
+	return list
 }
 
-// onTrial reports whether the desired version is a canary that is not promoted.
-func (d *Master) onTrial() bool {
-	return canaryPercent(d.desired) > 0 && d.control.share(d.desired) < 100
+// rolloutOf is the rollout of a role.
+func (d *Master) rolloutOf(r *role, now time.Time) roleRollout {
+	present, spec := r.plan.Rollout(now), roleOf(d.desired.GetSpec(), r.name)
+	shown := roleRollout{
+		RoleRollout: &dynamicdeployv1.RoleRollout{
+			Role: r.name, State: rolloutStates[present.State], Updated: int32(present.Updated), Total: int32(present.Total), Reason: present.Reason,
+			Percent: int32(present.Percent), Failures: int32(present.Failures), MaxFailures: int32(present.MaxFailures), Reverts: present.Reverts,
+			Canary: r.control.promotable() && !r.plan.Over(),
+		},
+		byHand: r.control.pauses(), share: r.control.share(), errors: spec.GetUpdate().GetMaxErrorPercent() > 0, removed: spec == nil,
+	}
+	shown.from, shown.reverts = r.control.brings()
+	if !present.FailsAt.IsZero() {
+		shown.FailsAt = timestamppb.New(present.FailsAt)
+	}
+	return shown
 }
 
-// appRollout is the rollout of the app to a version: the sums over its roles, with the state and reason of the role in the worst state.
-func appRollout(rollouts []plan.Rollout, version int32, canary bool) *dynamicdeployv1.Rollout {
-	whole := &dynamicdeployv1.Rollout{Version: version, Canary: canary}
-	weight, percent := 0, 0
-	for _, rollout := range rollouts {
-		whole.Updated += int32(rollout.Updated)
-		whole.Total += int32(rollout.Total)
-		percent += rollout.Percent * rollout.Total
-		// A failed role decides the state, else one that is in progress.
-		rank := slices.Index([]plan.RolloutState{plan.NoRollout, plan.Done, plan.Reverted, plan.Paused, plan.Progressing, plan.Failed}, rollout.State)
-		// Of several roles in progress, the one that is nearest to failing decides.
-		closer := rank == weight && rollout.Failures > int(whole.GetFailures())
-		if rank > weight || closer {
-			weight, whole.State, whole.Reason = rank, rolloutStates[rollout.State], rollout.Reason
-			whole.Failures, whole.MaxFailures, whole.Reverts = int32(rollout.Failures), int32(rollout.MaxFailures), rollout.Reverts
-			whole.FailsAt = nil
-			if !rollout.FailsAt.IsZero() {
-				whole.FailsAt = timestamppb.New(rollout.FailsAt)
-			}
-		}
-	}
-	if whole.GetTotal() > 0 {
-		whole.Percent = int32(percent) / whole.GetTotal()
-	}
-	return whole
-}
-
-// status is the master's status: the rollout in sentences for people.
-func (d *Master) status(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
+// status is the master's status: the rollouts in sentences for people.
+func (d *Master) status(app *rollouts) *apiv1.MasterStatus {
+	rollout := app.whole()
 	detail, err := anypb.New(rollout)
 	if err != nil {
 		d.log.Error("cannot encode the rollout", "error", err)
 	}
 	status := &apiv1.MasterStatus{
 		Version: rollout.GetVersion(), Reason: rollout.GetReason(), Done: rollout.GetUpdated(), Total: rollout.GetTotal(),
-		Outlook: outlook(rollout), Help: d.help(rollout), Detail: detail,
+		Outlook: app.outlook(), Help: d.help(app), Detail: detail,
 	}
 	status.Text = fmt.Sprintf("%d of %s at version %d", rollout.GetUpdated(), areInstances(rollout.GetTotal()), rollout.GetVersion())
 	switch rollout.GetState() {
@@ -81,10 +68,7 @@ func (d *Master) status(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
 	case dynamicdeployv1.Rollout_DONE:
 		status.State = apiv1.MasterStatus_DONE
 	case dynamicdeployv1.Rollout_REVERTED:
-		status.State, status.Text = apiv1.MasterStatus_DONE, "an earlier version was brought back"
-		if from := d.desired.GetFromVersion(); from > 0 {
-			status.Text = fmt.Sprintf("version %d was brought back", from)
-		}
+		status.State, status.Text = apiv1.MasterStatus_DONE, app.revertText()
 	case dynamicdeployv1.Rollout_FAILED:
 		status.State, status.Text = apiv1.MasterStatus_FAILED, fmt.Sprintf("the rollout of version %d failed", rollout.GetVersion())
 	default:
@@ -93,36 +77,76 @@ func (d *Master) status(rollout *dynamicdeployv1.Rollout) *apiv1.MasterStatus {
 	return status
 }
 
-// help is what a person can do about a rollout; empty if nothing is to be done.
-func (d *Master) help(rollout *dynamicdeployv1.Rollout) string {
-	var ways []string
-	way := func(verb, effect string) {
-		ways = append(ways, fmt.Sprintf("\"mammoth app %s %s\" %s", verb, d.app, effect))
+// revertText says which version was brought back.
+func (l *rollouts) revertText() string {
+	from := l.decisive().from
+	switch {
+	case l.several:
+		return "a rollout was reverted" // the reason names the role and the version
+	case from > 0:
+		return fmt.Sprintf("version %d was brought back", from)
 	}
-	byHand := d.control.pauses(d.desired)
-	switch rollout.GetState() {
-	case dynamicdeployv1.Rollout_FAILED:
-		if earlier := specs.Earlier(versionsOf(d.desired)); earlier != nil {
-			way("rollback", fmt.Sprintf("goes back to version %d", earlier.GetVersion()))
-		}
-	case dynamicdeployv1.Rollout_PROGRESSING:
-		if byHand {
-			way("resume", "has it judged again") // a canary whose instances are still starting
-		}
-	case dynamicdeployv1.Rollout_PAUSED:
-		if rollout.GetCanary() {
-			way("promote", "gives it the whole app")
-		} else {
-			way("resume", "lets it go on")
-		}
-		if specs.Earlier(versionsOf(d.desired)) != nil {
-			way("rollback", "takes it back")
-		}
-		if rollout.GetCanary() && byHand {
-			way("resume", "has it judged again")
+	return "an earlier version was brought back"
+}
+
+// help is what a person can do about the rollouts, those first that are in the worst state; empty if nothing is to be done.
+func (d *Master) help(app *rollouts) string {
+	var ways []string
+	roles := 0
+	for _, state := range slices.Backward(ranks) {
+		for i := range app.roles {
+			r := &app.roles[i]
+			if r.GetState() != state || r.removed || roles == maxNamedRoles {
+				continue
+			}
+			if of := d.helpFor(r, app.several); len(of) > 0 {
+				ways, roles = append(ways, of...), roles+1
+			}
 		}
 	}
 	return strings.Join(ways, ", ")
+}
+
+// helpFor is what a person can do about the rollout of a role.
+func (d *Master) helpFor(r *roleRollout, several bool) (ways []string) {
+	way := func(verb, effect string) {
+		ways = append(ways, fmt.Sprintf("\"mammoth app %s %s\" %s", verb, d.argument(r.GetRole(), several), effect))
+	}
+	earlier, all := specs.Earlier(versionsOf(d.desired)), "the whole app"
+	if several {
+		earlier, all = specs.EarlierOf(r.GetRole(), versionsOf(d.desired)), "the whole role"
+	}
+	switch r.GetState() {
+	case dynamicdeployv1.Rollout_FAILED:
+		if earlier != nil {
+			way("rollback", fmt.Sprintf("goes back to version %d", earlier.GetVersion()))
+		}
+	case dynamicdeployv1.Rollout_PROGRESSING:
+		if r.byHand {
+			way("resume", "has it judged again") // a canary whose instances are still starting
+		}
+	case dynamicdeployv1.Rollout_PAUSED:
+		if r.GetCanary() {
+			way("promote", "gives it "+all)
+		} else {
+			way("resume", "lets it go on")
+		}
+		if earlier != nil {
+			way("rollback", "takes it back")
+		}
+		if r.GetCanary() && r.byHand {
+			way("resume", "has it judged again")
+		}
+	}
+	return ways
+}
+
+// argument is what the command line calls a role of the app, or the app if it has only one.
+func (d *Master) argument(role string, several bool) string {
+	if several {
+		return d.app + " --role " + role
+	}
+	return d.app
 }
 
 // versionsOf are the versions that there were, with what became of them, the present one last.
@@ -136,22 +160,27 @@ func versionsOf(desired *masterv1.Wanted) []*apiv1.AppHistory_Version {
 	return versions
 }
 
-// outlook is how many failures of a version, and how much time without progress, fail its rollout; nil if nothing does.
-func outlook(rollout *dynamicdeployv1.Rollout) *apiv1.Outlook {
-	failures, most, at := rollout.GetFailures(), rollout.GetMaxFailures(), rollout.GetFailsAt()
+// outlook is how many failures of the version, and how much time without progress, fail the rollout that is nearest to that; nil if
+// nothing does.
+func (l *rollouts) outlook() *apiv1.Outlook {
+	r := l.decisive()
+	failures, most, at := r.GetFailures(), r.GetMaxFailures(), r.GetFailsAt()
 	if most == 0 {
 		return nil
 	}
+	version := fmt.Sprintf("version %d", l.version)
+	if l.several {
+		version += " of " + r.GetRole()
+	}
 	if failures >= most {
 		return &apiv1.Outlook{
-			Text: fmt.Sprintf("version %d failed %d of %d times; %s", rollout.GetVersion(), failures, most, fate(rollout, "it", "its rollout")),
+			Text: fmt.Sprintf("%s failed %d of %d times; %s", version, failures, most, r.fate("it", "its rollout")),
 			At:   at, Unless: "a node turns out to be to blame",
 		}
 	}
-	version := fmt.Sprintf("version %d", rollout.GetVersion())
-	text := fmt.Sprintf("%s after %d %s", fate(rollout, version, "the rollout of "+version), most, plural(int(most), "failure"))
+	text := fmt.Sprintf("%s after %d %s", r.fate(version, "the rollout of "+version), most, plural(int(most), "failure"))
 	if failures > 0 {
-		text = fmt.Sprintf("%s failed %d of %d times; %s after %d", version, failures, most, fate(rollout, "it", "its rollout"), most)
+		text = fmt.Sprintf("%s failed %d of %d times; %s after %d", version, failures, most, r.fate("it", "its rollout"), most)
 	}
 	if at != nil {
 		text += ", or without progress"
@@ -160,8 +189,8 @@ func outlook(rollout *dynamicdeployv1.Rollout) *apiv1.Outlook {
 }
 
 // fate is what happens to a version or else to its rollout.
-func fate(rollout *dynamicdeployv1.Rollout, version, itsRollout string) string {
-	if rollout.GetReverts() {
+func (r *roleRollout) fate(version, itsRollout string) string {
+	if r.GetReverts() {
 		return version + " is reverted"
 	}
 	return itsRollout + " fails"

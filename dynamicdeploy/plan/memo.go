@@ -41,6 +41,7 @@ type RolloutMemo struct {
 	Reason        string
 	NewVersion    bool
 	Base          int32
+	Before        int32
 	Switched      bool
 	Completed     bool
 	Reopened      bool
@@ -60,4 +61,21 @@ func (r *Role) Restore(memo Memo) {
 	if r.rollout.restore(memo.Rollout, r.desired) {
 		r.restored = true
 	}
+}
+
+// Over reports whether no rollout was under way, nor had failed.
+func (m *Memo) Over() bool { return m.Rollout.State == Done || m.Rollout.State == Reverted }
+
+// ContinueAs makes the version of a memo count as another one that changes nothing of the role, as Role.ContinueAs does.
+func (m *Memo) ContinueAs(version int32) bool {
+	from := m.Rollout.Version
+	if !m.Rollout.continueAs(version) {
+		return false
+	}
+	for i, slot := range m.Slots {
+		if slot.Version == from {
+			m.Slots[i].Version = version
+		}
+	}
+	return true
 }

@@ -42,6 +42,33 @@ func (r *Role) SetDesired(desired Desired, now time.Time) {
 	r.rollout.setDesired(desired, now)
 }
 
+// ContinueAs makes the desired version count as another one that changes nothing of the role, before that is set with SetDesired: the
+// rollout goes on as it is. It reports whether it does; it begins anew if it has failed, or was not begun.
+func (r *Role) ContinueAs(version int32) bool {
+	from := r.desired.Version
+	if !r.rollout.continueAs(version) {
+		return false
+	}
+	r.slots.merge(from, version)
+	r.desired.Version = version
+	return true
+}
+
+// SetCanRevert sets Desired.CanRevert alone.
+func (r *Role) SetCanRevert(can bool) { r.desired.CanRevert = can }
+
+// Before is the last version that had come up completely when the desired one was set; zero if none had.
+func (r *Role) Before() int32 { return r.rollout.lastBefore() }
+
+// Deferred reports whether the desired version was not begun with in the last Next, since the role comes after others.
+func (r *Role) Deferred() bool {
+	_, deferred := r.order.waits()
+	return deferred
+}
+
+// Over reports whether no rollout is under way, nor has failed.
+func (r *Role) Over() bool { return r.rollout.over() }
+
 // SetComesAfter sets why the desired version is not to be begun with yet, one sentence; empty if it may be. A version that was begun
 // with goes on.
 func (r *Role) SetComesAfter(reason string) { r.order.setComesAfter(reason) }

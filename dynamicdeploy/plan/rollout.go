@@ -24,6 +24,8 @@ type rollout struct {
 	newVersion bool
 	// base is the version that last came up completely. It serves until the new one has done so; zero if none has.
 	base int32
+	// before is the last version that had come up completely when this one was desired, also once this one has; zero if none had.
+	before int32
 	// completed is true once the version has come up completely. A restart of it, or a later failure, brings back no other
 	// version.
 	completed bool
@@ -44,7 +46,7 @@ func (o *rollout) setDesired(desired Desired, now time.Time) {
 	next := rollout{
 		version: desired.Version, restartBefore: desired.RestartBefore, state: Progressing,
 		// A restart in the middle of a rollout is a part of it.
-		progressAt: now, newVersion: changed || o.newVersion && underWay, base: o.base, switched: o.switched, completed: o.completed,
+		progressAt: now, newVersion: changed || o.newVersion && underWay, base: o.base, switched: o.switched, completed: o.completed, before: o.before,
 	}
 	if changed {
 		if desired.Reverted {
@@ -53,16 +55,40 @@ func (o *rollout) setDesired(desired Desired, now time.Time) {
 		next.switched, next.completed = false, false
 		restarting := !o.newVersion && o.base == 0 && o.state != NoRollout
 		if o.switched || restarting || o.state == Done || o.state == Reverted {
-			next.base = o.version
+			next.base, next.before = o.version, o.version
 		}
 	}
 	*o = next
+}
+
+// continueAs makes the version count as another one that changes nothing of the role. It reports whether the rollout goes on as it is: one
+// that has failed begins anew with every version. What a rollout that is over was is not said of the next version.
+func (o *rollout) continueAs(version int32) bool {
+	if o.state == NoRollout || o.state == Failed {
+		return false
+	}
+	o.mergeVersion(o.version, version)
+	o.version = version
+	if o.state == Reverted {
+		o.state, o.reason = Done, ""
+	}
+	return true
+}
+
+func (m *RolloutMemo) continueAs(version int32) bool {
+	o := rollout{version: m.Version, state: m.State, base: m.Base, before: m.Before, reason: m.Reason}
+	goesOn := o.continueAs(version)
+	m.Version, m.State, m.Base, m.Before, m.Reason = o.version, o.state, o.base, o.before, o.reason
+	return goesOn
 }
 
 // mergeVersion makes one version count as another.
 func (o *rollout) mergeVersion(from, to int32) {
 	if o.base == from {
 		o.base = to
+	}
+	if o.before == from {
+		o.before = to
 	}
 }
 
@@ -124,6 +150,8 @@ func (o *rollout) abandoned() bool { return o.state == Failed || o.state == Reve
 func (o *rollout) lastBase() (base int32, known bool) {
 	return o.base, o.base != 0 || o.over() || o.completed
 }
+
+func (o *rollout) lastBefore() int32 { return o.before }
 
 func (o *rollout) hasSwitched() bool { return o.switched }
 
@@ -268,7 +296,7 @@ func (o *rollout) memo() RolloutMemo {
 	return RolloutMemo{
 		Version: o.version, RestartBefore: o.restartBefore, State: o.state, ProgressAt: o.progressAt, BestProgress: o.bestProgress,
 		Failures: slices.Clone(o.failures), Reason: o.reason, NewVersion: o.newVersion,
-		Base: o.base, Switched: o.switched, Completed: o.completed, Reopened: o.reopened,
+		Base: o.base, Before: o.before, Switched: o.switched, Completed: o.completed, Reopened: o.reopened,
 	}
 }
 
@@ -280,7 +308,7 @@ func (o *rollout) restore(m RolloutMemo, desired Desired) (restored bool) {
 	earlier := rollout{
 		version: m.Version, restartBefore: m.RestartBefore, state: m.State, progressAt: m.ProgressAt, bestProgress: m.BestProgress,
 		failures: m.Failures, reason: m.Reason, lastReason: m.Reason, newVersion: m.NewVersion,
-		base: m.Base, switched: m.Switched, completed: m.Completed, reopened: m.Reopened,
+		base: m.Base, before: m.Before, switched: m.Switched, completed: m.Completed, reopened: m.Reopened,
 	}
 	began := o.progressAt
 	// It is not known how long there was no master, or the app was stopped. The version could make no progress meanwhile and is not

@@ -35,6 +35,7 @@ var parts = map[string]map[string]string{
 		"previews":   "preview.go",
 		"control":    "control.go",
 		"sent":       "sent.go",
+		"rollouts":   "rollouts.go status.go",
 	},
 	"dynamicdeploy/plan": {
 		"Role":        "memo.go next.go role.go",

@@ -18,6 +18,19 @@ func SameContainers(before, after *apiv1.RoleSpec) bool {
 	return before != nil && after != nil && proto.Equal(essenceOfRole(before), essenceOfRole(after))
 }
 
+// SameRollout reports whether a change of a role's spec from one to the other leaves its rollout as it is: its containers stay, and so does
+// its policy for updates, apart from what that says for one rollout alone.
+func SameRollout(before, after *apiv1.RoleSpec) bool {
+	policy := func(role *apiv1.RoleSpec) *apiv1.UpdatePolicy {
+		update := proto.CloneOf(role.GetUpdate())
+		if update != nil {
+			update.Once = nil
+		}
+		return update
+	}
+	return SameContainers(before, after) && proto.Equal(policy(before), policy(after))
+}
+
 // essence is the part of a spec that cannot change in a running instance.
 func essence(app *apiv1.AppSpec) *apiv1.AppSpec {
 	app = proto.CloneOf(app)

@@ -96,7 +96,7 @@ func (s *apps) RollbackApp(ctx context.Context, request *apiv1.RollbackAppReques
 	if request.GetVersion() < 0 {
 		return nil, wire.Status(fmt.Errorf("%d is not a version; leave it out to go back to the one before: %w", request.GetVersion(), errdefs.ErrInvalidArgument))
 	}
-	app, err := s.loop.Rollback(ctx, request.GetName(), request.GetVersion())
+	app, err := s.loop.Rollback(ctx, request.GetName(), request.GetVersion(), request.GetRole())
 	return app, wire.Status(err)
 }
 

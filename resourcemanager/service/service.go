@@ -33,7 +33,7 @@ type Apps interface {
 	Restart(ctx context.Context, name string) (*apiv1.App, error)
 	Stop(ctx context.Context, name string) (*apiv1.App, error)
 	Remove(ctx context.Context, name string) (*apiv1.App, error)
-	Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error)
+	Rollback(ctx context.Context, name string, version int32, role string) (*apiv1.App, error)
 	// StartMaster begins an attempt of an app whose master is outside of the zone; it needs a complete spec.
 	StartMaster(ctx context.Context, spec *apiv1.AppSpec) (*apiv1.StartMasterResponse, error)
 	// Command hands a command to an app's master and waits for its answer.

@@ -118,7 +118,7 @@ func TestOwnersAndAdministratorsChangeAppsAndNobodyElse(t *testing.T) {
 			"restart":   func(ctx context.Context) error { _, err := z.rm.Restart(ctx, "web"); return err },
 			"stop":      func(ctx context.Context) error { _, err := z.rm.Stop(ctx, "web"); return err },
 			"remove":    func(ctx context.Context) error { _, err := z.rm.Remove(ctx, "web"); return err },
-			"roll back": func(ctx context.Context) error { _, err := z.rm.Rollback(ctx, "web", 1); return err },
+			"roll back": func(ctx context.Context) error { _, err := z.rm.Rollback(ctx, "web", 1, ""); return err },
 			"give commands": func(ctx context.Context) error {
 				_, err := z.rm.Command(ctx, &apiv1.CommandAppRequest{Name: "web", Command: &anypb.Any{}})
 				return err

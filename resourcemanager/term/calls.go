@@ -51,9 +51,9 @@ func (c *calls) Remove(ctx context.Context, name string) (*apiv1.App, error) {
 }
 
 // Rollback implements service.Apps.
-func (c *calls) Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error) {
+func (c *calls) Rollback(ctx context.Context, name string, version int32, role string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, c, zone.Rollback{AppRequest: zone.AppRequest{Who: who, App: name}, Version: version})
+	return grow[*apiv1.App](ctx, c, zone.Rollback{AppRequest: zone.AppRequest{Who: who, App: name}, Version: version, Role: role})
 }
 
 // StartMaster implements service.Apps.

@@ -37,8 +37,11 @@ func TestTheResourceManagerPassesTheSuiteOfItsFake(t *testing.T) {
 			response, err := z.apps().CommandApp(ctx, &apiv1.CommandAppRequest{Name: "web", Command: command})
 			return response.GetAnswer(), wire.Error(err)
 		}
+		deploy := func(roles ...*apiv1.RoleSpec) {
+			z.deploy(&apiv1.AppSpec{Name: "web", Roles: roles})
+		}
 		status := func() *apiv1.MasterStatus { return z.app("web").GetStatus() }
-		return mastertest.Subject{Conn: z.conn, Restart: restart, Command: command, Status: status, Avoid: []string{"home"}, Next: func() mastertest.Attempt {
+		return mastertest.Subject{Conn: z.conn, Restart: restart, Command: command, Deploy: deploy, Status: status, Avoid: []string{"home"}, Next: func() mastertest.Attempt {
 			if master == "" {
 				z.deploy(webSpec(1))
 			} else {

@@ -25,7 +25,7 @@ var parts = []bordertest.Part{
 		Types: []string{"versions", "appStatus", "heldStatus"},
 		Files: []string{"versions.go", "status.go"},
 		Writes: "app.record.Spec app.record.Version app.record.Versions app.record.Revised app.record.Status " +
-			"app.record.FromVersion",
+			"app.record.FromVersion app.record.FromRoles",
 	},
 	{
 		Types:  []string{"attempts", "appAttempt"},

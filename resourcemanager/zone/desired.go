@@ -268,6 +268,9 @@ func chooseRole(spec *apiv1.AppSpec, name string) (*apiv1.RoleSpec, error) {
 		}
 		names = append(names, strconv.Quote(role.GetName()))
 	}
+	if len(names) == 1 && names[0] == `""` {
+		return nil, fmt.Errorf("%s has no roles with names; leave the role out: %w", spec.GetName(), errdefs.ErrInvalidArgument)
+	}
 	if name == "" {
 		return nil, fmt.Errorf("%s has several roles; name one of %s: %w", spec.GetName(), strings.Join(names, ", "), errdefs.ErrInvalidArgument)
 	}

@@ -35,6 +35,8 @@ type (
 	Rollback   struct {
 		AppRequest
 		Version int32
+		// Role is the role that goes back; empty: the whole app.
+		Role string
 	}
 	// StartMaster lets a program outside of the zone be the master of an app of this spec.
 	StartMaster struct {
@@ -106,7 +108,9 @@ func (in Scale) step(z *Core) (any, error)      { return z.desired.scale(in.Who,
 func (in RestartApp) step(z *Core) (any, error) { return z.desired.restart(in.Who, in.App) }
 func (in StopApp) step(z *Core) (any, error)    { return z.desired.stop(in.Who, in.App) }
 func (in RemoveApp) step(z *Core) (any, error)  { return z.desired.remove(in.Who, in.App) }
-func (in Rollback) step(z *Core) (any, error)   { return z.versions.rollback(in.Who, in.App, in.Version) }
+func (in Rollback) step(z *Core) (any, error) {
+	return z.versions.rollback(in.Who, in.App, in.Version, in.Role)
+}
 
 func (in StartMaster) step(z *Core) (any, error) { return z.desired.startMaster(in.Who, in.Spec) }
 

@@ -42,15 +42,17 @@ type versions struct {
 
 // change makes a spec the wanted one, as a new version if instances have to be replaced.
 func (vs *versions) change(a *app, spec *apiv1.AppSpec, cause string) {
-	if specs.NeedsNewInstances(a.record.GetSpec(), spec) {
-		vs.setVersion(a, spec, cause)
-		return
-	}
-	// What was said for this version alone stands as long as the version does.
+	anew := specs.NeedsNewInstances(a.record.GetSpec(), spec)
+	// What was said for one rollout of a role stands as long as the rollout does.
 	for _, role := range spec.GetRoles() {
-		if present, ok := a.role(role.GetName()); ok && role.GetUpdate() != nil && role.GetUpdate().GetOnce() == nil {
+		present, ok := a.role(role.GetName())
+		if ok && role.GetUpdate() != nil && role.GetUpdate().GetOnce() == nil && (!anew || specs.SameRollout(present, role)) {
 			role.Update.Once = present.GetUpdate().GetOnce()
 		}
+	}
+	if anew {
+		vs.setVersion(a, spec, cause)
+		return
 	}
 	vs.setSpec(a, spec)
 }
@@ -58,7 +60,7 @@ func (vs *versions) change(a *app, spec *apiv1.AppSpec, cause string) {
 // complete adds the versions to what a master is sent.
 func (vs *versions) complete(a *app, wanted *masterv1.Wanted) {
 	r := a.record
-	wanted.Version, wanted.Revised, wanted.FromVersion = r.GetVersion(), r.GetRevised(), r.GetFromVersion()
+	wanted.Version, wanted.Revised, wanted.FromVersion, wanted.FromRoles = r.GetVersion(), r.GetRevised(), r.GetFromVersion(), r.GetFromRoles()
 	wanted.Versions = make(map[int32]*apiv1.AppSpec, len(r.GetVersions()))
 	for _, version := range r.GetVersions() {
 		wanted.Versions[version.GetVersion()] = version.GetSpec()
@@ -70,7 +72,7 @@ func (vs *versions) complete(a *app, wanted *masterv1.Wanted) {
 func (vs *versions) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	r := a.record
 	r.Version++
-	r.Spec, r.Revised, r.FromVersion = spec, false, 0
+	r.Spec, r.Revised, r.FromVersion, r.FromRoles = spec, false, 0, nil
 	vs.desired.refreshCounts(a)
 	versions := make([]*apiv1.AppHistory_Version, 0, len(r.GetVersions())+1)
 	for _, version := range r.GetVersions() {
@@ -177,7 +179,8 @@ func (vs *versions) note(a *app, note *masterv1.VersionNote) {
 	vs.apps.changed(a)
 }
 
-func (vs *versions) rollback(who peer.User, name string, version int32) (*apiv1.App, error) {
+// rollback makes an earlier version the wanted one again, because a person wants it: of the whole app or, unless it is empty, of one role.
+func (vs *versions) rollback(who peer.User, name string, version int32, role string) (*apiv1.App, error) {
 	a, err := vs.apps.changeable(who, name, "roll back")
 	if err != nil {
 		return nil, err
@@ -185,16 +188,26 @@ func (vs *versions) rollback(who peer.User, name string, version int32) (*apiv1.
 	if err := a.notRemoving(); err != nil {
 		return nil, err
 	}
-	old, err := a.earlier()
+	what, cause, roles := name, "rollback", []string(nil)
+	if role != "" {
+		if _, err := chooseRole(a.record.GetSpec(), role); err != nil {
+			return nil, err
+		}
+		what, cause, roles = fmt.Sprintf("role %s of %s", role, name), "rollback of "+role, []string{role}
+	}
+	old, err := a.earlier(role, what)
 	if version != 0 {
 		old, err = a.version(version)
 	}
 	if err != nil {
 		return nil, err
 	}
-	spec := withCountsOf(a.record.GetSpec(), old.GetSpec())
+	spec, err := specWith(a.record.GetSpec(), old, roles)
+	if err != nil {
+		return nil, err
+	}
 	if !specs.NeedsNewInstances(a.record.GetSpec(), spec) {
-		return nil, fmt.Errorf("%s runs what version %d says already: %w", name, old.GetVersion(), errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("%s runs what version %d says already: %w", what, old.GetVersion(), errdefs.ErrFailedPrecondition)
 	}
 	if spec.GetQueue() != a.record.GetSpec().GetQueue() {
 		if err := vs.access.MaySubmit(who, spec.GetQueue()); err != nil {
@@ -204,24 +217,28 @@ func (vs *versions) rollback(who peer.User, name string, version int32) (*apiv1.
 	if err := vs.apps.checkClaims(spec); err != nil {
 		return nil, err
 	}
-	if err := vs.desired.replaceSpec(a, spec, fmt.Sprintf("rollback to %d", old.GetVersion())); err != nil {
+	if err := vs.desired.replaceSpec(a, spec, fmt.Sprintf("%s to %d", cause, old.GetVersion())); err != nil {
 		return nil, err
 	}
-	vs.repeats(a, old)
+	vs.repeats(a, old, roles)
 	return vs.views.of(a), nil
 }
 
-// earlier finds the version that a rollback goes to unless one is named.
-func (a *app) earlier() (*apiv1.AppHistory_Version, error) {
+// earlier finds the version that a rollback of what goes to unless one is named: of the whole app or, unless it is empty, of one role.
+func (a *app) earlier(role, what string) (*apiv1.AppHistory_Version, error) {
 	r := a.record
 	if len(r.GetVersions()) < 2 {
 		return nil, fmt.Errorf("%s has no version before the present one: %w", r.GetName(), errdefs.ErrFailedPrecondition)
 	}
-	if version := specs.Earlier(r.GetVersions()); version != nil {
+	version := specs.Earlier(r.GetVersions())
+	if role != "" {
+		version = specs.EarlierOf(role, r.GetVersions())
+	}
+	if version != nil {
 		return version, nil
 	}
 	return nil, fmt.Errorf("no earlier version of %s that came up and held differs from the present one; \"mammoth app history %s\" lists those that are kept, name one with --to: %w",
-		r.GetName(), r.GetName(), errdefs.ErrFailedPrecondition)
+		what, r.GetName(), errdefs.ErrFailedPrecondition)
 }
 
 // version finds a kept version.
@@ -235,17 +252,41 @@ func (a *app) version(number int32) (*apiv1.AppHistory_Version, error) {
 		a.record.GetName(), number, a.record.GetName(), errdefs.ErrNotFound)
 }
 
-// withCountsOf is the old spec with the counts of the present one: an earlier program is wanted again, and not an earlier load.
-func withCountsOf(present, old *apiv1.AppSpec) *apiv1.AppSpec {
-	spec := proto.CloneOf(old)
-	for _, role := range spec.GetRoles() {
-		for _, now := range present.GetRoles() {
-			if now.GetName() == role.GetName() {
-				role.Instances = now.GetInstances()
-			}
+// specWith is the spec of an earlier version, or the present one with some roles of it. The counts of instances stay: an earlier program is
+// wanted again, and not an earlier load. The strategies stay out that were said for the rollouts of that version alone.
+func specWith(present *apiv1.AppSpec, old *apiv1.AppHistory_Version, roles []string) (*apiv1.AppSpec, error) {
+	now, earlier := map[string]*apiv1.RoleSpec{}, map[string]*apiv1.RoleSpec{}
+	whole, part := proto.CloneOf(old.GetSpec()), proto.CloneOf(present)
+	for _, role := range present.GetRoles() {
+		now[role.GetName()] = role
+	}
+	for _, role := range whole.GetRoles() {
+		earlier[role.GetName()] = role
+		if now[role.GetName()] != nil {
+			role.Instances = now[role.GetName()].GetInstances()
+		}
+		if role.GetUpdate() != nil {
+			role.Update.Once = nil
 		}
 	}
-	return spec
+	if len(roles) == 0 {
+		return whole, nil
+	}
+	for _, name := range roles {
+		if now[name] == nil || earlier[name] == nil {
+			return nil, fmt.Errorf("version %d of %s and the present one do not both have a role %q: %w", old.GetVersion(), present.GetName(), name, errdefs.ErrFailedPrecondition)
+		}
+	}
+	for i, role := range part.GetRoles() {
+		if slices.Contains(roles, role.GetName()) {
+			part.Roles[i] = earlier[role.GetName()]
+		}
+	}
+	// Roles of two versions may wait for each other, or for one that is gone.
+	if err := specs.Check(part); err != nil {
+		return nil, fmt.Errorf("roles of version %d do not go with the present ones: %w", old.GetVersion(), err)
+	}
+	return part, nil
 }
 
 // revise makes an earlier version the wanted one again, because the master wants it.
@@ -254,9 +295,13 @@ func (vs *versions) revise(a *app, revise *masterv1.Revise) {
 	if revise.GetVersion() != r.GetVersion() || revise.GetToVersion() == r.GetVersion() || a.ending() {
 		return // something else is wanted by now
 	}
+	var spec *apiv1.AppSpec
 	earlier, err := a.version(revise.GetToVersion())
 	if err == nil {
-		err = vs.desired.replaceSpec(a, withCountsOf(r.GetSpec(), earlier.GetSpec()), revise.GetCause())
+		spec, err = specWith(r.GetSpec(), earlier, revise.GetRoles())
+	}
+	if err == nil {
+		err = vs.desired.replaceSpec(a, spec, revise.GetCause())
 	}
 	if err != nil {
 		vs.Emit(&apiv1.Event{
@@ -266,12 +311,12 @@ func (vs *versions) revise(a *app, revise *masterv1.Revise) {
 		return
 	}
 	r.Revised = true
-	vs.repeats(a, earlier)
+	vs.repeats(a, earlier, revise.GetRoles())
 }
 
-// repeats notes that the present version has the spec of an earlier one.
-func (vs *versions) repeats(a *app, earlier *apiv1.AppHistory_Version) {
-	a.record.FromVersion = earlier.GetVersion()
+// repeats notes that the present version has the spec of an earlier one, or some of its roles have.
+func (vs *versions) repeats(a *app, earlier *apiv1.AppHistory_Version, roles []string) {
+	a.record.FromVersion, a.record.FromRoles = earlier.GetVersion(), roles
 	vs.desired.notifyMaster(a)
 	vs.apps.changed(a)
 }

@@ -129,6 +129,9 @@ func appOf(random *rand.Rand) zone.AppRequest {
 	return zone.AppRequest{Who: root, App: pick(random, names)}
 }
 
+// roleOf is a role that a request is for: mostly none, or one that the app may not have.
+func roleOf(random *rand.Rand) string { return pick(random, []string{"", "", "front", "store"}) }
+
 // commandOf is a command for an app's DynamicDeploy.
 func commandOf(name string, what proto.Message) zone.Command {
 	command, err := anypb.New(what)
@@ -148,16 +151,25 @@ func deeds() []kind {
 		{"deploy", 8, ask(func(random *rand.Rand) zone.Input {
 			return zone.Deploy{Who: root, Request: &apiv1.DeployRequest{Spec: spec(random, pick(random, names)), IfGeneration: -1}}
 		})},
+		{"deploy-role", 3, func(w *World, random *rand.Rand) { w.people.deployRole(random) }},
 		{"scale", 5, ask(func(random *rand.Rand) zone.Input {
 			return zone.Scale{Who: root, Request: &apiv1.ScaleAppRequest{Name: pick(random, names), Instances: int32(1 + random.IntN(6))}}
 		})},
 		{"restart", 2, ask(func(random *rand.Rand) zone.Input { return zone.RestartApp{AppRequest: appOf(random)} })},
 		{"stop", 1, ask(func(random *rand.Rand) zone.Input { return zone.StopApp{AppRequest: appOf(random)} })},
 		{"remove", 2, func(w *World, random *rand.Rand) { w.people.remove(pick(random, names)) }},
-		{"rollback", 2, ask(func(random *rand.Rand) zone.Input { return zone.Rollback{AppRequest: appOf(random)} })},
-		{"pause-rollout", 1, ask(func(random *rand.Rand) zone.Input { return commandOf(pick(random, names), &dynamicdeployv1.Pause{}) })},
-		{"resume-rollout", 1, ask(func(random *rand.Rand) zone.Input { return commandOf(pick(random, names), &dynamicdeployv1.Resume{}) })},
-		{"promote", 1, ask(func(random *rand.Rand) zone.Input { return commandOf(pick(random, names), &dynamicdeployv1.Promote{}) })},
+		{"rollback", 2, ask(func(random *rand.Rand) zone.Input {
+			return zone.Rollback{AppRequest: appOf(random), Role: roleOf(random)}
+		})},
+		{"pause-rollout", 1, ask(func(random *rand.Rand) zone.Input {
+			return commandOf(pick(random, names), &dynamicdeployv1.Pause{Role: roleOf(random)})
+		})},
+		{"resume-rollout", 1, ask(func(random *rand.Rand) zone.Input {
+			return commandOf(pick(random, names), &dynamicdeployv1.Resume{Role: roleOf(random)})
+		})},
+		{"promote", 1, ask(func(random *rand.Rand) zone.Input {
+			return commandOf(pick(random, names), &dynamicdeployv1.Promote{Role: roleOf(random)})
+		})},
 		{"drain", 2, func(w *World, random *rand.Rand) {
 			w.people.ask(zone.Drain{Who: root, Node: node(w, random), Reason: "new kernel"}, nil)
 		}},
@@ -246,6 +258,19 @@ func (p *people) endOutside(done bool) {
 		}
 	}
 	p.run = slices.DeleteFunc(p.run, func(m *master) bool { return m.process.dead })
+}
+
+// deployRole deploys an app of several roles with another spec of one of them.
+func (p *people) deployRole(random *rand.Rand) {
+	app, err := p.w.manager.core.App(pick(random, names))
+	if err != nil || len(app.GetSpec().GetRoles()) < 2 {
+		return
+	}
+	spec := proto.CloneOf(app.GetSpec())
+	i := random.IntN(len(spec.GetRoles()))
+	spec.Roles[i] = roleSpec(random, spec.GetRoles()[i].GetName())
+	specs.Complete(spec)
+	p.ask(zone.Deploy{Who: root, Request: &apiv1.DeployRequest{Spec: spec, IfGeneration: -1}}, nil)
 }
 
 func (p *people) remove(name string) {

@@ -86,9 +86,12 @@ func (Rollout_State) EnumDescriptor() ([]byte, []int) {
 	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{6, 0}
 }
 
-// Pause pauses the rollout. The pause ends with the rollout, with Resume, with Promote, and with another version.
+// Pause pauses the rollout of a role. The pause ends with the rollout, with Resume, with Promote, and with a version
+// that changes the role.
 type Pause struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: every role whose rollout can be paused.
+	Role          string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -123,9 +126,18 @@ func (*Pause) Descriptor() ([]byte, []int) {
 	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{0}
 }
 
+func (x *Pause) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
 // Resume continues a paused rollout.
 type Resume struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: every role whose rollout a person has paused.
+	Role          string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -160,11 +172,20 @@ func (*Resume) Descriptor() ([]byte, []int) {
 	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{1}
 }
 
+func (x *Resume) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
 // Promote gives a canary another share of the requests.
 type Promote struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In percent, 1 to 100. With 100 the canary replaces the version before it. Zero is 100.
-	Percent       int32 `protobuf:"varint,1,opt,name=percent,proto3" json:"percent,omitempty"`
+	Percent int32 `protobuf:"varint,1,opt,name=percent,proto3" json:"percent,omitempty"`
+	// Empty: every role that is a canary.
+	Role          string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -204,6 +225,13 @@ func (x *Promote) GetPercent() int32 {
 		return x.Percent
 	}
 	return 0
+}
+
+func (x *Promote) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
 }
 
 // Done is the answer to each of them.
@@ -404,7 +432,9 @@ type Rollout struct {
 	// The version before is deployed again if it fails.
 	Reverts bool `protobuf:"varint,10,opt,name=reverts,proto3" json:"reverts,omitempty"`
 	// The version is a canary until it is promoted.
-	Canary        bool `protobuf:"varint,11,opt,name=canary,proto3" json:"canary,omitempty"`
+	Canary bool `protobuf:"varint,11,opt,name=canary,proto3" json:"canary,omitempty"`
+	// Each role's own rollout, in the order in which they begin; empty in an app with one role.
+	Roles         []*RoleRollout `protobuf:"bytes,12,rep,name=roles,proto3" json:"roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -516,15 +546,152 @@ func (x *Rollout) GetCanary() bool {
 	return false
 }
 
+func (x *Rollout) GetRoles() []*RoleRollout {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+// RoleRollout is how far the change of one role has come. Its fields are those of Rollout.
+type RoleRollout struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Role    string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	State   Rollout_State          `protobuf:"varint,2,opt,name=state,proto3,enum=mammoth.dynamicdeploy.v1.Rollout_State" json:"state,omitempty"`
+	Updated int32                  `protobuf:"varint,3,opt,name=updated,proto3" json:"updated,omitempty"`
+	Total   int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	// At most 400 bytes.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The share of the role's requests that its new version is given, in percent.
+	Percent       int32                  `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
+	Failures      int32                  `protobuf:"varint,7,opt,name=failures,proto3" json:"failures,omitempty"`
+	MaxFailures   int32                  `protobuf:"varint,8,opt,name=max_failures,json=maxFailures,proto3" json:"max_failures,omitempty"`
+	FailsAt       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=fails_at,json=failsAt,proto3" json:"fails_at,omitempty"`
+	Reverts       bool                   `protobuf:"varint,10,opt,name=reverts,proto3" json:"reverts,omitempty"`
+	Canary        bool                   `protobuf:"varint,11,opt,name=canary,proto3" json:"canary,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoleRollout) Reset() {
+	*x = RoleRollout{}
+	mi := &file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoleRollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoleRollout) ProtoMessage() {}
+
+func (x *RoleRollout) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoleRollout.ProtoReflect.Descriptor instead.
+func (*RoleRollout) Descriptor() ([]byte, []int) {
+	return file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RoleRollout) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *RoleRollout) GetState() Rollout_State {
+	if x != nil {
+		return x.State
+	}
+	return Rollout_NONE
+}
+
+func (x *RoleRollout) GetUpdated() int32 {
+	if x != nil {
+		return x.Updated
+	}
+	return 0
+}
+
+func (x *RoleRollout) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *RoleRollout) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RoleRollout) GetPercent() int32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *RoleRollout) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *RoleRollout) GetMaxFailures() int32 {
+	if x != nil {
+		return x.MaxFailures
+	}
+	return 0
+}
+
+func (x *RoleRollout) GetFailsAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailsAt
+	}
+	return nil
+}
+
+func (x *RoleRollout) GetReverts() bool {
+	if x != nil {
+		return x.Reverts
+	}
+	return false
+}
+
+func (x *RoleRollout) GetCanary() bool {
+	if x != nil {
+		return x.Canary
+	}
+	return false
+}
+
 var File_mammoth_dynamicdeploy_v1_dynamicdeploy_proto protoreflect.FileDescriptor
 
 const file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDesc = "" +
 	"\n" +
-	",mammoth/dynamicdeploy/v1/dynamicdeploy.proto\x12\x18mammoth.dynamicdeploy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\"\a\n" +
-	"\x05Pause\"\b\n" +
-	"\x06Resume\"#\n" +
+	",mammoth/dynamicdeploy/v1/dynamicdeploy.proto\x12\x18mammoth.dynamicdeploy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\"\x1b\n" +
+	"\x05Pause\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\"\x1c\n" +
+	"\x06Resume\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\"7\n" +
 	"\aPromote\x12\x18\n" +
-	"\apercent\x18\x01 \x01(\x05R\apercent\"<\n" +
+	"\apercent\x18\x01 \x01(\x05R\apercent\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\"<\n" +
 	"\x04Done\x124\n" +
 	"\x06status\x18\x01 \x01(\v2\x1c.mammoth.api.v1.MasterStatusR\x06status\"Y\n" +
 	"\fReplacements\x12I\n" +
@@ -535,7 +702,7 @@ const file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDesc = "" +
 	"\x05count\x18\x06 \x01(\x05R\x05count\x12\x1b\n" +
 	"\tmax_surge\x18\x03 \x01(\x05R\bmaxSurge\x12'\n" +
 	"\x0fmax_unavailable\x18\x04 \x01(\x05R\x0emaxUnavailable\x12\x14\n" +
-	"\x05nodes\x18\x05 \x03(\tR\x05nodes\"\xc0\x03\n" +
+	"\x05nodes\x18\x05 \x03(\tR\x05nodes\"\xfd\x03\n" +
 	"\aRollout\x12=\n" +
 	"\x05state\x18\x01 \x01(\x0e2'.mammoth.dynamicdeploy.v1.Rollout.StateR\x05state\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x18\n" +
@@ -548,7 +715,8 @@ const file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDesc = "" +
 	"\bfails_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\afailsAt\x12\x18\n" +
 	"\areverts\x18\n" +
 	" \x01(\bR\areverts\x12\x16\n" +
-	"\x06canary\x18\v \x01(\bR\x06canary\"R\n" +
+	"\x06canary\x18\v \x01(\bR\x06canary\x12;\n" +
+	"\x05roles\x18\f \x03(\v2%.mammoth.dynamicdeploy.v1.RoleRolloutR\x05roles\"R\n" +
 	"\x05State\x12\b\n" +
 	"\x04NONE\x10\x00\x12\x0f\n" +
 	"\vPROGRESSING\x10\x01\x12\b\n" +
@@ -557,7 +725,20 @@ const file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDesc = "" +
 	"\x06PAUSED\x10\x03\x12\n" +
 	"\n" +
 	"\x06FAILED\x10\x04\x12\f\n" +
-	"\bREVERTED\x10\x05BNZLgithub.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1;dynamicdeployv1b\x06proto3"
+	"\bREVERTED\x10\x05\"\xea\x02\n" +
+	"\vRoleRollout\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12=\n" +
+	"\x05state\x18\x02 \x01(\x0e2'.mammoth.dynamicdeploy.v1.Rollout.StateR\x05state\x12\x18\n" +
+	"\aupdated\x18\x03 \x01(\x05R\aupdated\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\x05R\x05total\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
+	"\apercent\x18\x06 \x01(\x05R\apercent\x12\x1a\n" +
+	"\bfailures\x18\a \x01(\x05R\bfailures\x12!\n" +
+	"\fmax_failures\x18\b \x01(\x05R\vmaxFailures\x125\n" +
+	"\bfails_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\afailsAt\x12\x18\n" +
+	"\areverts\x18\n" +
+	" \x01(\bR\areverts\x12\x16\n" +
+	"\x06canary\x18\v \x01(\bR\x06canaryBNZLgithub.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1;dynamicdeployv1b\x06proto3"
 
 var (
 	file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescOnce sync.Once
@@ -572,7 +753,7 @@ func file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_goTypes = []any{
 	(Rollout_State)(0),            // 0: mammoth.dynamicdeploy.v1.Rollout.State
 	(*Pause)(nil),                 // 1: mammoth.dynamicdeploy.v1.Pause
@@ -582,19 +763,23 @@ var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_goTypes = []any{
 	(*Replacements)(nil),          // 5: mammoth.dynamicdeploy.v1.Replacements
 	(*Replacement)(nil),           // 6: mammoth.dynamicdeploy.v1.Replacement
 	(*Rollout)(nil),               // 7: mammoth.dynamicdeploy.v1.Rollout
-	(*v1.MasterStatus)(nil),       // 8: mammoth.api.v1.MasterStatus
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*RoleRollout)(nil),           // 8: mammoth.dynamicdeploy.v1.RoleRollout
+	(*v1.MasterStatus)(nil),       // 9: mammoth.api.v1.MasterStatus
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
 }
 var file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_depIdxs = []int32{
-	8, // 0: mammoth.dynamicdeploy.v1.Done.status:type_name -> mammoth.api.v1.MasterStatus
-	6, // 1: mammoth.dynamicdeploy.v1.Replacements.replacements:type_name -> mammoth.dynamicdeploy.v1.Replacement
-	0, // 2: mammoth.dynamicdeploy.v1.Rollout.state:type_name -> mammoth.dynamicdeploy.v1.Rollout.State
-	9, // 3: mammoth.dynamicdeploy.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	9,  // 0: mammoth.dynamicdeploy.v1.Done.status:type_name -> mammoth.api.v1.MasterStatus
+	6,  // 1: mammoth.dynamicdeploy.v1.Replacements.replacements:type_name -> mammoth.dynamicdeploy.v1.Replacement
+	0,  // 2: mammoth.dynamicdeploy.v1.Rollout.state:type_name -> mammoth.dynamicdeploy.v1.Rollout.State
+	10, // 3: mammoth.dynamicdeploy.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
+	8,  // 4: mammoth.dynamicdeploy.v1.Rollout.roles:type_name -> mammoth.dynamicdeploy.v1.RoleRollout
+	0,  // 5: mammoth.dynamicdeploy.v1.RoleRollout.state:type_name -> mammoth.dynamicdeploy.v1.Rollout.State
+	10, // 6: mammoth.dynamicdeploy.v1.RoleRollout.fails_at:type_name -> google.protobuf.Timestamp
+	7,  // [7:7] is the sub-list for method output_type
+	7,  // [7:7] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_init() }
@@ -608,7 +793,7 @@ func file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDesc), len(file_mammoth_dynamicdeploy_v1_dynamicdeploy_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -814,7 +814,8 @@ func (x *CommandAnswer) GetEvent() string {
 	return ""
 }
 
-// Revise makes the spec of an earlier version the desired one again, as a new version. The numbers of instances do not change.
+// Revise makes the spec of an earlier version the wanted one again, as a new version: of the whole app, or of some of its roles. The counts
+// of instances stay.
 type Revise struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The version to be replaced. If it is not the desired one any more, nothing happens.
@@ -822,7 +823,9 @@ type Revise struct {
 	// The version whose spec becomes the desired one; one of Wanted.versions.
 	ToVersion int32 `protobuf:"varint,2,opt,name=to_version,json=toVersion,proto3" json:"to_version,omitempty"`
 	// Why, for the history, one sentence.
-	Cause         string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	Cause string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	// The roles whose specs are wanted again; all others stay as they are. Both versions must have them. Empty: the whole app.
+	Roles         []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -876,6 +879,13 @@ func (x *Revise) GetCause() string {
 		return x.Cause
 	}
 	return ""
+}
+
+func (x *Revise) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
 }
 
 // VersionNote is a note on a version for the history. A rollback goes to the newest version that came up and did not fail.
@@ -961,7 +971,9 @@ type Wanted struct {
 	Revised bool `protobuf:"varint,8,opt,name=revised,proto3" json:"revised,omitempty"`
 	// The earlier version whose spec this version repeats; zero if it is new.
 	FromVersion int32 `protobuf:"varint,11,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
-	// Notes on the present version and those in versions, oldest first.
+	// The roles that revised and from_version are about: the others are as in the version before. Empty: all.
+	FromRoles []string `protobuf:"bytes,13,rep,name=from_roles,json=fromRoles,proto3" json:"from_roles,omitempty"`
+	// What became of the versions in versions, oldest first, and of the present one.
 	Notes         []*VersionNote `protobuf:"bytes,12,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1058,6 +1070,13 @@ func (x *Wanted) GetFromVersion() int32 {
 		return x.FromVersion
 	}
 	return 0
+}
+
+func (x *Wanted) GetFromRoles() []string {
+	if x != nil {
+		return x.FromRoles
+	}
+	return nil
 }
 
 func (x *Wanted) GetNotes() []*VersionNote {
@@ -1923,16 +1942,17 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x06answer\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\x06answer\x12\x12\n" +
 	"\x04code\x18\x03 \x01(\x05R\x04code\x12\x18\n" +
 	"\arefusal\x18\x04 \x01(\tR\arefusal\x12\x14\n" +
-	"\x05event\x18\x05 \x01(\tR\x05event\"W\n" +
+	"\x05event\x18\x05 \x01(\tR\x05event\"m\n" +
 	"\x06Revise\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x05R\aversion\x12\x1d\n" +
 	"\n" +
 	"to_version\x18\x02 \x01(\x05R\ttoVersion\x12\x14\n" +
-	"\x05cause\x18\x03 \x01(\tR\x05cause\"Z\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause\x12\x14\n" +
+	"\x05roles\x18\x04 \x03(\tR\x05roles\"Z\n" +
 	"\vVersionNote\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x05R\aversion\x12\x17\n" +
 	"\acame_up\x18\x02 \x01(\bR\x06cameUp\x12\x18\n" +
-	"\afailure\x18\x03 \x01(\tR\afailure\"\xf6\x03\n" +
+	"\afailure\x18\x03 \x01(\tR\afailure\"\x95\x04\n" +
 	"\x06Wanted\x12+\n" +
 	"\x04spec\x18\x01 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x1e\n" +
@@ -1944,7 +1964,9 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x0erestart_before\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rrestartBefore\x12C\n" +
 	"\bversions\x18\a \x03(\v2'.mammoth.master.v1.Wanted.VersionsEntryR\bversions\x12\x18\n" +
 	"\arevised\x18\b \x01(\bR\arevised\x12!\n" +
-	"\ffrom_version\x18\v \x01(\x05R\vfromVersion\x124\n" +
+	"\ffrom_version\x18\v \x01(\x05R\vfromVersion\x12\x1d\n" +
+	"\n" +
+	"from_roles\x18\r \x03(\tR\tfromRoles\x124\n" +
 	"\x05notes\x18\f \x03(\v2\x1e.mammoth.master.v1.VersionNoteR\x05notes\x1aT\n" +
 	"\rVersionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12-\n" +

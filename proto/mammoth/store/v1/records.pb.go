@@ -228,6 +228,8 @@ type App struct {
 	EndBy *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=end_by,json=endBy,proto3" json:"end_by,omitempty"`
 	// The present version repeats the spec of this one; zero if it is new.
 	FromVersion int32 `protobuf:"varint,32,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
+	// The roles of which it does; empty: all.
+	FromRoles []string `protobuf:"bytes,45,rep,name=from_roles,json=fromRoles,proto3" json:"from_roles,omitempty"`
 	// The user who deployed it first.
 	User string `protobuf:"bytes,40,opt,name=user,proto3" json:"user,omitempty"`
 	// When a person last set the number of instances of a role, by the role's name.
@@ -413,6 +415,13 @@ func (x *App) GetFromVersion() int32 {
 		return x.FromVersion
 	}
 	return 0
+}
+
+func (x *App) GetFromRoles() []string {
+	if x != nil {
+		return x.FromRoles
+	}
+	return nil
 }
 
 func (x *App) GetUser() string {
@@ -1365,7 +1374,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bextended\x18\x01 \x03(\tR\bextended\"J\n" +
 	"\tBalancers\x12'\n" +
 	"\x0fregistry_secret\x18\x01 \x01(\fR\x0eregistrySecret\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\x96\t\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\xb5\t\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -1392,7 +1401,9 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\vavoid_nodes\x18\x12 \x03(\tR\n" +
 	"avoidNodes\x121\n" +
 	"\x06end_by\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x05endBy\x12!\n" +
-	"\ffrom_version\x18  \x01(\x05R\vfromVersion\x12\x12\n" +
+	"\ffrom_version\x18  \x01(\x05R\vfromVersion\x12\x1d\n" +
+	"\n" +
+	"from_roles\x18- \x03(\tR\tfromRoles\x12\x12\n" +
 	"\x04user\x18( \x01(\tR\x04user\x12C\n" +
 	"\n" +
 	"counted_at\x18* \x03(\v2$.mammoth.store.v1.App.CountedAtEntryR\tcountedAt\x121\n" +
