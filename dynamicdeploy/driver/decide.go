@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
@@ -190,6 +191,14 @@ func (d *Master) report(r *role, instance plan.Instance) {
 	}
 	if !instance.NextAttempt.IsZero() {
 		report.NextAttemptAt = timestamppb.New(instance.NextAttempt)
+	}
+	switch report.GetState() {
+	case apiv1.Instance_STARTING:
+		report.CountsAfter = durationpb.New(r.minHealthy)
+	case apiv1.Instance_DRAINING:
+		if report.GetReason() == "" && r.drain > 0 {
+			report.Reason = fmt.Sprintf("requests in flight may take another %s", r.drain)
+		}
 	}
 	if proto.Equal(report, d.reported[instance.Name]) {
 		return

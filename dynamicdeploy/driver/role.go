@@ -22,6 +22,8 @@ type role struct {
 	// prefix is the prefix of its instances' names.
 	prefix string
 	plan   *plan.Role
+	// minHealthy and drain are those of the desired state, as reports of instances say them.
+	minHealthy, drain time.Duration
 	// asks are the role's asks that wait, by their ids.
 	asks map[string]*masterv1.Ask
 }
@@ -58,6 +60,7 @@ func (d *Master) setDesired(desired *masterv1.Wanted, now time.Time) {
 		if percent := d.percent(); percent > 0 {
 			next.Update.Percent = int(percent)
 		}
+		r.minHealthy, r.drain = next.Update.MinHealthy, next.Drain
 		r.plan.SetDesired(next, now)
 		for version := range desired.GetVersions() {
 			if same := r.equivalentVersion(desired, version); same != version {

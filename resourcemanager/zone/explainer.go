@@ -184,10 +184,8 @@ func (x *explainer) capacityCause(ask scheduler.AskExplanation) waiting.Cause {
 func (x *explainer) endingReasons(a *app, r *waiting.Reasons) {
 	for _, name := range a.instanceNames() {
 		if report := a.instances[name].GetReport(); report.GetState() == apiv1.Instance_DRAINING && a.isHeld(report.GetContainerId()) {
-			role, _ := a.role(report.GetRole())
 			r.Of(name, 1, waiting.Cause{
-				Role: report.GetRole(), One: "is taken out of service", Many: "are taken out of service", Routine: true,
-				Detail: fmt.Sprintf("requests in flight may take another %s", role.GetStop().GetDrain().AsDuration()),
+				Role: report.GetRole(), One: "is taken out of service", Many: "are taken out of service", Routine: true, Detail: report.GetReason(),
 			})
 		}
 	}

@@ -186,7 +186,7 @@ func (x Expose_Balance) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Expose_Balance.Descriptor instead.
 func (Expose_Balance) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4, 0}
 }
 
 type Expose_Retry int32
@@ -233,7 +233,7 @@ func (x Expose_Retry) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Expose_Retry.Descriptor instead.
 func (Expose_Retry) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4, 1}
 }
 
 type Placement_Policy int32
@@ -283,7 +283,7 @@ func (x Placement_Policy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Placement_Policy.Descriptor instead.
 func (Placement_Policy) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{5, 0}
 }
 
 type UpdatePolicy_Strategy int32
@@ -332,7 +332,7 @@ func (x UpdatePolicy_Strategy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdatePolicy_Strategy.Descriptor instead.
 func (UpdatePolicy_Strategy) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{5, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{6, 0}
 }
 
 type App_State int32
@@ -400,7 +400,7 @@ func (x App_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use App_State.Descriptor instead.
 func (App_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{8, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{9, 0}
 }
 
 type App_Outcome int32
@@ -454,7 +454,7 @@ func (x App_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use App_Outcome.Descriptor instead.
 func (App_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{8, 1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{9, 1}
 }
 
 type Master_State int32
@@ -513,7 +513,7 @@ func (x Master_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Master_State.Descriptor instead.
 func (Master_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type Instance_State int32
@@ -524,9 +524,9 @@ const (
 	Instance_PENDING     Instance_State = 1
 	Instance_DOWNLOADING Instance_State = 2
 	Instance_LOADING     Instance_State = 3
-	// Not healthy yet; or healthy, and routed to, but for less than update.min_healthy, as reason then says.
+	// Not healthy yet; or healthy, and routed to, but not for long enough to count, as reason then says.
 	Instance_STARTING Instance_State = 4
-	// Healthy for update.min_healthy without a break.
+	// Healthy, and for as long as its master asks for: DynamicDeploy's asks for update.min_healthy.
 	Instance_RUNNING   Instance_State = 5
 	Instance_UNHEALTHY Instance_State = 6
 	// Out of the registry, requests in flight end.
@@ -592,7 +592,7 @@ func (x Instance_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Instance_State.Descriptor instead.
 func (Instance_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type MasterStatus_State int32
@@ -650,7 +650,7 @@ func (x MasterStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MasterStatus_State.Descriptor instead.
 func (MasterStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type RoleDiff_Effect int32
@@ -710,7 +710,7 @@ func (x RoleDiff_Effect) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RoleDiff_Effect.Descriptor instead.
 func (RoleDiff_Effect) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // AppSpec is an app's manifest.
@@ -725,7 +725,8 @@ type AppSpec struct {
 	Roles []*RoleSpec `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
 	// Higher first among the apps of a queue.
 	Priority int32 `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
-	// The framework package whose application master runs the app; empty is DynamicDeploy, "dynamicdeploy". An app keeps it.
+	// The framework package whose application master runs the app. In what is sent, empty is DynamicDeploy, "dynamicdeploy", which the
+	// ResourceManager fills in. An app keeps it. Empty of an external app.
 	Framework string `protobuf:"bytes,6,opt,name=framework,proto3" json:"framework,omitempty"`
 	// What its application master reads, as the framework's schema says. DynamicDeploy reads none. Nested at most 32 deep.
 	Options       *structpb.Struct `protobuf:"bytes,7,opt,name=options,proto3" json:"options,omitempty"`
@@ -812,6 +813,69 @@ func (x *AppSpec) GetOptions() *structpb.Struct {
 	return nil
 }
 
+// Companion names a companion that a framework package brings.
+type Companion struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Package string                 `protobuf:"bytes,1,opt,name=package,proto3" json:"package,omitempty"`
+	// That of the package when the role was deployed.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// What the companion reads, as the package's schema says: texts, numbers, true or false, and lists of them.
+	Options       *structpb.Struct `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Companion) Reset() {
+	*x = Companion{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Companion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Companion) ProtoMessage() {}
+
+func (x *Companion) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Companion.ProtoReflect.Descriptor instead.
+func (*Companion) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Companion) GetPackage() string {
+	if x != nil {
+		return x.Package
+	}
+	return ""
+}
+
+func (x *Companion) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Companion) GetOptions() *structpb.Struct {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
 // RoleSpec is one kind of instance of an app.
 type RoleSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -841,14 +905,16 @@ type RoleSpec struct {
 	User         string                   `protobuf:"bytes,20,opt,name=user,proto3" json:"user,omitempty"`
 	Expose       *Expose                  `protobuf:"bytes,21,opt,name=expose,proto3" json:"expose,omitempty"`
 	// Roles of the app that are ready before the first instance of this one is started, and before it is moved to a new version.
-	After         []string `protobuf:"bytes,22,rep,name=after,proto3" json:"after,omitempty"`
+	After []string `protobuf:"bytes,22,rep,name=after,proto3" json:"after,omitempty"`
+	// Frameworks only: the companion of a framework package that the role runs. The ResourceManager fills in image, command and args.
+	Companion     *Companion `protobuf:"bytes,23,opt,name=companion,proto3" json:"companion,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RoleSpec) Reset() {
 	*x = RoleSpec{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[1]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +926,7 @@ func (x *RoleSpec) String() string {
 func (*RoleSpec) ProtoMessage() {}
 
 func (x *RoleSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[1]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +939,7 @@ func (x *RoleSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleSpec.ProtoReflect.Descriptor instead.
 func (*RoleSpec) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *RoleSpec) GetName() string {
@@ -1030,6 +1096,13 @@ func (x *RoleSpec) GetAfter() []string {
 	return nil
 }
 
+func (x *RoleSpec) GetCompanion() *Companion {
+	if x != nil {
+		return x.Companion
+	}
+	return nil
+}
+
 // ScheduleEntry sets the instance count whenever its time comes.
 type ScheduleEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1044,7 +1117,7 @@ type ScheduleEntry struct {
 
 func (x *ScheduleEntry) Reset() {
 	*x = ScheduleEntry{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[2]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1129,7 @@ func (x *ScheduleEntry) String() string {
 func (*ScheduleEntry) ProtoMessage() {}
 
 func (x *ScheduleEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[2]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1142,7 @@ func (x *ScheduleEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleEntry.ProtoReflect.Descriptor instead.
 func (*ScheduleEntry) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{2}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ScheduleEntry) GetCron() string {
@@ -1107,7 +1180,7 @@ type Expose struct {
 
 func (x *Expose) Reset() {
 	*x = Expose{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[3]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1192,7 @@ func (x *Expose) String() string {
 func (*Expose) ProtoMessage() {}
 
 func (x *Expose) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[3]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1205,7 @@ func (x *Expose) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expose.ProtoReflect.Descriptor instead.
 func (*Expose) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Expose) GetHttp() *Expose_Http {
@@ -1188,7 +1261,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[4]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1273,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[4]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1286,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Placement) GetPolicy() Placement_Policy {
@@ -1287,7 +1360,7 @@ type UpdatePolicy struct {
 
 func (x *UpdatePolicy) Reset() {
 	*x = UpdatePolicy{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[5]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1372,7 @@ func (x *UpdatePolicy) String() string {
 func (*UpdatePolicy) ProtoMessage() {}
 
 func (x *UpdatePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[5]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1385,7 @@ func (x *UpdatePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePolicy.ProtoReflect.Descriptor instead.
 func (*UpdatePolicy) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{5}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UpdatePolicy) GetStrategy() UpdatePolicy_Strategy {
@@ -1398,7 +1471,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[6]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1483,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[6]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1496,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{6}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RestartPolicy) GetWindow() *durationpb.Duration {
@@ -1468,7 +1541,7 @@ type StopPolicy struct {
 
 func (x *StopPolicy) Reset() {
 	*x = StopPolicy{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[7]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1553,7 @@ func (x *StopPolicy) String() string {
 func (*StopPolicy) ProtoMessage() {}
 
 func (x *StopPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[7]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1566,7 @@ func (x *StopPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopPolicy.ProtoReflect.Descriptor instead.
 func (*StopPolicy) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{7}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StopPolicy) GetGrace() *durationpb.Duration {
@@ -1559,7 +1632,7 @@ type App struct {
 
 func (x *App) Reset() {
 	*x = App{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[8]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1644,7 @@ func (x *App) String() string {
 func (*App) ProtoMessage() {}
 
 func (x *App) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[8]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1657,7 @@ func (x *App) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use App.ProtoReflect.Descriptor instead.
 func (*App) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{8}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *App) GetName() string {
@@ -1747,7 +1820,7 @@ type Schedule struct {
 
 func (x *Schedule) Reset() {
 	*x = Schedule{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1832,7 @@ func (x *Schedule) String() string {
 func (*Schedule) ProtoMessage() {}
 
 func (x *Schedule) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1845,7 @@ func (x *Schedule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
 func (*Schedule) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{9}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Schedule) GetRole() string {
@@ -1846,7 +1919,7 @@ type Waiting struct {
 
 func (x *Waiting) Reset() {
 	*x = Waiting{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +1931,7 @@ func (x *Waiting) String() string {
 func (*Waiting) ProtoMessage() {}
 
 func (x *Waiting) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +1944,7 @@ func (x *Waiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waiting.ProtoReflect.Descriptor instead.
 func (*Waiting) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{10}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Waiting) GetRole() string {
@@ -1929,7 +2002,7 @@ type Master struct {
 
 func (x *Master) Reset() {
 	*x = Master{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2014,7 @@ func (x *Master) String() string {
 func (*Master) ProtoMessage() {}
 
 func (x *Master) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2027,7 @@ func (x *Master) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Master.ProtoReflect.Descriptor instead.
 func (*Master) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Master) GetAttempt() int32 {
@@ -2019,7 +2092,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2104,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2117,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Instance) GetId() string {
@@ -2184,7 +2257,7 @@ type MasterStatus struct {
 
 func (x *MasterStatus) Reset() {
 	*x = MasterStatus{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2269,7 @@ func (x *MasterStatus) String() string {
 func (*MasterStatus) ProtoMessage() {}
 
 func (x *MasterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2282,7 @@ func (x *MasterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MasterStatus.ProtoReflect.Descriptor instead.
 func (*MasterStatus) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MasterStatus) GetState() MasterStatus_State {
@@ -2289,7 +2362,7 @@ type Outlook struct {
 
 func (x *Outlook) Reset() {
 	*x = Outlook{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2374,7 @@ func (x *Outlook) String() string {
 func (*Outlook) ProtoMessage() {}
 
 func (x *Outlook) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2387,7 @@ func (x *Outlook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outlook.ProtoReflect.Descriptor instead.
 func (*Outlook) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{14}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Outlook) GetText() string {
@@ -2361,7 +2434,7 @@ type DeployRequest struct {
 
 func (x *DeployRequest) Reset() {
 	*x = DeployRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2446,7 @@ func (x *DeployRequest) String() string {
 func (*DeployRequest) ProtoMessage() {}
 
 func (x *DeployRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2459,7 @@ func (x *DeployRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployRequest.ProtoReflect.Descriptor instead.
 func (*DeployRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeployRequest) GetSpec() *AppSpec {
@@ -2448,7 +2521,7 @@ type ManifestMistakes struct {
 
 func (x *ManifestMistakes) Reset() {
 	*x = ManifestMistakes{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +2533,7 @@ func (x *ManifestMistakes) String() string {
 func (*ManifestMistakes) ProtoMessage() {}
 
 func (x *ManifestMistakes) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2546,7 @@ func (x *ManifestMistakes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestMistakes.ProtoReflect.Descriptor instead.
 func (*ManifestMistakes) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ManifestMistakes) GetMistakes() []*ManifestMistakes_Mistake {
@@ -2502,7 +2575,7 @@ type DeployResponse struct {
 
 func (x *DeployResponse) Reset() {
 	*x = DeployResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2514,7 +2587,7 @@ func (x *DeployResponse) String() string {
 func (*DeployResponse) ProtoMessage() {}
 
 func (x *DeployResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2527,7 +2600,7 @@ func (x *DeployResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployResponse.ProtoReflect.Descriptor instead.
 func (*DeployResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeployResponse) GetApp() *App {
@@ -2585,7 +2658,7 @@ type AppDiff struct {
 
 func (x *AppDiff) Reset() {
 	*x = AppDiff{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +2670,7 @@ func (x *AppDiff) String() string {
 func (*AppDiff) ProtoMessage() {}
 
 func (x *AppDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +2683,7 @@ func (x *AppDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppDiff.ProtoReflect.Descriptor instead.
 func (*AppDiff) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AppDiff) GetFields() []*FieldDiff {
@@ -2640,7 +2713,7 @@ type RoleDiff struct {
 
 func (x *RoleDiff) Reset() {
 	*x = RoleDiff{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2725,7 @@ func (x *RoleDiff) String() string {
 func (*RoleDiff) ProtoMessage() {}
 
 func (x *RoleDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2738,7 @@ func (x *RoleDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleDiff.ProtoReflect.Descriptor instead.
 func (*RoleDiff) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RoleDiff) GetRole() string {
@@ -2703,7 +2776,7 @@ type FieldDiff struct {
 
 func (x *FieldDiff) Reset() {
 	*x = FieldDiff{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2715,7 +2788,7 @@ func (x *FieldDiff) String() string {
 func (*FieldDiff) ProtoMessage() {}
 
 func (x *FieldDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2728,7 +2801,7 @@ func (x *FieldDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldDiff.ProtoReflect.Descriptor instead.
 func (*FieldDiff) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FieldDiff) GetKey() string {
@@ -2763,7 +2836,7 @@ type Preview struct {
 
 func (x *Preview) Reset() {
 	*x = Preview{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2775,7 +2848,7 @@ func (x *Preview) String() string {
 func (*Preview) ProtoMessage() {}
 
 func (x *Preview) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2788,7 +2861,7 @@ func (x *Preview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preview.ProtoReflect.Descriptor instead.
 func (*Preview) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{21}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Preview) GetSpec() *AppSpec {
@@ -2813,7 +2886,7 @@ type Previewed struct {
 
 func (x *Previewed) Reset() {
 	*x = Previewed{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2825,7 +2898,7 @@ func (x *Previewed) String() string {
 func (*Previewed) ProtoMessage() {}
 
 func (x *Previewed) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2838,7 +2911,7 @@ func (x *Previewed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Previewed.ProtoReflect.Descriptor instead.
 func (*Previewed) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{22}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Previewed) GetSummary() string {
@@ -2872,7 +2945,7 @@ type PreviewLine struct {
 
 func (x *PreviewLine) Reset() {
 	*x = PreviewLine{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2884,7 +2957,7 @@ func (x *PreviewLine) String() string {
 func (*PreviewLine) ProtoMessage() {}
 
 func (x *PreviewLine) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2897,7 +2970,7 @@ func (x *PreviewLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewLine.ProtoReflect.Descriptor instead.
 func (*PreviewLine) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PreviewLine) GetRole() string {
@@ -2924,7 +2997,7 @@ type PlannedPlacement struct {
 
 func (x *PlannedPlacement) Reset() {
 	*x = PlannedPlacement{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2936,7 +3009,7 @@ func (x *PlannedPlacement) String() string {
 func (*PlannedPlacement) ProtoMessage() {}
 
 func (x *PlannedPlacement) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2949,7 +3022,7 @@ func (x *PlannedPlacement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedPlacement.ProtoReflect.Descriptor instead.
 func (*PlannedPlacement) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PlannedPlacement) GetInstance() string {
@@ -2990,7 +3063,7 @@ type ListAppsRequest struct {
 
 func (x *ListAppsRequest) Reset() {
 	*x = ListAppsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3002,7 +3075,7 @@ func (x *ListAppsRequest) String() string {
 func (*ListAppsRequest) ProtoMessage() {}
 
 func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3015,7 +3088,7 @@ func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListAppsRequest) GetQueue() string {
@@ -3101,7 +3174,7 @@ type ListAppsResponse struct {
 
 func (x *ListAppsResponse) Reset() {
 	*x = ListAppsResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3186,7 @@ func (x *ListAppsResponse) String() string {
 func (*ListAppsResponse) ProtoMessage() {}
 
 func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3199,7 @@ func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppsResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListAppsResponse) GetApps() []*App {
@@ -3162,7 +3235,7 @@ type ListSummary struct {
 
 func (x *ListSummary) Reset() {
 	*x = ListSummary{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3174,7 +3247,7 @@ func (x *ListSummary) String() string {
 func (*ListSummary) ProtoMessage() {}
 
 func (x *ListSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3187,7 +3260,7 @@ func (x *ListSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSummary.ProtoReflect.Descriptor instead.
 func (*ListSummary) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListSummary) GetTotal() int32 {
@@ -3213,7 +3286,7 @@ type GetAppRequest struct {
 
 func (x *GetAppRequest) Reset() {
 	*x = GetAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3225,7 +3298,7 @@ func (x *GetAppRequest) String() string {
 func (*GetAppRequest) ProtoMessage() {}
 
 func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3238,7 +3311,7 @@ func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAppRequest.ProtoReflect.Descriptor instead.
 func (*GetAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetAppRequest) GetName() string {
@@ -3260,7 +3333,7 @@ type AppManifest struct {
 
 func (x *AppManifest) Reset() {
 	*x = AppManifest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3272,7 +3345,7 @@ func (x *AppManifest) String() string {
 func (*AppManifest) ProtoMessage() {}
 
 func (x *AppManifest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3285,7 +3358,7 @@ func (x *AppManifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppManifest.ProtoReflect.Descriptor instead.
 func (*AppManifest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AppManifest) GetManifest() string {
@@ -3314,7 +3387,7 @@ type ScaleAppRequest struct {
 
 func (x *ScaleAppRequest) Reset() {
 	*x = ScaleAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3326,7 +3399,7 @@ func (x *ScaleAppRequest) String() string {
 func (*ScaleAppRequest) ProtoMessage() {}
 
 func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3339,7 +3412,7 @@ func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleAppRequest.ProtoReflect.Descriptor instead.
 func (*ScaleAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ScaleAppRequest) GetName() string {
@@ -3372,7 +3445,7 @@ type RestartAppRequest struct {
 
 func (x *RestartAppRequest) Reset() {
 	*x = RestartAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3384,7 +3457,7 @@ func (x *RestartAppRequest) String() string {
 func (*RestartAppRequest) ProtoMessage() {}
 
 func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3397,7 +3470,7 @@ func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartAppRequest.ProtoReflect.Descriptor instead.
 func (*RestartAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RestartAppRequest) GetName() string {
@@ -3416,7 +3489,7 @@ type StopAppRequest struct {
 
 func (x *StopAppRequest) Reset() {
 	*x = StopAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3501,7 @@ func (x *StopAppRequest) String() string {
 func (*StopAppRequest) ProtoMessage() {}
 
 func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3514,7 @@ func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAppRequest.ProtoReflect.Descriptor instead.
 func (*StopAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StopAppRequest) GetName() string {
@@ -3460,7 +3533,7 @@ type RemoveAppRequest struct {
 
 func (x *RemoveAppRequest) Reset() {
 	*x = RemoveAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3472,7 +3545,7 @@ func (x *RemoveAppRequest) String() string {
 func (*RemoveAppRequest) ProtoMessage() {}
 
 func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3485,7 +3558,7 @@ func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveAppRequest.ProtoReflect.Descriptor instead.
 func (*RemoveAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RemoveAppRequest) GetName() string {
@@ -3506,7 +3579,7 @@ type RollbackAppRequest struct {
 
 func (x *RollbackAppRequest) Reset() {
 	*x = RollbackAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3518,7 +3591,7 @@ func (x *RollbackAppRequest) String() string {
 func (*RollbackAppRequest) ProtoMessage() {}
 
 func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3531,7 +3604,7 @@ func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackAppRequest.ProtoReflect.Descriptor instead.
 func (*RollbackAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RollbackAppRequest) GetName() string {
@@ -3561,7 +3634,7 @@ type StartMasterRequest struct {
 
 func (x *StartMasterRequest) Reset() {
 	*x = StartMasterRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3573,7 +3646,7 @@ func (x *StartMasterRequest) String() string {
 func (*StartMasterRequest) ProtoMessage() {}
 
 func (x *StartMasterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3586,7 +3659,7 @@ func (x *StartMasterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartMasterRequest.ProtoReflect.Descriptor instead.
 func (*StartMasterRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StartMasterRequest) GetName() string {
@@ -3625,7 +3698,7 @@ type StartMasterResponse struct {
 
 func (x *StartMasterResponse) Reset() {
 	*x = StartMasterResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3637,7 +3710,7 @@ func (x *StartMasterResponse) String() string {
 func (*StartMasterResponse) ProtoMessage() {}
 
 func (x *StartMasterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3650,7 +3723,7 @@ func (x *StartMasterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartMasterResponse.ProtoReflect.Descriptor instead.
 func (*StartMasterResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StartMasterResponse) GetAppId() string {
@@ -3692,7 +3765,7 @@ type CommandAppRequest struct {
 
 func (x *CommandAppRequest) Reset() {
 	*x = CommandAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3704,7 +3777,7 @@ func (x *CommandAppRequest) String() string {
 func (*CommandAppRequest) ProtoMessage() {}
 
 func (x *CommandAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3717,7 +3790,7 @@ func (x *CommandAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAppRequest.ProtoReflect.Descriptor instead.
 func (*CommandAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{37}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CommandAppRequest) GetName() string {
@@ -3745,7 +3818,7 @@ type CommandAppResponse struct {
 
 func (x *CommandAppResponse) Reset() {
 	*x = CommandAppResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3757,7 +3830,7 @@ func (x *CommandAppResponse) String() string {
 func (*CommandAppResponse) ProtoMessage() {}
 
 func (x *CommandAppResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3770,7 +3843,7 @@ func (x *CommandAppResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAppResponse.ProtoReflect.Descriptor instead.
 func (*CommandAppResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{38}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CommandAppResponse) GetAnswer() *anypb.Any {
@@ -3798,7 +3871,7 @@ type AppHistory struct {
 
 func (x *AppHistory) Reset() {
 	*x = AppHistory{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3810,7 +3883,7 @@ func (x *AppHistory) String() string {
 func (*AppHistory) ProtoMessage() {}
 
 func (x *AppHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3823,7 +3896,7 @@ func (x *AppHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory.ProtoReflect.Descriptor instead.
 func (*AppHistory) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AppHistory) GetVersions() []*AppHistory_Version {
@@ -3860,7 +3933,7 @@ type AppLogsRequest struct {
 
 func (x *AppLogsRequest) Reset() {
 	*x = AppLogsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3872,7 +3945,7 @@ func (x *AppLogsRequest) String() string {
 func (*AppLogsRequest) ProtoMessage() {}
 
 func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3885,7 +3958,7 @@ func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppLogsRequest.ProtoReflect.Descriptor instead.
 func (*AppLogsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{40}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AppLogsRequest) GetName() string {
@@ -3949,7 +4022,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3961,7 +4034,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3974,7 +4047,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{41}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Explanation) GetSummary() string {
@@ -4010,7 +4083,7 @@ type Obstacle struct {
 
 func (x *Obstacle) Reset() {
 	*x = Obstacle{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4022,7 +4095,7 @@ func (x *Obstacle) String() string {
 func (*Obstacle) ProtoMessage() {}
 
 func (x *Obstacle) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4035,7 +4108,7 @@ func (x *Obstacle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
 func (*Obstacle) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{42}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Obstacle) GetSubject() string {
@@ -4105,7 +4178,7 @@ type Expose_Http struct {
 
 func (x *Expose_Http) Reset() {
 	*x = Expose_Http{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4117,7 +4190,7 @@ func (x *Expose_Http) String() string {
 func (*Expose_Http) ProtoMessage() {}
 
 func (x *Expose_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4130,7 +4203,7 @@ func (x *Expose_Http) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expose_Http.ProtoReflect.Descriptor instead.
 func (*Expose_Http) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4, 0}
 }
 
 func (x *Expose_Http) GetHost() string {
@@ -4202,7 +4275,7 @@ type Expose_Tcp struct {
 
 func (x *Expose_Tcp) Reset() {
 	*x = Expose_Tcp{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4214,7 +4287,7 @@ func (x *Expose_Tcp) String() string {
 func (*Expose_Tcp) ProtoMessage() {}
 
 func (x *Expose_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4227,7 +4300,7 @@ func (x *Expose_Tcp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expose_Tcp.ProtoReflect.Descriptor instead.
 func (*Expose_Tcp) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4, 1}
 }
 
 func (x *Expose_Tcp) GetListen() int32 {
@@ -4256,7 +4329,7 @@ type Expose_Timeouts struct {
 
 func (x *Expose_Timeouts) Reset() {
 	*x = Expose_Timeouts{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4268,7 +4341,7 @@ func (x *Expose_Timeouts) String() string {
 func (*Expose_Timeouts) ProtoMessage() {}
 
 func (x *Expose_Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4281,7 +4354,7 @@ func (x *Expose_Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expose_Timeouts.ProtoReflect.Descriptor instead.
 func (*Expose_Timeouts) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 2}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4, 2}
 }
 
 func (x *Expose_Timeouts) GetConnect() *durationpb.Duration {
@@ -4310,7 +4383,7 @@ type UpdatePolicy_OneRollout struct {
 
 func (x *UpdatePolicy_OneRollout) Reset() {
 	*x = UpdatePolicy_OneRollout{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4322,7 +4395,7 @@ func (x *UpdatePolicy_OneRollout) String() string {
 func (*UpdatePolicy_OneRollout) ProtoMessage() {}
 
 func (x *UpdatePolicy_OneRollout) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4335,7 +4408,7 @@ func (x *UpdatePolicy_OneRollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePolicy_OneRollout.ProtoReflect.Descriptor instead.
 func (*UpdatePolicy_OneRollout) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{5, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{6, 0}
 }
 
 func (x *UpdatePolicy_OneRollout) GetStrategy() UpdatePolicy_Strategy {
@@ -4373,7 +4446,7 @@ type ManifestMistakes_Mistake struct {
 
 func (x *ManifestMistakes_Mistake) Reset() {
 	*x = ManifestMistakes_Mistake{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[49]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4385,7 +4458,7 @@ func (x *ManifestMistakes_Mistake) String() string {
 func (*ManifestMistakes_Mistake) ProtoMessage() {}
 
 func (x *ManifestMistakes_Mistake) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[49]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4398,7 +4471,7 @@ func (x *ManifestMistakes_Mistake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestMistakes_Mistake.ProtoReflect.Descriptor instead.
 func (*ManifestMistakes_Mistake) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17, 0}
 }
 
 func (x *ManifestMistakes_Mistake) GetLine() int32 {
@@ -4440,7 +4513,7 @@ type AppHistory_Version struct {
 
 func (x *AppHistory_Version) Reset() {
 	*x = AppHistory_Version{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[51]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4452,7 +4525,7 @@ func (x *AppHistory_Version) String() string {
 func (*AppHistory_Version) ProtoMessage() {}
 
 func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[51]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4465,7 +4538,7 @@ func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Version.ProtoReflect.Descriptor instead.
 func (*AppHistory_Version) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{40, 0}
 }
 
 func (x *AppHistory_Version) GetVersion() int32 {
@@ -4536,7 +4609,7 @@ type AppHistory_Attempt struct {
 
 func (x *AppHistory_Attempt) Reset() {
 	*x = AppHistory_Attempt{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[52]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4548,7 +4621,7 @@ func (x *AppHistory_Attempt) String() string {
 func (*AppHistory_Attempt) ProtoMessage() {}
 
 func (x *AppHistory_Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[52]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4561,7 +4634,7 @@ func (x *AppHistory_Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Attempt.ProtoReflect.Descriptor instead.
 func (*AppHistory_Attempt) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39, 1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{40, 1}
 }
 
 func (x *AppHistory_Attempt) GetNumber() int32 {
@@ -4633,7 +4706,7 @@ type Obstacle_FailedTest struct {
 
 func (x *Obstacle_FailedTest) Reset() {
 	*x = Obstacle_FailedTest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[53]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4645,7 +4718,7 @@ func (x *Obstacle_FailedTest) String() string {
 func (*Obstacle_FailedTest) ProtoMessage() {}
 
 func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[53]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4658,7 +4731,7 @@ func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle_FailedTest.ProtoReflect.Descriptor instead.
 func (*Obstacle_FailedTest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{42, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{43, 0}
 }
 
 func (x *Obstacle_FailedTest) GetTest() string {
@@ -4698,7 +4771,11 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04Kind\x12\a\n" +
 	"\x03APP\x10\x00\x12\r\n" +
 	"\tFRAMEWORK\x10\x01\x12\f\n" +
-	"\bEXTERNAL\x10\x02\"\xd3\a\n" +
+	"\bEXTERNAL\x10\x02\"r\n" +
+	"\tCompanion\x12\x18\n" +
+	"\apackage\x18\x01 \x01(\tR\apackage\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x121\n" +
+	"\aoptions\x18\x03 \x01(\v2\x17.google.protobuf.StructR\aoptions\"\x8c\b\n" +
 	"\bRoleSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12!\n" +
@@ -4723,7 +4800,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"workingDir\x12\x12\n" +
 	"\x04user\x18\x14 \x01(\tR\x04user\x12.\n" +
 	"\x06expose\x18\x15 \x01(\v2\x16.mammoth.api.v1.ExposeR\x06expose\x12\x14\n" +
-	"\x05after\x18\x16 \x03(\tR\x05after\x1a6\n" +
+	"\x05after\x18\x16 \x03(\tR\x05after\x127\n" +
+	"\tcompanion\x18\x17 \x01(\v2\x19.mammoth.api.v1.CompanionR\tcompanion\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"]\n" +
@@ -5141,7 +5219,7 @@ func file_mammoth_api_v1_app_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
-var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(NodeState)(0),                   // 0: mammoth.api.v1.NodeState
 	(AppSpec_Kind)(0),                // 1: mammoth.api.v1.AppSpec.Kind
@@ -5156,202 +5234,205 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(MasterStatus_State)(0),          // 10: mammoth.api.v1.MasterStatus.State
 	(RoleDiff_Effect)(0),             // 11: mammoth.api.v1.RoleDiff.Effect
 	(*AppSpec)(nil),                  // 12: mammoth.api.v1.AppSpec
-	(*RoleSpec)(nil),                 // 13: mammoth.api.v1.RoleSpec
-	(*ScheduleEntry)(nil),            // 14: mammoth.api.v1.ScheduleEntry
-	(*Expose)(nil),                   // 15: mammoth.api.v1.Expose
-	(*Placement)(nil),                // 16: mammoth.api.v1.Placement
-	(*UpdatePolicy)(nil),             // 17: mammoth.api.v1.UpdatePolicy
-	(*RestartPolicy)(nil),            // 18: mammoth.api.v1.RestartPolicy
-	(*StopPolicy)(nil),               // 19: mammoth.api.v1.StopPolicy
-	(*App)(nil),                      // 20: mammoth.api.v1.App
-	(*Schedule)(nil),                 // 21: mammoth.api.v1.Schedule
-	(*Waiting)(nil),                  // 22: mammoth.api.v1.Waiting
-	(*Master)(nil),                   // 23: mammoth.api.v1.Master
-	(*Instance)(nil),                 // 24: mammoth.api.v1.Instance
-	(*MasterStatus)(nil),             // 25: mammoth.api.v1.MasterStatus
-	(*Outlook)(nil),                  // 26: mammoth.api.v1.Outlook
-	(*DeployRequest)(nil),            // 27: mammoth.api.v1.DeployRequest
-	(*ManifestMistakes)(nil),         // 28: mammoth.api.v1.ManifestMistakes
-	(*DeployResponse)(nil),           // 29: mammoth.api.v1.DeployResponse
-	(*AppDiff)(nil),                  // 30: mammoth.api.v1.AppDiff
-	(*RoleDiff)(nil),                 // 31: mammoth.api.v1.RoleDiff
-	(*FieldDiff)(nil),                // 32: mammoth.api.v1.FieldDiff
-	(*Preview)(nil),                  // 33: mammoth.api.v1.Preview
-	(*Previewed)(nil),                // 34: mammoth.api.v1.Previewed
-	(*PreviewLine)(nil),              // 35: mammoth.api.v1.PreviewLine
-	(*PlannedPlacement)(nil),         // 36: mammoth.api.v1.PlannedPlacement
-	(*ListAppsRequest)(nil),          // 37: mammoth.api.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),         // 38: mammoth.api.v1.ListAppsResponse
-	(*ListSummary)(nil),              // 39: mammoth.api.v1.ListSummary
-	(*GetAppRequest)(nil),            // 40: mammoth.api.v1.GetAppRequest
-	(*AppManifest)(nil),              // 41: mammoth.api.v1.AppManifest
-	(*ScaleAppRequest)(nil),          // 42: mammoth.api.v1.ScaleAppRequest
-	(*RestartAppRequest)(nil),        // 43: mammoth.api.v1.RestartAppRequest
-	(*StopAppRequest)(nil),           // 44: mammoth.api.v1.StopAppRequest
-	(*RemoveAppRequest)(nil),         // 45: mammoth.api.v1.RemoveAppRequest
-	(*RollbackAppRequest)(nil),       // 46: mammoth.api.v1.RollbackAppRequest
-	(*StartMasterRequest)(nil),       // 47: mammoth.api.v1.StartMasterRequest
-	(*StartMasterResponse)(nil),      // 48: mammoth.api.v1.StartMasterResponse
-	(*CommandAppRequest)(nil),        // 49: mammoth.api.v1.CommandAppRequest
-	(*CommandAppResponse)(nil),       // 50: mammoth.api.v1.CommandAppResponse
-	(*AppHistory)(nil),               // 51: mammoth.api.v1.AppHistory
-	(*AppLogsRequest)(nil),           // 52: mammoth.api.v1.AppLogsRequest
-	(*Explanation)(nil),              // 53: mammoth.api.v1.Explanation
-	(*Obstacle)(nil),                 // 54: mammoth.api.v1.Obstacle
-	nil,                              // 55: mammoth.api.v1.RoleSpec.EnvEntry
-	(*Expose_Http)(nil),              // 56: mammoth.api.v1.Expose.Http
-	(*Expose_Tcp)(nil),               // 57: mammoth.api.v1.Expose.Tcp
-	(*Expose_Timeouts)(nil),          // 58: mammoth.api.v1.Expose.Timeouts
-	(*UpdatePolicy_OneRollout)(nil),  // 59: mammoth.api.v1.UpdatePolicy.OneRollout
-	nil,                              // 60: mammoth.api.v1.DeployRequest.ImagesEntry
-	(*ManifestMistakes_Mistake)(nil), // 61: mammoth.api.v1.ManifestMistakes.Mistake
-	nil,                              // 62: mammoth.api.v1.ListSummary.StatesEntry
-	(*AppHistory_Version)(nil),       // 63: mammoth.api.v1.AppHistory.Version
-	(*AppHistory_Attempt)(nil),       // 64: mammoth.api.v1.AppHistory.Attempt
-	(*Obstacle_FailedTest)(nil),      // 65: mammoth.api.v1.Obstacle.FailedTest
-	(*structpb.Struct)(nil),          // 66: google.protobuf.Struct
-	(*v1.Resources)(nil),             // 67: mammoth.core.v1.Resources
-	(*v1.Port)(nil),                  // 68: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),           // 69: mammoth.core.v1.HealthCheck
-	(*structpb.ListValue)(nil),       // 70: google.protobuf.ListValue
-	(v1.ContainerSpec_Network)(0),    // 71: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),      // 72: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 73: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),           // 74: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),                 // 75: mammoth.core.v1.Phase
-	(*anypb.Any)(nil),                // 76: google.protobuf.Any
-	(*v1.ExecInput)(nil),             // 77: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),              // 78: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),            // 79: mammoth.core.v1.ExecOutput
+	(*Companion)(nil),                // 13: mammoth.api.v1.Companion
+	(*RoleSpec)(nil),                 // 14: mammoth.api.v1.RoleSpec
+	(*ScheduleEntry)(nil),            // 15: mammoth.api.v1.ScheduleEntry
+	(*Expose)(nil),                   // 16: mammoth.api.v1.Expose
+	(*Placement)(nil),                // 17: mammoth.api.v1.Placement
+	(*UpdatePolicy)(nil),             // 18: mammoth.api.v1.UpdatePolicy
+	(*RestartPolicy)(nil),            // 19: mammoth.api.v1.RestartPolicy
+	(*StopPolicy)(nil),               // 20: mammoth.api.v1.StopPolicy
+	(*App)(nil),                      // 21: mammoth.api.v1.App
+	(*Schedule)(nil),                 // 22: mammoth.api.v1.Schedule
+	(*Waiting)(nil),                  // 23: mammoth.api.v1.Waiting
+	(*Master)(nil),                   // 24: mammoth.api.v1.Master
+	(*Instance)(nil),                 // 25: mammoth.api.v1.Instance
+	(*MasterStatus)(nil),             // 26: mammoth.api.v1.MasterStatus
+	(*Outlook)(nil),                  // 27: mammoth.api.v1.Outlook
+	(*DeployRequest)(nil),            // 28: mammoth.api.v1.DeployRequest
+	(*ManifestMistakes)(nil),         // 29: mammoth.api.v1.ManifestMistakes
+	(*DeployResponse)(nil),           // 30: mammoth.api.v1.DeployResponse
+	(*AppDiff)(nil),                  // 31: mammoth.api.v1.AppDiff
+	(*RoleDiff)(nil),                 // 32: mammoth.api.v1.RoleDiff
+	(*FieldDiff)(nil),                // 33: mammoth.api.v1.FieldDiff
+	(*Preview)(nil),                  // 34: mammoth.api.v1.Preview
+	(*Previewed)(nil),                // 35: mammoth.api.v1.Previewed
+	(*PreviewLine)(nil),              // 36: mammoth.api.v1.PreviewLine
+	(*PlannedPlacement)(nil),         // 37: mammoth.api.v1.PlannedPlacement
+	(*ListAppsRequest)(nil),          // 38: mammoth.api.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),         // 39: mammoth.api.v1.ListAppsResponse
+	(*ListSummary)(nil),              // 40: mammoth.api.v1.ListSummary
+	(*GetAppRequest)(nil),            // 41: mammoth.api.v1.GetAppRequest
+	(*AppManifest)(nil),              // 42: mammoth.api.v1.AppManifest
+	(*ScaleAppRequest)(nil),          // 43: mammoth.api.v1.ScaleAppRequest
+	(*RestartAppRequest)(nil),        // 44: mammoth.api.v1.RestartAppRequest
+	(*StopAppRequest)(nil),           // 45: mammoth.api.v1.StopAppRequest
+	(*RemoveAppRequest)(nil),         // 46: mammoth.api.v1.RemoveAppRequest
+	(*RollbackAppRequest)(nil),       // 47: mammoth.api.v1.RollbackAppRequest
+	(*StartMasterRequest)(nil),       // 48: mammoth.api.v1.StartMasterRequest
+	(*StartMasterResponse)(nil),      // 49: mammoth.api.v1.StartMasterResponse
+	(*CommandAppRequest)(nil),        // 50: mammoth.api.v1.CommandAppRequest
+	(*CommandAppResponse)(nil),       // 51: mammoth.api.v1.CommandAppResponse
+	(*AppHistory)(nil),               // 52: mammoth.api.v1.AppHistory
+	(*AppLogsRequest)(nil),           // 53: mammoth.api.v1.AppLogsRequest
+	(*Explanation)(nil),              // 54: mammoth.api.v1.Explanation
+	(*Obstacle)(nil),                 // 55: mammoth.api.v1.Obstacle
+	nil,                              // 56: mammoth.api.v1.RoleSpec.EnvEntry
+	(*Expose_Http)(nil),              // 57: mammoth.api.v1.Expose.Http
+	(*Expose_Tcp)(nil),               // 58: mammoth.api.v1.Expose.Tcp
+	(*Expose_Timeouts)(nil),          // 59: mammoth.api.v1.Expose.Timeouts
+	(*UpdatePolicy_OneRollout)(nil),  // 60: mammoth.api.v1.UpdatePolicy.OneRollout
+	nil,                              // 61: mammoth.api.v1.DeployRequest.ImagesEntry
+	(*ManifestMistakes_Mistake)(nil), // 62: mammoth.api.v1.ManifestMistakes.Mistake
+	nil,                              // 63: mammoth.api.v1.ListSummary.StatesEntry
+	(*AppHistory_Version)(nil),       // 64: mammoth.api.v1.AppHistory.Version
+	(*AppHistory_Attempt)(nil),       // 65: mammoth.api.v1.AppHistory.Attempt
+	(*Obstacle_FailedTest)(nil),      // 66: mammoth.api.v1.Obstacle.FailedTest
+	(*structpb.Struct)(nil),          // 67: google.protobuf.Struct
+	(*v1.Resources)(nil),             // 68: mammoth.core.v1.Resources
+	(*v1.Port)(nil),                  // 69: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),           // 70: mammoth.core.v1.HealthCheck
+	(*structpb.ListValue)(nil),       // 71: google.protobuf.ListValue
+	(v1.ContainerSpec_Network)(0),    // 72: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),      // 73: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 74: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),           // 75: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),                 // 76: mammoth.core.v1.Phase
+	(*anypb.Any)(nil),                // 77: google.protobuf.Any
+	(*v1.ExecInput)(nil),             // 78: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),              // 79: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),            // 80: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,   // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
-	13,  // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
-	66,  // 2: mammoth.api.v1.AppSpec.options:type_name -> google.protobuf.Struct
-	14,  // 3: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	67,  // 4: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	68,  // 5: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
-	55,  // 6: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	69,  // 7: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
-	16,  // 8: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
-	17,  // 9: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
-	18,  // 10: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
-	19,  // 11: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	70,  // 12: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
-	71,  // 13: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
-	15,  // 14: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	56,  // 15: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	57,  // 16: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
-	2,   // 17: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
-	58,  // 18: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
-	3,   // 19: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
-	4,   // 20: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
-	5,   // 21: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	72,  // 22: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	59,  // 23: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.OneRollout
-	72,  // 24: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
-	72,  // 25: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	72,  // 26: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	72,  // 27: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	72,  // 28: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	72,  // 29: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
-	6,   // 30: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
-	24,  // 31: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
-	25,  // 32: mammoth.api.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
-	23,  // 33: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	73,  // 34: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	12,  // 35: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	22,  // 36: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	21,  // 37: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
-	7,   // 38: mammoth.api.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
-	73,  // 39: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
-	73,  // 40: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
-	73,  // 41: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	73,  // 42: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
-	8,   // 43: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	73,  // 44: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
-	9,   // 45: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	74,  // 46: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	75,  // 47: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	73,  // 48: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	73,  // 49: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
-	10,  // 50: mammoth.api.v1.MasterStatus.state:type_name -> mammoth.api.v1.MasterStatus.State
-	26,  // 51: mammoth.api.v1.MasterStatus.outlook:type_name -> mammoth.api.v1.Outlook
-	76,  // 52: mammoth.api.v1.MasterStatus.detail:type_name -> google.protobuf.Any
-	73,  // 53: mammoth.api.v1.Outlook.at:type_name -> google.protobuf.Timestamp
-	12,  // 54: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	60,  // 55: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
-	61,  // 56: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
-	20,  // 57: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	36,  // 58: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	53,  // 59: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	34,  // 60: mammoth.api.v1.DeployResponse.preview:type_name -> mammoth.api.v1.Previewed
-	30,  // 61: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
-	32,  // 62: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
-	31,  // 63: mammoth.api.v1.AppDiff.roles:type_name -> mammoth.api.v1.RoleDiff
-	11,  // 64: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
-	32,  // 65: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
-	12,  // 66: mammoth.api.v1.Preview.spec:type_name -> mammoth.api.v1.AppSpec
-	35,  // 67: mammoth.api.v1.Previewed.lines:type_name -> mammoth.api.v1.PreviewLine
-	76,  // 68: mammoth.api.v1.Previewed.detail:type_name -> google.protobuf.Any
-	6,   // 69: mammoth.api.v1.ListAppsRequest.state:type_name -> mammoth.api.v1.App.State
-	20,  // 70: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	39,  // 71: mammoth.api.v1.ListAppsResponse.summary:type_name -> mammoth.api.v1.ListSummary
-	62,  // 72: mammoth.api.v1.ListSummary.states:type_name -> mammoth.api.v1.ListSummary.StatesEntry
-	76,  // 73: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
-	76,  // 74: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
-	20,  // 75: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
-	63,  // 76: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	64,  // 77: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
-	73,  // 78: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	54,  // 79: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	65,  // 80: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	72,  // 81: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	72,  // 82: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,   // 83: mammoth.api.v1.UpdatePolicy.OneRollout.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	73,  // 84: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	12,  // 85: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	8,   // 86: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	73,  // 87: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	73,  // 88: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	73,  // 89: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
-	27,  // 90: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	37,  // 91: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	40,  // 92: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	40,  // 93: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
-	40,  // 94: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	42,  // 95: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	43,  // 96: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	44,  // 97: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	45,  // 98: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	46,  // 99: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	47,  // 100: mammoth.api.v1.Apps.StartMaster:input_type -> mammoth.api.v1.StartMasterRequest
-	49,  // 101: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
-	40,  // 102: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	40,  // 103: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	52,  // 104: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	77,  // 105: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	29,  // 106: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	38,  // 107: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	20,  // 108: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	41,  // 109: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
-	20,  // 110: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	20,  // 111: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	20,  // 112: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	20,  // 113: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	20,  // 114: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	20,  // 115: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	48,  // 116: mammoth.api.v1.Apps.StartMaster:output_type -> mammoth.api.v1.StartMasterResponse
-	50,  // 117: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
-	51,  // 118: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	53,  // 119: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	78,  // 120: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	79,  // 121: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	106, // [106:122] is the sub-list for method output_type
-	90,  // [90:106] is the sub-list for method input_type
-	90,  // [90:90] is the sub-list for extension type_name
-	90,  // [90:90] is the sub-list for extension extendee
-	0,   // [0:90] is the sub-list for field type_name
+	14,  // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
+	67,  // 2: mammoth.api.v1.AppSpec.options:type_name -> google.protobuf.Struct
+	67,  // 3: mammoth.api.v1.Companion.options:type_name -> google.protobuf.Struct
+	15,  // 4: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
+	68,  // 5: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	69,  // 6: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	56,  // 7: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
+	70,  // 8: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	17,  // 9: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
+	18,  // 10: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
+	19,  // 11: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
+	20,  // 12: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
+	71,  // 13: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
+	72,  // 14: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	16,  // 15: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
+	13,  // 16: mammoth.api.v1.RoleSpec.companion:type_name -> mammoth.api.v1.Companion
+	57,  // 17: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	58,  // 18: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	2,   // 19: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
+	59,  // 20: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	3,   // 21: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
+	4,   // 22: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
+	5,   // 23: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	73,  // 24: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	60,  // 25: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.OneRollout
+	73,  // 26: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	73,  // 27: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	73,  // 28: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	73,  // 29: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	73,  // 30: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	73,  // 31: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	6,   // 32: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
+	25,  // 33: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
+	26,  // 34: mammoth.api.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
+	24,  // 35: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
+	74,  // 36: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	12,  // 37: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	23,  // 38: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	22,  // 39: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
+	7,   // 40: mammoth.api.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
+	74,  // 41: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
+	74,  // 42: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
+	74,  // 43: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	74,  // 44: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	8,   // 45: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
+	74,  // 46: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	9,   // 47: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
+	75,  // 48: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	76,  // 49: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	74,  // 50: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	74,  // 51: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	10,  // 52: mammoth.api.v1.MasterStatus.state:type_name -> mammoth.api.v1.MasterStatus.State
+	27,  // 53: mammoth.api.v1.MasterStatus.outlook:type_name -> mammoth.api.v1.Outlook
+	77,  // 54: mammoth.api.v1.MasterStatus.detail:type_name -> google.protobuf.Any
+	74,  // 55: mammoth.api.v1.Outlook.at:type_name -> google.protobuf.Timestamp
+	12,  // 56: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	61,  // 57: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
+	62,  // 58: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
+	21,  // 59: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	37,  // 60: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	54,  // 61: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	35,  // 62: mammoth.api.v1.DeployResponse.preview:type_name -> mammoth.api.v1.Previewed
+	31,  // 63: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
+	33,  // 64: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	32,  // 65: mammoth.api.v1.AppDiff.roles:type_name -> mammoth.api.v1.RoleDiff
+	11,  // 66: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
+	33,  // 67: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	12,  // 68: mammoth.api.v1.Preview.spec:type_name -> mammoth.api.v1.AppSpec
+	36,  // 69: mammoth.api.v1.Previewed.lines:type_name -> mammoth.api.v1.PreviewLine
+	77,  // 70: mammoth.api.v1.Previewed.detail:type_name -> google.protobuf.Any
+	6,   // 71: mammoth.api.v1.ListAppsRequest.state:type_name -> mammoth.api.v1.App.State
+	21,  // 72: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	40,  // 73: mammoth.api.v1.ListAppsResponse.summary:type_name -> mammoth.api.v1.ListSummary
+	63,  // 74: mammoth.api.v1.ListSummary.states:type_name -> mammoth.api.v1.ListSummary.StatesEntry
+	77,  // 75: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
+	77,  // 76: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
+	21,  // 77: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
+	64,  // 78: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	65,  // 79: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
+	74,  // 80: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	55,  // 81: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	66,  // 82: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	73,  // 83: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	73,  // 84: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,   // 85: mammoth.api.v1.UpdatePolicy.OneRollout.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	74,  // 86: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	12,  // 87: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	8,   // 88: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	74,  // 89: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	74,  // 90: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	74,  // 91: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	28,  // 92: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	38,  // 93: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	41,  // 94: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	41,  // 95: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
+	41,  // 96: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	43,  // 97: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	44,  // 98: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	45,  // 99: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	46,  // 100: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	47,  // 101: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	48,  // 102: mammoth.api.v1.Apps.StartMaster:input_type -> mammoth.api.v1.StartMasterRequest
+	50,  // 103: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
+	41,  // 104: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	41,  // 105: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	53,  // 106: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	78,  // 107: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	30,  // 108: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	39,  // 109: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	21,  // 110: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	42,  // 111: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
+	21,  // 112: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	21,  // 113: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	21,  // 114: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	21,  // 115: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	21,  // 116: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	21,  // 117: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	49,  // 118: mammoth.api.v1.Apps.StartMaster:output_type -> mammoth.api.v1.StartMasterResponse
+	51,  // 119: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
+	52,  // 120: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	54,  // 121: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	79,  // 122: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	80,  // 123: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	108, // [108:124] is the sub-list for method output_type
+	92,  // [92:108] is the sub-list for method input_type
+	92,  // [92:92] is the sub-list for extension type_name
+	92,  // [92:92] is the sub-list for extension extendee
+	0,   // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }
@@ -5359,14 +5440,14 @@ func file_mammoth_api_v1_app_proto_init() {
 	if File_mammoth_api_v1_app_proto != nil {
 		return
 	}
-	file_mammoth_api_v1_app_proto_msgTypes[40].OneofWrappers = []any{}
+	file_mammoth_api_v1_app_proto_msgTypes[41].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_app_proto_rawDesc), len(file_mammoth_api_v1_app_proto_rawDesc)),
 			NumEnums:      12,
-			NumMessages:   54,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
