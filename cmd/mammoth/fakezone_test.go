@@ -54,7 +54,7 @@ func startFakeZone(conflicts int) (address string, stop func(), err error) {
 		return "", nil, err
 	}
 	z := &fakeZone{conflicts: conflicts, apps: map[string]*apiv1.App{}, steps: map[string][]*apiv1.App{}, start: time.Now()}
-	web := &apiv1.AppSpec{Name: "web", Queue: "apps", Roles: []*apiv1.RoleSpec{{
+	web := &apiv1.AppSpec{Name: "web", Framework: "dynamicdeploy", Queue: "apps", Roles: []*apiv1.RoleSpec{{
 		Image: "hello:1.0", ImageDigest: "sha256:0123456789abcdef0123", Instances: 3, Pids: 256,
 		Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
 		Ports:     []*corev1.Port{{Name: "http", ContainerPort: 8080}},
@@ -64,7 +64,7 @@ func startFakeZone(conflicts int) (address string, stop func(), err error) {
 	z.apps["shop"] = &apiv1.App{
 		Name: "shop", Id: "application_1700000000000_0002", State: apiv1.App_DEGRADED, Reason: "no master is left after 5 failures in 10m",
 		Version: 1, Generation: 1, Queue: "apps", Wanted: 2, CreatedAt: z.ago(49 * time.Hour),
-		Spec: &apiv1.AppSpec{Name: "shop", Roles: []*apiv1.RoleSpec{{Name: "front", Image: "front:1"}, {Name: "back", Image: "back:1"}}},
+		Spec: &apiv1.AppSpec{Name: "shop", Framework: "dynamicdeploy", Roles: []*apiv1.RoleSpec{{Name: "front", Image: "front:1"}, {Name: "back", Image: "back:1"}}},
 	}
 	server := grpc.NewServer()
 	apiv1.RegisterAppsServer(server, z)

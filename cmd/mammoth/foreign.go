@@ -12,7 +12,7 @@ import (
 )
 
 // foreign reports whether what an app's containers run, and how many there are to be, is its master's affair.
-func foreign(app *apiv1.App) bool { return !spec.HasRoles(app.GetSpec()) }
+func foreign(app *apiv1.App) bool { return app.GetSpec() != nil && !spec.HasRoles(app.GetSpec()) }
 
 // runningText is how many instances of an app run, and of how many where that is known.
 func runningText(app *apiv1.App) string {

@@ -65,9 +65,9 @@ func (a *App) Err() error { return a.decoder.err() }
 func (d *decoder) app(root *yaml.Node, app *apiv1.AppSpec) {
 	single := defaults.Role()
 	var roles *yaml.Node
-	var companion []string
+	var runs companion
 	fields := d.roleFields(single)
-	fields["companion"] = d.companion(&companion)
+	fields["companion"] = d.companion(&runs)
 	roleKeys := keys(fields)
 	fields["name"] = d.text("name", &app.Name, checkAppName)
 	fields["queue"] = d.text("queue", &app.Queue)
@@ -85,7 +85,7 @@ func (d *decoder) app(root *yaml.Node, app *apiv1.AppSpec) {
 		return
 	}
 	if roles == nil {
-		d.program(root, present, program{app.Kind, "the manifest", single, companion})
+		d.program(root, present, program{app.Kind, "the manifest", single, runs})
 		app.Roles = []*apiv1.RoleSpec{single}
 		d.check(root, app)
 		return
@@ -102,11 +102,11 @@ func (d *decoder) app(root *yaml.Node, app *apiv1.AppSpec) {
 		role := defaults.Role()
 		role.Name = name
 		what := fmt.Sprintf("role %q", name)
-		var companion []string
+		var runs companion
 		fields := d.roleFields(role)
-		fields["companion"] = d.companion(&companion)
+		fields["companion"] = d.companion(&runs)
 		present := d.object(value, what, fields)
-		d.program(value, present, program{app.Kind, what, role, companion})
+		d.program(value, present, program{app.Kind, what, role, runs})
 		app.Roles = append(app.Roles, role)
 	})
 	if len(app.Roles) == 0 && roles.Kind == yaml.MappingNode {
