@@ -462,6 +462,23 @@ func TestAPackageMayBringACompanion(t *testing.T) {
 		if got := sentence(t, err, errdefs.IsFailedPrecondition); got != "the app ring has the application master that the package does not bring any more; remove the app first" {
 			t.Errorf("a package without the master is refused with %q", got)
 		}
+		// A version that runs it comes back only while it is there.
+		own := proto.CloneOf(spec)
+		own.Roles[0].Companion, own.Roles[0].Command = nil, []string{"own"}
+		if err := deploy(own); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := z.rm.RemoveFramework(as("root"), "front"); err != nil {
+			t.Error(err)
+		}
+		_, err = z.rm.Rollback(as("root"), "edge", 1)
+		if got := sentence(t, err, errdefs.IsFailedPrecondition); got != missing {
+			t.Errorf("a rollback is refused with %q", got)
+		}
+		z.install(front)
+		if _, err := z.rm.Rollback(as("root"), "edge", 1); err != nil {
+			t.Error(err)
+		}
 		err = z.rm.ImageUnused(context.Background(), "front:1", "sha256:0123")
 		if got := sentence(t, err, errdefs.IsFailedPrecondition); got != "the framework package front uses image front:1; remove the package, or install it with another image, first" {
 			t.Errorf("the removal of its image is refused with %q", got)
