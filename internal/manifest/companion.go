@@ -88,7 +88,7 @@ type companion struct {
 func (d *decoder) companion(into *companion) rule {
 	return func(n *yaml.Node) {
 		if n.Kind == yaml.ScalarNode { // as it is by itself
-			d.oneCompanion(n, nil, into)
+			oneCompanion(d, n, nil, into)
 			return
 		}
 		count := 0
@@ -98,7 +98,7 @@ func (d *decoder) companion(into *companion) rule {
 				d.fail(key, "%s has no value; give it one or remove the key", key.Value)
 				return
 			}
-			d.oneCompanion(key, value, into)
+			oneCompanion(d, key, value, into)
 		})
 		if n.Kind == yaml.MappingNode && count != 1 {
 			d.fail(n, "companion must have exactly one of %s and the names of framework packages, but has %d", strings.Join(keys(companions), ", "), count)
@@ -107,7 +107,7 @@ func (d *decoder) companion(into *companion) rule {
 }
 
 // oneCompanion reads the companion of a name, with its settings; nil if it has none.
-func (d *decoder) oneCompanion(name, settings *yaml.Node, into *companion) {
+func oneCompanion(d *decoder, name, settings *yaml.Node, into *companion) {
 	if known := companions[name.Value]; known != nil {
 		into.command = []string{"mammoth", "companion", name.Value}
 		if settings != nil {

@@ -41,7 +41,7 @@ func ParseFramework(data []byte) (*apiv1.FrameworkPackage, error) {
 		"description": d.text("description", &p.Description),
 		"master":      func(n *yaml.Node) { p.Master = d.masterKind(n) },
 		"options":     d.structure("options", &p.Options),
-		"companion":   func(n *yaml.Node) { p.Companion = d.companionKind(n) },
+		"companion":   func(n *yaml.Node) { p.Companion = companionKind(d, n) },
 	})
 	d.require(root, present, "the framework package", "name")
 	whole := proto.CloneOf(p)
@@ -61,7 +61,7 @@ func (d *decoder) masterKind(n *yaml.Node) *apiv1.MasterKind {
 		"command":   d.texts("command", &m.Command),
 		"args":      d.texts("args", &m.Args),
 		"env":       func(n *yaml.Node) { d.env(n, env) },
-		"resources": func(n *yaml.Node) { d.kindResources(n, m.Resources) },
+		"resources": func(n *yaml.Node) { kindResources(d, n, m.Resources) },
 		"ends":      d.flag("ends", &m.Ends),
 		"previews":  d.flag("previews", &m.Previews),
 	})
@@ -69,7 +69,7 @@ func (d *decoder) masterKind(n *yaml.Node) *apiv1.MasterKind {
 	return m
 }
 
-func (d *decoder) companionKind(n *yaml.Node) *apiv1.CompanionKind {
+func companionKind(d *decoder, n *yaml.Node) *apiv1.CompanionKind {
 	k := &apiv1.CompanionKind{}
 	d.object(n, "companion", fields{
 		"image":   d.text("image", &k.Image),
@@ -79,14 +79,14 @@ func (d *decoder) companionKind(n *yaml.Node) *apiv1.CompanionKind {
 		"options": d.structure("options", &k.Options),
 		"resources": func(n *yaml.Node) {
 			k.Resources = &corev1.Resources{}
-			d.kindResources(n, k.Resources)
+			kindResources(d, n, k.Resources)
 		},
 	})
 	return k
 }
 
 // kindResources decodes the resources of a master or a companion.
-func (d *decoder) kindResources(n *yaml.Node, into *corev1.Resources) {
+func kindResources(d *decoder, n *yaml.Node, into *corev1.Resources) {
 	d.object(n, "resources", fields{
 		"cpu":    d.quantity("cpu", resource.ParseCPU, &into.CpuMillis),
 		"memory": d.quantity("memory", resource.ParseBytes, &into.MemoryBytes),
