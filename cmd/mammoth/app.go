@@ -92,7 +92,7 @@ func appTable(w io.Writer, apps []*apiv1.App) error {
 			images = append(images, whatRuns(role))
 		}
 		running := fmt.Sprintf("%d/%d%s", app.GetRunning(), desiredCount(app), bySpec(app))
-		if app.GetSpec().GetFramework() != "" {
+		if !spec.HasRoles(app.GetSpec()) {
 			images = []string{app.GetSpec().GetFramework()}
 		}
 		if foreign(app) {
@@ -206,7 +206,7 @@ func appText(w io.Writer, app *apiv1.App) error {
 		t.row("kind", word(app.GetSpec().GetKind()))
 	}
 	if app.GetSpec().GetKind() != apiv1.AppSpec_EXTERNAL {
-		t.row("framework", spec.FrameworkOf(app.GetSpec()))
+		t.row("framework", app.GetSpec().GetFramework())
 	}
 	instances := fmt.Sprintf("%d of %d run", app.GetRunning(), desiredCount(app))
 	if app.GetState() == apiv1.App_STOPPED {
@@ -239,6 +239,9 @@ func appText(w io.Writer, app *apiv1.App) error {
 		}
 		r := role.GetResources()
 		t.row(label, what)
+		if companion := role.GetCompanion(); companion != nil {
+			t.row("companion", strings.TrimSpace(companion.GetPackage()+" "+companion.GetVersion()))
+		}
 		t.row("quotas", fmt.Sprintf("cpu %s, memory %s, disk %s, pids %d", cores(r.GetCpuMillis()), size(r.GetMemoryBytes()), size(r.GetDiskBytes()), role.GetPids()))
 	}
 	if master := app.GetMaster(); master != nil {
@@ -479,7 +482,7 @@ func historyTable(w io.Writer, history *apiv1.AppHistory) error {
 			}
 			images = append(images, role.GetImage()+" ("+orDash(shortDigest(role.GetImageDigest()))+")")
 		}
-		if version.GetSpec().GetFramework() != "" {
+		if !spec.HasRoles(version.GetSpec()) {
 			images = []string{version.GetSpec().GetFramework()}
 		}
 		t.row(version.GetVersion(), yes(version.GetCurrent()), cameUp(version), ago(version.GetCreatedAt()), strings.Join(images, ", "), version.GetCause())

@@ -292,7 +292,7 @@ func (f *deployFlags) pick(app *apiv1.AppSpec) (*apiv1.RoleSpec, error) {
 	switch {
 	case app.GetKind() == apiv1.AppSpec_EXTERNAL:
 		return nil, fmt.Errorf("the application master of %s is a program outside of the zone, and nothing is deployed over it; choose another name", app.GetName())
-	case app.GetFramework() != "":
+	case !spec.HasRoles(app):
 		return nil, usagef("%s is an app of the framework %s, and has no image and no roles; change the options in its manifest, and deploy that", app.GetName(), app.GetFramework())
 	case f.role == "":
 		return nil, usagef("%q has the roles %s; name one with --role, or deploy it by its manifest", app.GetName(), roleNames(app))

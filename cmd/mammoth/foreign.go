@@ -11,8 +11,8 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// foreign reports whether an app's master decides what its containers run, and how many there are.
-func foreign(app *apiv1.App) bool { return !spec.HasRoles(app.GetSpec()) }
+// foreign reports whether what an app's containers run, and how many there are to be, is its master's affair.
+func foreign(app *apiv1.App) bool { return app.GetSpec() != nil && !spec.HasRoles(app.GetSpec()) }
 
 // runningText is how many instances of an app run, and of how many where that is known.
 func runningText(app *apiv1.App) string {

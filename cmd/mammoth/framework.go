@@ -7,18 +7,21 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/mammoth-os/mammoth/internal/manifest"
 	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
 func (c *cli) frameworkCommand() *cobra.Command {
-	return group("framework", "Install and remove framework packages, which bring kinds of application masters",
+	return group("framework", "Install and remove framework packages, which bring kinds of application masters and companions",
 		c.frameworkListCommand(), c.frameworkShowCommand(), c.frameworkInstallCommand(), c.frameworkRemoveCommand())
 }
 
@@ -40,23 +43,24 @@ func (c *cli) frameworkListCommand() *cobra.Command {
 }
 
 func frameworkTable(w io.Writer, frameworks []*apiv1.Framework) error {
-	t := newTable(w, "NAME", "VERSION", "MASTER", "ENDS", "APPS", "AGE", "DESCRIPTION")
+	t := newTable(w, "NAME", "VERSION", "MASTER", "ENDS", "COMPANION", "APPS", "AGE", "DESCRIPTION")
 	for _, f := range frameworks {
 		p := f.GetPackage()
-		t.row(p.GetName(), orDash(p.GetVersion()), masterWords(p.GetMaster()), yes(p.GetMaster().GetEnds()), f.GetApps(), ago(f.GetInstalledAt()), p.GetDescription())
+		m, k := p.GetMaster(), p.GetCompanion()
+		t.row(p.GetName(), orDash(p.GetVersion()), startWords(m.GetImage(), m.GetCommand()), yes(m.GetEnds()), startWords(k.GetImage(), k.GetCommand()), f.GetApps(), ago(f.GetInstalledAt()), p.GetDescription())
 	}
 	return t.Flush()
 }
 
-// masterWords is what the masters of a framework run.
-func masterWords(m *apiv1.MasterKind) string {
-	return whatRuns(&apiv1.RoleSpec{Image: m.GetImage(), Command: m.GetCommand()})
+// startWords is what a master or a companion of a framework runs; "-" if there is none.
+func startWords(image string, command []string) string {
+	return orDash(whatRuns(&apiv1.RoleSpec{Image: image, Command: command}))
 }
 
 func (c *cli) frameworkShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show NAME",
-		Short:             "Show a framework package, and the schema of the options that its apps have",
+		Short:             "Show a framework package, and the schemas of the options that its apps and its companion have",
 		Args:              names("the name of a framework package"),
 		ValidArgsFunction: firstArgument(c.completeFrameworks),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -73,19 +77,22 @@ func (c *cli) frameworkShowCommand() *cobra.Command {
 
 func frameworkText(w io.Writer, f *apiv1.Framework) error {
 	p := f.GetPackage()
-	m, r := p.GetMaster(), p.GetMaster().GetResources()
 	t := newTable(w)
 	t.row("name", p.GetName())
 	t.row("version", orDash(p.GetVersion()))
 	t.row("description", orDash(p.GetDescription()))
-	if m.GetImage() != "" {
-		t.row("image", fmt.Sprintf("%s (%s)", m.GetImage(), orDash(shortDigest(m.GetImageDigest()))))
+	if m := p.GetMaster(); m != nil {
+		startRows(t, "", startedBy{m.GetImage(), m.GetImageDigest(), m.GetCommand(), m.GetArgs()})
+		t.row("master", resourceWords(m.GetResources()))
+		t.row("work", map[bool]string{false: "goes on until it is stopped", true: "has an end"}[m.GetEnds()])
+		t.row("previews", yes(m.GetPreviews()))
 	}
-	if words := append(append([]string{}, m.GetCommand()...), m.GetArgs()...); len(words) > 0 {
-		t.row("command", strings.Join(words, " "))
+	if k := p.GetCompanion(); k != nil {
+		startRows(t, "companion ", startedBy{k.GetImage(), k.GetImageDigest(), k.GetCommand(), k.GetArgs()})
+		if r := k.GetResources(); r != nil {
+			t.row("companion", resourceWords(r))
+		}
 	}
-	t.row("master", fmt.Sprintf("cpu %s, memory %s, disk %s", cores(r.GetCpuMillis()), size(r.GetMemoryBytes()), size(r.GetDiskBytes())))
-	t.row("work", map[bool]string{false: "goes on until it is stopped", true: "has an end"}[m.GetEnds()])
 	t.row("apps", f.GetApps())
 	switch {
 	case f.GetBuiltIn():
@@ -95,13 +102,37 @@ func frameworkText(w io.Writer, f *apiv1.Framework) error {
 	default:
 		t.row("installed", ago(f.GetInstalledAt())+" ago")
 	}
-	if err := t.Flush(); err != nil || p.GetOptions() == nil {
-		return err
+	return errors.Join(t.Flush(), schemaText(w, "options", p.GetOptions()), schemaText(w, "companion options", p.GetCompanion().GetOptions()))
+}
+
+// startedBy is what a master or a companion runs.
+type startedBy struct {
+	image, digest string
+	command, args []string
+}
+
+func startRows(t table, of string, by startedBy) {
+	if by.image != "" {
+		t.row(of+"image", fmt.Sprintf("%s (%s)", by.image, orDash(shortDigest(by.digest))))
 	}
-	fmt.Fprintln(w, "\noptions:")
+	if words := append(slices.Clone(by.command), by.args...); len(words) > 0 {
+		t.row(of+"command", strings.Join(words, " "))
+	}
+}
+
+func resourceWords(r *corev1.Resources) string {
+	return fmt.Sprintf("cpu %s, memory %s, disk %s", cores(r.GetCpuMillis()), size(r.GetMemoryBytes()), size(r.GetDiskBytes()))
+}
+
+// schemaText writes a schema below its title.
+func schemaText(w io.Writer, title string, schema *structpb.Struct) error {
+	if schema == nil {
+		return nil
+	}
+	fmt.Fprintf(w, "\n%s:\n", title)
 	encoder := yaml.NewEncoder(indented{w})
 	encoder.SetIndent(2)
-	return errors.Join(encoder.Encode(p.GetOptions().AsMap()), encoder.Close())
+	return errors.Join(encoder.Encode(schema.AsMap()), encoder.Close())
 }
 
 // indented writes lines behind two blanks. Each write has whole lines.
@@ -117,7 +148,7 @@ func (c *cli) frameworkInstallCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "install FILE|NAME",
 		Short: "Install a framework package from a file, or one that is part of Mammoth by its name",
-		Long: `Install adds a kind of application master to the zone, or replaces the package of its name. The zone
+		Long: `Install adds a kind of application master, or a companion, to the zone, or replaces the package of its name. The zone
 goes on meanwhile: masters that run stay, and the next ones are started as the new package says.
 
   name: ring
@@ -127,11 +158,19 @@ goes on meanwhile: masters that run stay, and the next ones are started as the n
     command: [ring]                  # a program of the nodes; or image: a file beside, or NAME:TAG
     resources: {cpu: 100m, memory: 64MiB, disk: 32MiB}
     ends: false                      # true: its master says when its work has ended, and how
+    previews: false                  # true: its master says in a dry run what would become of the app
   options:                           # the JSON Schema of what an app of it has in its options
     type: object
     properties: {workers: {type: integer, minimum: 1}}
+  companion:                         # in place of master, or beside it
+    command: [ring-proxy]            # or image
+    resources: {cpu: 100m, memory: 64MiB, disk: 32MiB}
+    health: exec:test -e ready
+    options: {type: object, properties: {listen: {type: string}}}
 
 An app names it in its manifest, with "framework: ring", and says in "options" what its master reads.
+A framework runs the companion by the package's name: "kind: framework" and "companion: {ring: {listen:
+127.0.0.1:8080}}"; each option is a flag of the program, --listen=127.0.0.1:8080.
 DynamicDeploy is such a package, and every new zone has it; "mammoth framework install dynamicdeploy"
 installs it again once it was removed. "-" is standard input.`,
 		Example: "  mammoth framework install ring.yaml\n  mammoth framework install dynamicdeploy",
@@ -154,16 +193,23 @@ installs it again once it was removed. "-" is standard input.`,
 				}
 			}
 			return c.with(cmd.Context(), func(z *zone) error {
-				if named := request.GetPackage().GetMaster().GetImage(); named != "" {
+				resolve := func(named string) (string, error) {
 					beside := named
 					if !filepath.IsAbs(beside) {
 						beside = filepath.Join(folderOf(args[0]), beside)
 					}
-					image, err := c.resolveImage(cmd.Context(), named, beside)
-					if err != nil {
+					return c.resolveImage(cmd.Context(), named, beside)
+				}
+				var err error
+				if m := request.GetPackage().GetMaster(); m.GetImage() != "" {
+					if m.Image, err = resolve(m.GetImage()); err != nil {
 						return err
 					}
-					request.Package.Master.Image = image
+				}
+				if k := request.GetPackage().GetCompanion(); k.GetImage() != "" {
+					if k.Image, err = resolve(k.GetImage()); err != nil {
+						return err
+					}
 				}
 				framework, err := z.frameworks.InstallFramework(cmd.Context(), request)
 				if err != nil {
@@ -171,8 +217,14 @@ installs it again once it was removed. "-" is standard input.`,
 				}
 				return c.print(framework, func(w io.Writer) error {
 					p := framework.GetPackage()
-					_, err := fmt.Fprintf(w, "framework %s is installed; \"framework: %s\" in a manifest makes an app of it\n",
-						strings.TrimSpace(p.GetName()+" "+p.GetVersion()), p.GetName())
+					var uses []string
+					if p.GetMaster() != nil {
+						uses = append(uses, fmt.Sprintf("\"framework: %s\" in a manifest makes an app of it", p.GetName()))
+					}
+					if p.GetCompanion() != nil {
+						uses = append(uses, fmt.Sprintf("\"kind: framework\" and \"companion: %s\" run its companion", p.GetName()))
+					}
+					_, err := fmt.Fprintf(w, "framework %s is installed; %s\n", strings.TrimSpace(p.GetName()+" "+p.GetVersion()), strings.Join(uses, "; "))
 					return err
 				})
 			})

@@ -53,7 +53,7 @@ func (d *Master) Decide(now time.Time) time.Time {
 		for _, instance := range instances {
 			// Of an adopted instance whose node has not reported yet, the report of the earlier master remains.
 			if instance.State != plan.InstanceUnknown {
-				d.sent.instance(r.name, instance)
+				d.sent.instance(r, instance)
 			}
 		}
 		app.add(d.rolloutOf(r, now))

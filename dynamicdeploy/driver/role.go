@@ -122,6 +122,8 @@ type role struct {
 	plan   *plan.Role
 	// control is what people have set for its rollout.
 	control *control
+	// minHealthy and drain are those of the desired state, which reports of instances contain.
+	minHealthy, drain time.Duration
 	// asks are the role's asks that wait, by their ids.
 	asks map[string]*masterv1.Ask
 }
@@ -153,6 +155,7 @@ func (r *role) setDesired(desired *masterv1.Wanted, now time.Time) {
 		next.Update.Percent = int(share)
 	}
 	next.Paused = set.pauses()
+	r.minHealthy, r.drain = next.Update.MinHealthy, next.Drain
 	_, next.Reverted = set.brings()
 	r.plan.SetDesired(next, now)
 	for version := range desired.GetVersions() {

@@ -245,6 +245,11 @@ func TestAnInstanceCountsOnceItHasBeenHealthyForAWhile(t *testing.T) {
 		w := newWorld(t, 2, func(role *apiv1.RoleSpec) { role.Update = nil })
 		w.after(9 * time.Second)
 		w.serves("web-1", "web-2", "web-3")
+		for _, report := range w.Instances() {
+			if report.GetState() != apiv1.Instance_STARTING || report.GetCountsAfter().AsDuration() != 10*time.Second {
+				t.Errorf("after nine seconds it reports %v", report)
+			}
+		}
 		if state := w.Rollout().GetState(); state != dynamicdeployv1.Rollout_PROGRESSING {
 			t.Errorf("after nine seconds the rollout is %v", state)
 		}
@@ -354,5 +359,19 @@ func TestAnAskSaysWhatWouldHelpIfThereIsNoRoom(t *testing.T) {
 			wanted.Spec.Roles[0].Update = &apiv1.UpdatePolicy{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 10, MaxUnavailable: 1, MinHealthy: durationpb.New(0)}
 		})
 		helps("a policy by which an old one goes first", "")
+	})
+}
+
+// What an instance that is drained waits for is its master's to say.
+func TestAnInstanceThatIsDrainedSaysHowLongItMayTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, func(role *apiv1.RoleSpec) { role.Stop = &apiv1.StopPolicy{Drain: durationpb.New(time.Minute)} })
+		w.after(10 * time.Second)
+		w.scale(2)
+		w.after(10 * time.Second)
+		last := w.Instances()[2]
+		if last.GetState() != apiv1.Instance_DRAINING || last.GetReason() != "requests in flight may take another 1m0s" {
+			t.Errorf("it is reported as %v", last)
+		}
 	})
 }

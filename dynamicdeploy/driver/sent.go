@@ -2,8 +2,10 @@ package driver
 
 import (
 	"bytes"
+	"fmt"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/appmaster"
@@ -27,8 +29,8 @@ type sent struct {
 }
 
 // instance reports an instance of a role.
-func (s *sent) instance(role string, instance plan.Instance) {
-	report := instanceReport(role, instance)
+func (s *sent) instance(r *role, instance plan.Instance) {
+	report := instanceReport(r, instance)
 	if !proto.Equal(report, s.instances[instance.Name]) {
 		s.instances[instance.Name] = report
 		s.out.ReportInstance(report)
@@ -98,9 +100,9 @@ var instanceStates = [...]apiv1.Instance_State{
 }
 
 // instanceReport is the report of an instance of a role.
-func instanceReport(role string, instance plan.Instance) *masterv1.InstanceReport {
+func instanceReport(r *role, instance plan.Instance) *masterv1.InstanceReport {
 	report := &masterv1.InstanceReport{
-		Id: instance.Name, Role: role, Version: instance.Version, State: instanceStates[instance.State],
+		Id: instance.Name, Role: r.name, Version: instance.Version, State: instanceStates[instance.State],
 		InService: instance.InService, Weight: int32(instance.Weight), Restarts: int32(instance.Restarts), Reason: instance.Reason,
 		Failures: int32(instance.Failures),
 	}
@@ -109,6 +111,14 @@ func instanceReport(role string, instance plan.Instance) *masterv1.InstanceRepor
 	}
 	if !instance.NextAttempt.IsZero() {
 		report.NextAttemptAt = timestamppb.New(instance.NextAttempt)
+	}
+	switch report.GetState() {
+	case apiv1.Instance_STARTING:
+		report.CountsAfter = durationpb.New(r.minHealthy)
+	case apiv1.Instance_DRAINING:
+		if report.GetReason() == "" && r.drain > 0 {
+			report.Reason = fmt.Sprintf("requests in flight may take another %s", r.drain)
+		}
 	}
 	return report
 }

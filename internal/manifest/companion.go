@@ -68,23 +68,53 @@ func readyProbe() *corev1.HealthCheck {
 	return check
 }
 
-// readCompanion reads {nginx: {listen: …}} into the command that runs it.
-func readCompanion(d *decoder, into *[]string) rule {
+// companion is what a manifest says of the companion of a role.
+type companion struct {
+	// command runs one that is part of Mammoth.
+	command []string
+	// packaged is one of a framework package.
+	packaged *apiv1.Companion
+}
+
+// readCompanion reads {nginx: {listen: …}} into the command that runs it. Another name is that of a framework package, whose schema the zone
+// has.
+func readCompanion(d *decoder, into *companion) rule {
 	return func(n *yaml.Node) {
-		known := fields{}
-		for name, settings := range companions {
-			known[name] = func(n *yaml.Node) {
-				*into = append([]string{"mammoth", "companion", name}, readSettings(d, n, name, settings)...)
-			}
-		}
-		if n.Kind == yaml.ScalarNode && companions[n.Value] != nil {
-			*into = []string{"mammoth", "companion", n.Value} // as it is by itself
+		if n.Kind == yaml.ScalarNode { // as it is by itself
+			oneCompanion(d, n, nil, into)
 			return
 		}
-		present := d.object(n, "companion", known)
-		if n.Kind == yaml.MappingNode && len(n.Content) != 2 && len(present) == len(n.Content)/2 {
-			d.fail(n, "companion must have exactly one of %s, but has %d", strings.Join(keys(companions), ", "), len(present))
+		count := 0
+		d.entries(n, "companion", func(_ string, key, value *yaml.Node) {
+			count++
+			if value.Kind == yaml.ScalarNode && value.Tag == "!!null" {
+				d.fail(key, "%s has no value; give it one or remove the key", key.Value)
+				return
+			}
+			oneCompanion(d, key, value, into)
+		})
+		if n.Kind == yaml.MappingNode && count != 1 {
+			d.fail(n, "companion must have exactly one of %s and the names of framework packages, but has %d", strings.Join(keys(companions), ", "), count)
 		}
+	}
+}
+
+// oneCompanion reads the companion of a name, with its settings; nil if it has none.
+func oneCompanion(d *decoder, name, settings *yaml.Node, into *companion) {
+	if known := companions[name.Value]; known != nil {
+		into.command = []string{"mammoth", "companion", name.Value}
+		if settings != nil {
+			into.command = append(into.command, readSettings(d, settings, name.Value, known)...)
+		}
+		return
+	}
+	if err := spec.CheckName("a companion", name.Value); err != nil {
+		d.fail(name, "%v", err)
+		return
+	}
+	into.packaged = &apiv1.Companion{Package: name.Value}
+	if settings != nil {
+		readStructure(d, name.Value, &into.packaged.Options)(settings)
 	}
 }
 
@@ -123,15 +153,9 @@ func readSettings(d *decoder, n *yaml.Node, companion string, known map[string]s
 	}
 	var flags []string
 	for _, name := range keys(values) {
-		flags = append(flags, "--"+dashed(name)+"="+strings.Join(values[name], ","))
+		flags = append(flags, spec.Flag(name, values[name]...))
 	}
 	return flags
-}
-
-var capital = regexp.MustCompile(`[A-Z]`)
-
-func dashed(key string) string {
-	return capital.ReplaceAllStringFunc(key, func(letter string) string { return "-" + strings.ToLower(letter) })
 }
 
 // program has what a manifest says about the program of a role.
@@ -139,25 +163,28 @@ type program struct {
 	kind      apiv1.AppSpec_Kind
 	what      string
 	role      *apiv1.RoleSpec
-	companion []string
+	companion companion
 }
 
 // readProgram checks that a role has a program: in an app an image; in a framework an image, a program of the node, or a companion.
 func readProgram(d *decoder, n *yaml.Node, present map[string]*yaml.Node, p program) {
-	image, command, companion := present["image"], present["command"], present["companion"]
+	image, command, named := present["image"], present["command"], present["companion"]
 	switch {
 	case n.Kind != yaml.MappingNode:
-	case companion != nil && p.kind != apiv1.AppSpec_FRAMEWORK:
-		d.fail(companion, "only a framework can have a companion; set kind: framework")
-	case companion != nil:
+	case named != nil && p.kind != apiv1.AppSpec_FRAMEWORK:
+		d.fail(named, "only a framework can have a companion; set kind: framework")
+	case named != nil:
 		for _, other := range []string{"image", "command", "args"} {
 			if present[other] != nil {
 				d.fail(present[other], "%s cannot be set beside companion: the companion is the program", other)
 			}
 		}
-		p.role.Command = p.companion
-		if present["health"] == nil && len(p.companion) > 2 && slices.Contains(balancers, p.companion[2]) {
+		p.role.Command, p.role.Companion = p.companion.command, p.companion.packaged
+		if present["health"] == nil && len(p.role.GetCommand()) > 2 && slices.Contains(balancers, p.role.GetCommand()[2]) {
 			p.role.Health = readyProbe()
+		}
+		if p.role.GetCompanion() != nil && present["resources"] == nil {
+			p.role.Resources = nil // as the package says
 		}
 	case image == nil && p.kind == apiv1.AppSpec_FRAMEWORK && command == nil:
 		d.fail(n, "%s has no image, no companion and no command", p.what)

@@ -58,6 +58,9 @@ func diffRole(before, after *apiv1.RoleSpec) *apiv1.RoleDiff {
 	if before.GetImage() == after.GetImage() && before.GetImageDigest() != after.GetImageDigest() {
 		diff.Fields = append(diff.Fields, &apiv1.FieldDiff{Key: "imageDigest", Before: before.GetImageDigest(), After: after.GetImageDigest()})
 	}
+	if was, is := before.GetCompanion(), after.GetCompanion(); was.GetPackage() == is.GetPackage() && was.GetVersion() != is.GetVersion() {
+		diff.Fields = append(diff.Fields, &apiv1.FieldDiff{Key: "companion.version", Before: was.GetVersion(), After: is.GetVersion()})
+	}
 	return diff
 }
 

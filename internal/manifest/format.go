@@ -53,12 +53,17 @@ func (m *mapping) app(app *apiv1.AppSpec) {
 	if app.GetKind() == apiv1.AppSpec_FRAMEWORK {
 		m.text("kind", "framework")
 	}
-	m.text("framework", app.GetFramework())
+	if app.GetFramework() != spec.DynamicDeploy {
+		m.text("framework", app.GetFramework())
+	}
 	m.structure("options", app.GetOptions())
 }
 
 func (m *mapping) role(r *apiv1.RoleSpec) {
-	m.text("image", r.GetImage())
+	companion := r.GetCompanion()
+	if companion == nil {
+		m.text("image", r.GetImage())
+	}
 	m.texts("after", r.GetAfter())
 	m.number("instances", int64(r.GetInstances()))
 	var schedule []*mapping
@@ -72,10 +77,14 @@ func (m *mapping) role(r *apiv1.RoleSpec) {
 		schedule = append(schedule, one)
 	}
 	m.list("schedule", schedule)
-	m.texts("command", r.GetCommand())
-	if args, given := spec.Args(r); given && len(args) == 0 {
+	switch args, given := spec.Args(r); {
+	case companion != nil:
+		m.companion(companion)
+	case given && len(args) == 0:
+		m.texts("command", r.GetCommand())
 		m.add("args", &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle})
-	} else {
+	default:
+		m.texts("command", r.GetCommand())
 		m.texts("args", args)
 	}
 	m.resources(r)
@@ -103,6 +112,17 @@ func (m *mapping) role(r *apiv1.RoleSpec) {
 	m.text("workingDir", r.GetWorkingDir())
 	m.text("user", r.GetUser())
 	m.policies(r)
+}
+
+// companion writes the companion of a framework package.
+func (m *mapping) companion(c *apiv1.Companion) {
+	if len(c.GetOptions().GetFields()) == 0 {
+		m.text("companion", c.GetPackage())
+		return
+	}
+	one := &mapping{}
+	one.structure(c.GetPackage(), c.GetOptions())
+	m.object("companion", one)
 }
 
 func (m *mapping) resources(r *apiv1.RoleSpec) {

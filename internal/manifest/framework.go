@@ -25,6 +25,7 @@ import (
 //	description: keeps a ring of workers
 //	master: {command: [ring], resources: {cpu: 100m}}
 //	options: {type: object, properties: {workers: {type: integer}}}
+//	companion: {command: [ring-proxy], options: {type: object, properties: {listen: {type: string}}}}
 //
 // The error is of type Errors. The zone checks the schema of the options and the image.
 func ParseFramework(data []byte) (*apiv1.FrameworkPackage, error) {
@@ -40,8 +41,9 @@ func ParseFramework(data []byte) (*apiv1.FrameworkPackage, error) {
 		"description": d.text("description", &p.Description),
 		"master":      func(n *yaml.Node) { p.Master = readMasterKind(d, n) },
 		"options":     readStructure(d, "options", &p.Options),
+		"companion":   func(n *yaml.Node) { p.Companion = companionKind(d, n) },
 	})
-	d.require(root, present, "the framework package", "name", "master")
+	d.require(root, present, "the framework package", "name")
 	whole := proto.CloneOf(p)
 	spec.CompletePackage(whole)
 	var faults spec.Faults
@@ -55,21 +57,41 @@ func readMasterKind(d *decoder, n *yaml.Node) *apiv1.MasterKind {
 	m := &apiv1.MasterKind{Resources: &corev1.Resources{}}
 	env := &apiv1.RoleSpec{}
 	d.object(n, "master", fields{
-		"image":   d.text("image", &m.Image),
-		"command": d.texts("command", &m.Command),
-		"args":    d.texts("args", &m.Args),
-		"env":     func(n *yaml.Node) { readEnv(d, n, env) },
-		"resources": func(n *yaml.Node) {
-			d.object(n, "resources", fields{
-				"cpu":    d.quantity("cpu", resource.ParseCPU, &m.Resources.CpuMillis),
-				"memory": d.quantity("memory", resource.ParseBytes, &m.Resources.MemoryBytes),
-				"disk":   d.quantity("disk", resource.ParseBytes, &m.Resources.DiskBytes),
-			})
-		},
-		"ends": d.flag("ends", &m.Ends),
+		"image":     d.text("image", &m.Image),
+		"command":   d.texts("command", &m.Command),
+		"args":      d.texts("args", &m.Args),
+		"env":       func(n *yaml.Node) { readEnv(d, n, env) },
+		"resources": func(n *yaml.Node) { kindResources(d, n, m.Resources) },
+		"ends":      d.flag("ends", &m.Ends),
+		"previews":  d.flag("previews", &m.Previews),
 	})
 	m.Env = env.GetEnv()
 	return m
+}
+
+func companionKind(d *decoder, n *yaml.Node) *apiv1.CompanionKind {
+	k := &apiv1.CompanionKind{}
+	d.object(n, "companion", fields{
+		"image":   d.text("image", &k.Image),
+		"command": d.texts("command", &k.Command),
+		"args":    d.texts("args", &k.Args),
+		"health":  func(n *yaml.Node) { k.Health = readHealth(d, n) },
+		"options": readStructure(d, "options", &k.Options),
+		"resources": func(n *yaml.Node) {
+			k.Resources = &corev1.Resources{}
+			kindResources(d, n, k.Resources)
+		},
+	})
+	return k
+}
+
+// kindResources decodes the resources of a master or a companion.
+func kindResources(d *decoder, n *yaml.Node, into *corev1.Resources) {
+	d.object(n, "resources", fields{
+		"cpu":    d.quantity("cpu", resource.ParseCPU, &into.CpuMillis),
+		"memory": d.quantity("memory", resource.ParseBytes, &into.MemoryBytes),
+		"disk":   d.quantity("disk", resource.ParseBytes, &into.DiskBytes),
+	})
 }
 
 // readFramework decodes an app of another framework than DynamicDeploy. It refuses keys of roles in present.

@@ -42,6 +42,12 @@ func (k kind) marked(root *yaml.Node) bool {
 	if root.Kind != yaml.MappingNode {
 		return false
 	}
+	switch brought := bringsCompanion(root); {
+	case brought && k.is == frameworkFile.is:
+		return true
+	case brought && k.is == appFile.is:
+		return false
+	}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		// A text where a list is expected is a slip, as in "queues: batch".
 		slip := slices.Contains([]string{"queues", "lending", "services"}, root.Content[i].Value) && root.Content[i+1].Kind == yaml.ScalarNode
@@ -50,4 +56,22 @@ func (k kind) marked(root *yaml.Node) bool {
 		}
 	}
 	return false
+}
+
+// bringsCompanion reports whether a file says how a companion is started, as a framework package does. An app names one, with its
+// settings, and is of a kind.
+func bringsCompanion(root *yaml.Node) bool {
+	brings := false
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		switch key, value := root.Content[i].Value, root.Content[i+1]; {
+		case key == "kind":
+			return false
+		case key == "companion" && value.Kind == yaml.MappingNode:
+			for j := 0; j+1 < len(value.Content); j += 2 {
+				settings := value.Content[j+1].Kind == yaml.MappingNode
+				brings = brings || !settings && slices.Contains([]string{"command", "image", "args"}, value.Content[j].Value)
+			}
+		}
+	}
+	return brings
 }

@@ -65,9 +65,9 @@ func (a *App) Err() error { return a.decoder.err() }
 func readApp(d *decoder, root *yaml.Node, app *apiv1.AppSpec) {
 	single := defaults.Role()
 	var roles *yaml.Node
-	var companion []string
+	var runs companion
 	fields := roleFields(d, single)
-	fields["companion"] = readCompanion(d, &companion)
+	fields["companion"] = readCompanion(d, &runs)
 	roleKeys := keys(fields)
 	fields["name"] = d.text("name", &app.Name, checkAppName)
 	fields["queue"] = d.text("queue", &app.Queue)
@@ -85,7 +85,7 @@ func readApp(d *decoder, root *yaml.Node, app *apiv1.AppSpec) {
 		return
 	}
 	if roles == nil {
-		readProgram(d, root, present, program{app.Kind, "the manifest", single, companion})
+		readProgram(d, root, present, program{app.Kind, "the manifest", single, runs})
 		app.Roles = []*apiv1.RoleSpec{single}
 		checkApp(d, root, app)
 		return
@@ -102,11 +102,11 @@ func readApp(d *decoder, root *yaml.Node, app *apiv1.AppSpec) {
 		role := defaults.Role()
 		role.Name = name
 		what := fmt.Sprintf("role %q", name)
-		var companion []string
+		var runs companion
 		fields := roleFields(d, role)
-		fields["companion"] = readCompanion(d, &companion)
+		fields["companion"] = readCompanion(d, &runs)
 		present := d.object(value, what, fields)
-		readProgram(d, value, present, program{app.Kind, what, role, companion})
+		readProgram(d, value, present, program{app.Kind, what, role, runs})
 		app.Roles = append(app.Roles, role)
 	})
 	if len(app.Roles) == 0 && roles.Kind == yaml.MappingNode {

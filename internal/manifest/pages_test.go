@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/spec"
 )
 
 // A page that people look keys up in, and the files here that read these keys.
@@ -167,4 +169,10 @@ func readKeys(t *testing.T, files []string) []string {
 		t.Fatalf("only %d keys were found; has the reader changed?", len(found))
 	}
 	return found
+}
+
+func TestPackagesAreRefusedTheNamesOfMammothsOwnCompanions(t *testing.T) {
+	if got, want := spec.Companions(), slices.Sorted(maps.Keys(manifest.Companions)); !slices.Equal(got, want) {
+		t.Errorf("a package cannot be named %q, and the companions are %q", got, want)
+	}
 }

@@ -75,7 +75,7 @@ func check(app *apiv1.AppSpec) Faults {
 	switch {
 	case app.GetKind() == apiv1.AppSpec_EXTERNAL && len(app.GetRoles()) > 0:
 		c.fail("roles", "an app whose application master is outside of the zone has no roles")
-	case !HasRoles(app):
+	case app.GetKind() == apiv1.AppSpec_EXTERNAL || FrameworkOf(app) != DynamicDeploy:
 	case len(app.GetRoles()) == 0:
 		c.fail("roles", "the app has no role; give it one with an image")
 	case len(app.GetRoles()) > MaxRoles:
@@ -135,6 +135,7 @@ func mostInstances(app *apiv1.AppSpec) int64 {
 
 func (c *checker) checkRole(kind apiv1.AppSpec_Kind, role *apiv1.RoleSpec) {
 	c.checkProgram(kind, role)
+	c.checkCompanion(kind, role.GetCompanion())
 	c.count("instances", role.GetInstances())
 	c.checkSchedule(role.GetSchedule())
 	c.checkResources(role)

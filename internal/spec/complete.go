@@ -19,8 +19,8 @@ func Complete(app *apiv1.AppSpec) {
 	if app.GetQueue() == "" {
 		app.Queue = DefaultQueue
 	}
-	if app.GetFramework() == DynamicDeploy {
-		app.Framework = "" // DynamicDeploy is stored as the empty name
+	if app.GetKind() != apiv1.AppSpec_EXTERNAL {
+		app.Framework = FrameworkOf(app)
 	}
 	if len(app.GetOptions().GetFields()) == 0 {
 		app.Options = nil
@@ -28,6 +28,9 @@ func Complete(app *apiv1.AppSpec) {
 	for _, role := range app.GetRoles() {
 		if role == nil {
 			continue
+		}
+		if companion := role.GetCompanion(); companion != nil && len(companion.GetOptions().GetFields()) == 0 {
+			companion.Options = nil
 		}
 		completeResources(role)
 		completeHealth(role.GetHealth())

@@ -13,7 +13,8 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// DynamicDeploy is the name of the framework package that is part of Mammoth.
+// DynamicDeploy is the name of the framework package that is part of Mammoth. An app that names no framework has this one. A complete
+// spec names its framework, so who reads one has no default to know.
 const DynamicDeploy = "dynamicdeploy"
 
 // These are the limits of a framework package. docs/design/limits.md lists them too.
@@ -27,7 +28,7 @@ const (
 	MaxDepth = 32
 )
 
-// FrameworkOf is the name of the framework package that an app has.
+// FrameworkOf is the name of the framework package that an app has whose spec need not be complete.
 func FrameworkOf(app *apiv1.AppSpec) string {
 	if app.GetFramework() == "" {
 		return DynamicDeploy
@@ -35,11 +36,9 @@ func FrameworkOf(app *apiv1.AppSpec) string {
 	return app.GetFramework()
 }
 
-// HasRoles reports whether an app's spec says what its containers run, and how many there are: that of an app of DynamicDeploy. Of another
-// app, its application master decides that.
-func HasRoles(app *apiv1.AppSpec) bool {
-	return app.GetKind() != apiv1.AppSpec_EXTERNAL && app.GetFramework() == ""
-}
+// HasRoles reports whether an app's spec says what its containers run, and how many there are. Of another app that is its application
+// master's affair.
+func HasRoles(app *apiv1.AppSpec) bool { return len(app.GetRoles()) > 0 }
 
 // RoleName is the name of a role in its zone: "front.shop". A role without a name has that of its app.
 func RoleName(app, role string) string {
@@ -92,7 +91,7 @@ func Pinned(image, digest string) string {
 
 // checkFrameworkOf checks an app's framework and options.
 func (c *checker) checkFrameworkOf(app *apiv1.AppSpec) {
-	if app.GetFramework() == "" {
+	if FrameworkOf(app) == DynamicDeploy {
 		if app.GetOptions() != nil {
 			c.fail("options", "DynamicDeploy reads no options; remove them, or name the framework that reads them")
 		}
@@ -148,10 +147,14 @@ func unsound(value *structpb.Value, depth int) (at []string, what string) {
 	return nil, ""
 }
 
-// CompletePackage fills in what a framework package leaves out: the resources of a master.
+// CompletePackage fills in what a framework package leaves out: resources, and settings of a health check.
 func CompletePackage(p *apiv1.FrameworkPackage) {
+	completeHealth(p.GetCompanion().GetHealth())
+	if r := p.GetCompanion().GetResources(); r != nil {
+		completeResources(&apiv1.RoleSpec{Resources: r})
+	}
 	if p.GetMaster() == nil {
-		p.Master = &apiv1.MasterKind{}
+		return
 	}
 	if p.GetMaster().GetResources() == nil {
 		p.Master.Resources = &corev1.Resources{}
@@ -188,10 +191,16 @@ func CheckPackage(p *apiv1.FrameworkPackage) error {
 	}
 	c.plain("version", "version", p.GetVersion(), MaxName)
 	c.plain("description", "description", p.GetDescription(), maxText)
-	c.checkMasterKind(p.GetMaster())
-	if size := proto.Size(p.GetOptions()); size > MaxSchema {
-		c.fail("options", "the schema of the options has %s, but the limit is %s", resource.FormatBytes(int64(size)), resource.FormatBytes(MaxSchema))
+	switch {
+	case p.GetMaster() != nil:
+		c.checkMasterKind(p.GetMaster())
+	case p.GetCompanion() == nil:
+		c.fail("", "the framework package brings neither a master nor a companion; give it one")
+	case p.GetOptions() != nil:
+		c.fail("options", "options is the schema of what a master reads, and the package has no master; put that of the companion into companion")
 	}
+	c.checkCompanionKind(p)
+	c.schemaOf("options", p.GetOptions())
 	c.structure("options", p.GetOptions())
 	if len(c.faults) > 0 {
 		return c.faults
@@ -199,31 +208,52 @@ func CheckPackage(p *apiv1.FrameworkPackage) error {
 	return nil
 }
 
+// schemaOf checks the size of a schema.
+func (c *checker) schemaOf(key string, schema *structpb.Struct) {
+	if size := proto.Size(schema); size > MaxSchema {
+		c.fail(key, "the schema of the options has %s, but the limit is %s", resource.FormatBytes(int64(size)), resource.FormatBytes(MaxSchema))
+	}
+}
+
 func (c *checker) checkMasterKind(m *apiv1.MasterKind) {
-	if m.GetImage() == "" && len(m.GetCommand()) == 0 {
-		c.fail("master", "the master has neither an image nor a command; give it one")
-	}
-	c.plain("master.image", "image", m.GetImage(), MaxPath-1)
-	c.plain("master.imageDigest", "imageDigest", m.GetImageDigest(), maxText)
-	c.words("master.command", m.GetCommand())
-	if len(m.GetCommand()) > 0 && m.GetCommand()[0] == "" {
-		c.fail("master.command", "command begins with an empty word")
-	}
-	c.words("master.args", m.GetArgs())
+	c.checkKind("master", startedKind{m.GetImage(), m.GetImageDigest(), m.GetCommand(), m.GetArgs()})
 	for name := range m.GetEnv() {
 		if strings.HasPrefix(name, "MAMMOTH_") {
 			c.failAt([]string{"master", "env", name}, "%s in env is the ResourceManager's own; choose a name that does not begin with MAMMOTH_", quoted(name))
 		}
 	}
 	c.within("master", func() { c.checkEnv(m.GetEnv()) })
-	r := m.GetResources()
-	c.within("master", func() {
+	c.checkKindResources("master", m.GetResources())
+}
+
+// startedKind is what a master or a companion of a framework package runs.
+type startedKind struct {
+	image, digest string
+	command, args []string
+}
+
+// checkKind checks how a framework package starts its master or its companion; what is one of these words.
+func (c *checker) checkKind(what string, k startedKind) {
+	if k.image == "" && len(k.command) == 0 {
+		c.fail(what, "the %s has neither an image nor a command; give it one", what)
+	}
+	c.plain(what+".image", "image", k.image, MaxPath-1)
+	c.plain(what+".imageDigest", "imageDigest", k.digest, maxText)
+	c.words(what+".command", k.command)
+	if len(k.command) > 0 && k.command[0] == "" {
+		c.fail(what+".command", "command begins with an empty word")
+	}
+	c.words(what+".args", k.args)
+}
+
+func (c *checker) checkKindResources(what string, r *corev1.Resources) {
+	c.within(what, func() {
 		c.quantity(quantity{"cpu", "0.5", r.GetCpuMillis(), 1, MaxCPU, resource.FormatCPU})
 		c.quantity(quantity{"memory", "256MiB", r.GetMemoryBytes(), MinMemory, MaxMemory, resource.ExactBytes})
 		c.quantity(quantity{"disk", "1GiB", r.GetDiskBytes(), 1, MaxDisk, resource.ExactBytes})
 	})
 	if r.GetPorts() != 0 || len(r.GetExtended()) > 0 {
-		c.fail("master.resources", "a master can have cpu, memory and disk only")
+		c.fail(what+".resources", "a %s can have cpu, memory and disk only", what)
 	}
 }
 

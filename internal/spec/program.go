@@ -43,6 +43,7 @@ func (c *checker) checkProgram(kind apiv1.AppSpec_Kind, role *apiv1.RoleSpec) {
 	image, command := role.GetImage(), role.GetCommand()
 	switch {
 	case image != "":
+	case role.GetCompanion() != nil: // the zone fills in what its package says
 	case kind == apiv1.AppSpec_FRAMEWORK && len(command) == 0:
 		c.fail("", "there is no image, companion or command; give the role one of them")
 	case kind != apiv1.AppSpec_FRAMEWORK && len(command) > 0:

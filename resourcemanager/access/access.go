@@ -111,19 +111,19 @@ func (r Rules) MayRunPrograms(who peer.User, spec *apiv1.AppSpec, doing string) 
 	return r.overWholeZone(who, doing, what)
 }
 
-// MayExec refuses users who may not run commands in the containers of a spec. The master of another framework than DynamicDeploy
-// chooses what its containers run, and that may be programs of the nodes.
+// MayExec refuses users who may not run commands in the containers of a spec. Without roles, the application master chooses what its
+// containers run, and that may be programs of the nodes.
 func (r Rules) MayExec(who peer.User, spec *apiv1.AppSpec, doing string) error {
-	if spec.GetFramework() != "" {
+	if spec.GetKind() != apiv1.AppSpec_EXTERNAL && len(spec.GetRoles()) == 0 {
 		return r.overWholeZone(who, doing, spec.GetName()+", whose containers may be programs of the nodes themselves")
 	}
 	return r.MayRunPrograms(who, spec, doing)
 }
 
-// MayInstall refuses a framework package, unless the user may run programs of the nodes: its masters are such programs and can
-// start others. doing is a verb: install.
+// MayInstall refuses a framework package, unless the user may run programs of the nodes: its master and its companion are such programs
+// and can start others. doing is a verb: install.
 func (r Rules) MayInstall(who peer.User, framework, doing string) error {
-	return r.overWholeZone(who, doing, fmt.Sprintf("the framework package %s, whose application masters may run any program on the nodes", framework))
+	return r.overWholeZone(who, doing, fmt.Sprintf("the framework package %s, whose programs may run any other on the nodes", framework))
 }
 
 // overWholeZone refuses users who are neither operators nor administrators of the zone.

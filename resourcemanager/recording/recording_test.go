@@ -40,7 +40,7 @@ func aMinute(t *testing.T, most int64) (string, *zone.Core, error) {
 		t.Fatal(err)
 	}
 	root := peer.User{Name: "root", Operator: true}
-	spec := &apiv1.AppSpec{Name: "web", Queue: "default", Roles: []*apiv1.RoleSpec{{
+	spec := &apiv1.AppSpec{Name: "web", Framework: "dynamicdeploy", Queue: "default", Roles: []*apiv1.RoleSpec{{
 		Image: "web:1", Instances: 3, Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
 	}}}
 	for second := range turns {

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/containerd/errdefs"
@@ -41,12 +42,15 @@ func (s *apps) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1
 	return response, wire.Status(err)
 }
 
-// preview adds the preview of the app's master to a dry run, if DynamicDeploy is its master and runs. Masters of other frameworks
-// need not know the command.
+// preview adds the preview of the app's master to a dry run, if it runs and its framework's masters know the command.
 func (s *apps) preview(ctx context.Context, response *apiv1.DeployResponse) error {
 	app := response.GetApp()
-	if app.GetState() != apiv1.App_RUNNING || response.GetUnchanged() || app.GetSpec().GetFramework() != "" {
+	if app.GetState() != apiv1.App_RUNNING || response.GetUnchanged() {
 		return nil
+	}
+	framework, err := s.frameworks.Framework(ctx, app.GetSpec().GetFramework())
+	if err != nil || !framework.GetPackage().GetMaster().GetPreviews() {
+		return ctx.Err()
 	}
 	command, err := anypb.New(&apiv1.Preview{Spec: app.GetSpec()})
 	if err != nil {
@@ -90,6 +94,9 @@ func (s *apps) wanted(ctx context.Context, request *apiv1.DeployRequest) (*apiv1
 
 // complete checks a spec, sets its defaults, and resolves its images.
 func (s *apps) complete(ctx context.Context, app *apiv1.AppSpec) error {
+	if found := s.takeCompanions(ctx, app); len(found) > 0 {
+		return found[0].err
+	}
 	if err := completeDraft(app); err != nil {
 		return err
 	}
@@ -146,9 +153,6 @@ func (s *apps) lookUp(ctx context.Context, app *apiv1.AppSpec) []finding {
 
 // checkFramework checks an app's options with the schema of its framework. The loop reports a framework that does not exist.
 func (s *apps) checkFramework(ctx context.Context, app *apiv1.AppSpec) []finding {
-	if app.GetFramework() == "" {
-		return nil
-	}
 	framework, err := s.frameworks.Framework(ctx, app.GetFramework())
 	if err != nil {
 		return nil
@@ -159,6 +163,50 @@ func (s *apps) checkFramework(ctx context.Context, app *apiv1.AppSpec) []finding
 	}
 	var found []finding
 	for _, fault := range schema.check(app.GetOptions()) {
+		found = append(found, finding{fault, spec.Faults{fault}})
+	}
+	return found
+}
+
+// takeCompanions fills in what roles leave to the framework packages whose companions they run, in a spec that is not complete yet. It
+// returns what this zone does not have, and options that do not fit.
+func (s *apps) takeCompanions(ctx context.Context, app *apiv1.AppSpec) []finding {
+	if app.GetKind() != apiv1.AppSpec_FRAMEWORK || len(app.GetRoles()) > spec.MaxRoles {
+		return nil // that is refused, whatever the companions are
+	}
+	var found []finding
+	for _, role := range app.GetRoles() {
+		if role.GetCompanion() == nil {
+			continue
+		}
+		for _, one := range s.takeCompanion(ctx, role) {
+			one.Role = role.GetName()
+			found = append(found, one)
+		}
+	}
+	return found
+}
+
+func (s *apps) takeCompanion(ctx context.Context, role *apiv1.RoleSpec) []finding {
+	name := role.GetCompanion().GetPackage()
+	framework, err := s.frameworks.Framework(ctx, name)
+	if p := framework.GetPackage(); errdefs.IsNotFound(err) || err == nil && p.GetCompanion() == nil {
+		err = fmt.Errorf("%s: %w", spec.NoCompanion(name, p), errdefs.ErrFailedPrecondition)
+	}
+	if err != nil {
+		return []finding{{spec.Fault{Key: []string{"companion", name}, Sentence: wire.Sentence(err)}, err}}
+	}
+	schema, err := companionSchemaOf(framework.GetPackage())
+	if err != nil {
+		return []finding{{spec.Fault{Key: []string{"companion", name}, Sentence: wire.Sentence(err)}, err}}
+	}
+	faults := schema.check(role.GetCompanion().GetOptions())
+	var unread spec.Faults
+	if len(faults) == 0 && errors.As(spec.RunCompanion(role, framework.GetPackage()), &unread) {
+		faults = unread
+	}
+	var found []finding
+	for _, fault := range faults {
 		found = append(found, finding{fault, spec.Faults{fault}})
 	}
 	return found

@@ -52,11 +52,18 @@ func (s *frameworks) complete(ctx context.Context, p *apiv1.FrameworkPackage) er
 	if err := spec.CheckPackage(p); err != nil {
 		return fmt.Errorf("framework %s: %w", p.GetName(), err)
 	}
-	schema, err := schemaOf(p)
+	options, err := schemaOf(p)
+	if err != nil {
+		return fmt.Errorf("framework %s: %w", p.GetName(), err)
+	}
+	companion, err := companionSchemaOf(p)
 	if err != nil {
 		return fmt.Errorf("framework %s: %w", p.GetName(), err)
 	}
 	if err := s.checkImage(ctx, p.GetMaster()); err != nil {
+		return fmt.Errorf("framework %s: %w", p.GetName(), err)
+	}
+	if err := s.checkCompanionImage(ctx, p.GetCompanion()); err != nil {
 		return fmt.Errorf("framework %s: %w", p.GetName(), err)
 	}
 	for token := ""; ; {
@@ -66,10 +73,16 @@ func (s *frameworks) complete(ctx context.Context, p *apiv1.FrameworkPackage) er
 		}
 		for _, view := range page.Apps {
 			app := view.App.GetSpec()
-			if app.GetFramework() != p.GetName() {
-				continue
+			var faults spec.Faults
+			if app.GetFramework() == p.GetName() && p.GetMaster() != nil {
+				faults = options.check(app.GetOptions())
 			}
-			if faults := schema.check(app.GetOptions()); len(faults) > 0 {
+			for _, role := range app.GetRoles() {
+				if role.GetCompanion().GetPackage() == p.GetName() && p.GetCompanion() != nil {
+					faults = append(faults, companion.check(role.GetCompanion().GetOptions())...)
+				}
+			}
+			if len(faults) > 0 {
 				return fmt.Errorf("the app %s would not fit the package any more: %s; deploy it with other options first, or remove it: %w",
 					app.GetName(), faults.Error(), errdefs.ErrFailedPrecondition)
 			}
@@ -81,6 +94,9 @@ func (s *frameworks) complete(ctx context.Context, p *apiv1.FrameworkPackage) er
 }
 
 func (s *frameworks) checkImage(ctx context.Context, master *apiv1.MasterKind) error {
+	if master == nil {
+		return nil
+	}
 	master.ImageDigest = ""
 	if master.GetImage() == "" {
 		return nil
@@ -89,19 +105,37 @@ func (s *frameworks) checkImage(ctx context.Context, master *apiv1.MasterKind) e
 		return fmt.Errorf("a master that is an image has its node's own network, which the operator of this zone does not allow; give the package a command of the nodes, or start the daemons with --allow-host-network: %w",
 			errdefs.ErrPermissionDenied)
 	}
-	digest, config, err := s.images.Resolve(ctx, master.GetImage())
-	if err != nil {
-		return err
+	digest, err := s.resolve(ctx, &apiv1.RoleSpec{Image: master.GetImage(), Command: master.GetCommand()}, master.GetArgs())
+	master.ImageDigest = digest
+	return err
+}
+
+func (s *frameworks) checkCompanionImage(ctx context.Context, companion *apiv1.CompanionKind) error {
+	if companion == nil {
+		return nil
 	}
-	role := &apiv1.RoleSpec{Image: master.GetImage(), Command: master.GetCommand()}
-	if len(master.GetArgs()) > 0 {
-		spec.SetArgs(role, master.GetArgs())
+	companion.ImageDigest = ""
+	if companion.GetImage() == "" {
+		return nil
+	}
+	digest, err := s.resolve(ctx, &apiv1.RoleSpec{Image: companion.GetImage(), Command: companion.GetCommand()}, companion.GetArgs())
+	companion.ImageDigest = digest
+	return err
+}
+
+// resolve is the digest of the image of a role with such arguments. The image has to have a command, or the role.
+func (s *frameworks) resolve(ctx context.Context, role *apiv1.RoleSpec, args []string) (string, error) {
+	digest, config, err := s.images.Resolve(ctx, role.GetImage())
+	if err != nil {
+		return "", err
+	}
+	if len(args) > 0 {
+		spec.SetArgs(role, args)
 	}
 	if !hasCommand(role, config) {
-		return fmt.Errorf("image %q has no command; set one in the package: %w", master.GetImage(), errdefs.ErrInvalidArgument)
+		return "", fmt.Errorf("image %q has no command; set one in the package: %w", role.GetImage(), errdefs.ErrInvalidArgument)
 	}
-	master.ImageDigest = digest
-	return nil
+	return digest, nil
 }
 
 func (s *frameworks) ListFrameworks(ctx context.Context, _ *apiv1.ListFrameworksRequest) (*apiv1.ListFrameworksResponse, error) {

@@ -45,10 +45,11 @@ func (s *apps) read(ctx context.Context, request *apiv1.DeployRequest) (*manifes
 			role.Image = name
 		}
 	}
+	found := s.takeCompanions(ctx, app)
 	spec.Complete(app)
 	class := error(errdefs.ErrInvalidArgument)
 	if len(app.GetRoles()) <= spec.MaxRoles {
-		found := s.lookUp(ctx, app)
+		found = append(found, s.lookUp(ctx, app)...)
 		if err == nil && len(found) > 0 {
 			class = found[0].err
 		}

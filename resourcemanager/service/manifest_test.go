@@ -14,7 +14,7 @@ import (
 // Manifests wait for each other, and none waits for a caller that has left.
 func TestAFewManifestsAreReadAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &apps{reading: make(chan struct{}, 1)}
+		s := &apps{reading: make(chan struct{}, 1), frameworks: &packageLoop{}}
 		s.reading <- struct{}{} // one that takes long
 		ctx, leave := context.WithCancel(t.Context())
 		answers := make(chan error, 2)

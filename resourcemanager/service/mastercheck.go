@@ -48,6 +48,8 @@ func checkAllocate(request *masterv1.AllocateRequest) error {
 			return invalid("the report of an instance has %d bytes, but the limit is %d", proto.Size(report), maxItemBytes)
 		case report.GetWeight() < 0 || report.GetWeight() > maxWeight:
 			return invalid("instance %q has the weight %d; it must be between 0 and %d", truncated(report.GetId()), report.GetWeight(), maxWeight)
+		case report.GetCountsAfter() != nil && (report.GetCountsAfter().CheckValid() != nil || report.GetCountsAfter().AsDuration() < 0):
+			return invalid("instance %q has a counts_after that is no duration from 0 on", truncated(report.GetId()))
 		}
 		if err := checkID("an instance", report.GetId()); err != nil {
 			return err

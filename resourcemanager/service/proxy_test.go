@@ -99,6 +99,15 @@ func inProxy(t *testing.T, targets []zone.Target, test func(apiv1.AppsClient)) {
 }
 
 // inServices runs a test in a bubble against the services, with a loop and a node behind them.
+type packageLoop = service.Frameworks
+
+// noFrameworks is a loop of a zone without framework packages.
+type noFrameworks struct{ packageLoop }
+
+func (noFrameworks) Framework(context.Context, string) (*apiv1.Framework, error) {
+	return nil, errdefs.ErrNotFound
+}
+
 func inServices(t *testing.T, loop service.Apps, node nodev1.ContainerManagerServer, test func(apiv1.AppsClient)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -122,7 +131,7 @@ func inServices(t *testing.T, loop service.Apps, node nodev1.ContainerManagerSer
 		dialNode, stopNode := serve(func(s *grpc.Server) { nodev1.RegisterContainerManagerServer(s, node) })
 		defer stopNode()
 		dial, stop := serve(func(s *grpc.Server) {
-			service.Register(s, service.Config{Apps: loop, Registry: apiv1.UnimplementedRegistryServer{}, Dial: dialNode})
+			service.Register(s, service.Config{Apps: loop, Frameworks: noFrameworks{}, Registry: apiv1.UnimplementedRegistryServer{}, Dial: dialNode})
 		})
 		defer stop()
 		connection, err := dial("")

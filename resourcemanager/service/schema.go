@@ -19,30 +19,43 @@ import (
 // schemaURL is the base URL of a schema while it is compiled. It is not loaded.
 const schemaURL = "framework:///options"
 
-// schema is the schema of the options of a framework's apps; compiled is nil if they have no options.
+// schema is the schema of the options of a framework's apps, or of its companion; compiled is nil if there are no options.
 type schema struct {
-	framework string
-	compiled  *jsonschema.Schema
+	// reader is what reads the options, as in "the framework ring", framework is the name of its package, and at is where they are in an
+	// app or a role.
+	reader, framework string
+	at                []string
+	compiled          *jsonschema.Schema
 }
 
-// schemaOf compiles the JSON Schema of a framework's options, of the draft 2020-12 unless it names another. An error is of type
-// spec.Faults, with the place in the package.
+// schemaOf compiles the JSON Schema of the options of a framework's apps. An error is of type spec.Faults, with the place in the package.
 func schemaOf(p *apiv1.FrameworkPackage) (schema, error) {
-	read := schema{framework: p.GetName()}
-	if p.GetOptions() == nil {
-		return read, nil
+	read := schema{reader: "the framework " + p.GetName(), framework: p.GetName(), at: []string{"options"}}
+	return read, read.compile(p.GetOptions(), "options")
+}
+
+// companionSchemaOf compiles the JSON Schema of a companion's options as schemaOf does.
+func companionSchemaOf(p *apiv1.FrameworkPackage) (schema, error) {
+	read := schema{reader: "the companion " + p.GetName(), framework: p.GetName(), at: []string{"companion", p.GetName()}}
+	return read, read.compile(p.GetCompanion().GetOptions(), "companion", "options")
+}
+
+// compile compiles the source of a schema, of the draft 2020-12 unless it names another; at is its place in the package.
+func (s *schema) compile(source *structpb.Struct, at ...string) error {
+	if source == nil {
+		return nil
 	}
 	compiler := jsonschema.NewCompiler()
 	compiler.DefaultDraft(jsonschema.Draft2020)
 	compiler.UseLoader(nowhere{})
-	err := compiler.AddResource(schemaURL, p.GetOptions().AsMap())
+	err := compiler.AddResource(schemaURL, source.AsMap())
 	if err == nil {
-		read.compiled, err = compiler.Compile(schemaURL)
+		s.compiled, err = compiler.Compile(schemaURL)
 	}
 	if err != nil {
-		return read, badSchema(err)
+		return badSchema(err, at)
 	}
-	return read, nil
+	return nil
 }
 
 // nowhere loads nothing: a schema must not make the ResourceManager read files or connect to other machines.
@@ -53,8 +66,8 @@ func (nowhere) Load(string) (any, error) {
 	return nil, errors.New("nothing outside of the package is read")
 }
 
-func badSchema(err error) error {
-	fault := spec.Fault{Key: []string{"options"}}
+func badSchema(err error, at []string) error {
+	fault := spec.Fault{Key: slices.Clone(at)}
 	var refused *jsonschema.SchemaValidationError
 	var invalid *jsonschema.ValidationError
 	var elsewhere *jsonschema.LoadURLError
@@ -66,18 +79,18 @@ func badSchema(err error) error {
 	case errors.As(err, &elsewhere):
 		fault.Sentence = fmt.Sprintf("the schema of the options refers to %q, and nothing outside of the package is read; write it into the schema, under $defs", elsewhere.URL)
 	default:
-		fault.Sentence = "options is no JSON Schema: " + strings.ReplaceAll(err.Error(), schemaURL, "")
+		fault.Sentence = strings.Join(at, ".") + " is no JSON Schema: " + strings.ReplaceAll(err.Error(), schemaURL, "")
 	}
 	return spec.Faults{fault}
 }
 
-// check checks an app's options.
+// check checks options.
 func (s schema) check(options *structpb.Struct) spec.Faults {
 	switch {
 	case s.compiled == nil && options == nil:
 		return nil
 	case s.compiled == nil:
-		return spec.Faults{{Key: []string{"options"}, Sentence: fmt.Sprintf("the framework %s reads no options; remove them", s.framework)}}
+		return spec.Faults{{Key: s.at, Sentence: s.reader + " reads no options; remove them"}}
 	}
 	given := options.AsMap()
 	if given == nil {
@@ -88,9 +101,9 @@ func (s schema) check(options *structpb.Struct) spec.Faults {
 		return nil
 	}
 	first := leaf(invalid)
-	key := append([]string{"options"}, first.InstanceLocation...)
-	return spec.Faults{{Key: key, Sentence: fmt.Sprintf("%s is not what the framework %s takes: %s; \"mammoth framework show %s\" has its schema",
-		strings.Join(key, "."), s.framework, reading(first), s.framework)}}
+	key := append(slices.Clone(s.at), first.InstanceLocation...)
+	return spec.Faults{{Key: key, Sentence: fmt.Sprintf("%s is not what %s takes: %s; \"mammoth framework show %s\" has its schema",
+		strings.Join(key, "."), s.reader, reading(first), s.framework)}}
 }
 
 // leaf is the first root cause of a validation error, by its place in the options.

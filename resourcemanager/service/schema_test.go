@@ -110,7 +110,9 @@ func (l *packageLoop) Frameworks(context.Context) (*apiv1.ListFrameworksResponse
 	return nil, nil
 }
 
-func (l *packageLoop) Framework(context.Context, string) (*apiv1.Framework, error) { return nil, nil }
+func (l *packageLoop) Framework(context.Context, string) (*apiv1.Framework, error) {
+	return &apiv1.Framework{Package: &apiv1.FrameworkPackage{Master: &apiv1.MasterKind{}}}, nil
+}
 
 func (l *packageLoop) RemoveFramework(context.Context, string) (*apiv1.Framework, error) {
 	return nil, nil

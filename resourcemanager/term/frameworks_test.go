@@ -16,7 +16,7 @@ import (
 )
 
 func edgeSpec() *apiv1.AppSpec {
-	return &apiv1.AppSpec{Name: "edge", Kind: apiv1.AppSpec_FRAMEWORK, Roles: []*apiv1.RoleSpec{{
+	return &apiv1.AppSpec{Name: "edge", Framework: "dynamicdeploy", Kind: apiv1.AppSpec_FRAMEWORK, Roles: []*apiv1.RoleSpec{{
 		Instances: 1, Command: []string{"mammoth", "companion", "nginx"},
 		Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
 	}}}

@@ -257,7 +257,7 @@ func (z *testZone) events(app string) []*apiv1.Event {
 }
 
 func webSpec(instances int32) *apiv1.AppSpec {
-	return &apiv1.AppSpec{Name: "web", Roles: []*apiv1.RoleSpec{{
+	return &apiv1.AppSpec{Name: "web", Framework: "dynamicdeploy", Roles: []*apiv1.RoleSpec{{
 		Image: "web:1", Instances: instances,
 		Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
 		Ports:     []*corev1.Port{{Name: "http", ContainerPort: 8080}},

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -128,6 +129,7 @@ func TestWhatAMasterSaysIsBounded(t *testing.T) {
 		refused("a long report", "the limit is 16384", &masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "a", Reason: strings.Repeat("x", 1<<15)}}})
 		refused("a long reason", "the limit is 1024", &masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: "a", Reason: strings.Repeat("x", 1<<11)}}})
 		refused("a weight", "between 0 and 10000", &masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "a", Weight: -1}}})
+		refused("a negative duration", "no duration from 0 on", &masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "a", CountsAfter: durationpb.New(-1)}}})
 		refused("a long answer", "the limit is 262144", &masterv1.AllocateRequest{Answers: []*masterv1.CommandAnswer{{Id: "a", Refusal: strings.Repeat("x", 1<<20)}}})
 		refused("a long status", "the limit is 65536", &masterv1.AllocateRequest{Status: &apiv1.MasterStatus{Text: strings.Repeat("x", 1<<17)}})
 		refused("too many answers", "501 answers", &masterv1.AllocateRequest{Answers: make([]*masterv1.CommandAnswer, service.MostItems+1)})

@@ -10,6 +10,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -87,9 +89,16 @@ func TestWhatANodeKnowsToBeHealthyIsNotCalledStarting(t *testing.T) {
 		m := home.launchMaster()
 		n := z.addNode("node-2")
 		container := m.startInstance(n, "web-1")
-		m.say(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{
-			Id: "web-1", ContainerId: container, Version: 1, State: apiv1.Instance_STARTING, InService: true, Weight: 100,
-		}}})
+		starting := &masterv1.InstanceReport{Id: "web-1", ContainerId: container, Version: 1, State: apiv1.Instance_STARTING, InService: true, Weight: 100}
+		m.say(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{starting}})
+		n.report(container, func(s *corev1.ContainerStatus) { s.HealthySince = timestamppb.Now() })
+		z.pass(time.Minute)
+		if got := z.app("web").GetInstances()[0].GetState(); got != apiv1.Instance_STARTING {
+			t.Errorf("its master does not say how long it takes, and it is %v", got)
+		}
+		starting = proto.CloneOf(starting)
+		starting.CountsAfter = durationpb.New(10 * time.Second)
+		m.say(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{starting}})
 		n.report(container, func(s *corev1.ContainerStatus) { s.HealthySince = timestamppb.Now() })
 		if got := z.app("web").GetInstances()[0].GetState(); got != apiv1.Instance_STARTING {
 			t.Errorf("at first it is %v", got)

@@ -267,7 +267,7 @@ func TestDynamicDeployIsAPackage(t *testing.T) {
 			t.Errorf("there are the packages %v", got)
 		}
 		_, err = z.rm.Deploy(as("root"), &apiv1.DeployRequest{Spec: specIn("web", "default"), IfGeneration: -1})
-		const hint = `DynamicDeploy is not installed in this zone; "mammoth framework install dynamicdeploy" installs it`
+		const hint = `the framework dynamicdeploy is not installed in this zone; "mammoth framework install dynamicdeploy" installs it`
 		if got := sentence(t, err, errdefs.IsFailedPrecondition); got != hint {
 			t.Errorf("a deployment is refused with %q", got)
 		}
@@ -349,7 +349,7 @@ func TestWhoInstallsPackages(t *testing.T) {
 		z.addNode("node-1")
 		for _, who := range []string{"", "guest"} {
 			_, err := z.rm.InstallFramework(as(who), &apiv1.InstallFrameworkRequest{Package: ringPackage()})
-			if got := refusal(t, err); !strings.HasSuffix(got, "may not install the framework package ring, whose application masters may run any program on the nodes; ask an administrator of queue root (root, or the user that runs the zone)") {
+			if got := refusal(t, err); !strings.HasSuffix(got, "may not install the framework package ring, whose programs may run any other on the nodes; ask an administrator of queue root (root, or the user that runs the zone)") {
 				t.Error(got)
 			}
 			_, err = z.rm.RemoveFramework(as(who), "dynamicdeploy")
@@ -404,6 +404,84 @@ func TestAMasterThatFitsNoNodeIsRefused(t *testing.T) {
 		_, err := z.rm.Deploy(as("root"), &apiv1.DeployRequest{Spec: ringSpec(1), IfGeneration: -1})
 		if got := sentence(t, err, errdefs.IsInvalidArgument); !strings.HasPrefix(got, "its application master cannot run: no node is large enough: ") {
 			t.Errorf("it is refused with %q", got)
+		}
+	})
+}
+
+// A framework that runs the companion of a package keeps the package, over a restart too.
+func TestAPackageMayBringACompanion(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		front := &apiv1.FrameworkPackage{Name: "front", Companion: &apiv1.CompanionKind{Image: "front:1", ImageDigest: "sha256:0123"}}
+		spec := edgeSpec()
+		spec.Queue = "default"
+		spec.Roles[0].Instances, spec.Roles[0].Companion = 1, &apiv1.Companion{Package: "front"}
+		deploy := func(spec *apiv1.AppSpec) error {
+			_, err := z.rm.Deploy(as("root"), &apiv1.DeployRequest{Spec: proto.CloneOf(spec), IfGeneration: -1})
+			return err
+		}
+		const missing = `no companion is named "front": Mammoth has dns, haproxy, nginx, zookeeper, and no framework package of that name is installed; "mammoth framework install FILE" installs one`
+		if got := sentence(t, deploy(spec), errdefs.IsFailedPrecondition); got != missing {
+			t.Errorf("without the package it is refused with %q", got)
+		}
+		z.install(ringPackage())
+		other := proto.CloneOf(spec)
+		other.Roles[0].Companion.Package = "ring"
+		if got := sentence(t, deploy(other), errdefs.IsFailedPrecondition); got != `the framework package ring brings no companion; "mammoth framework ls" lists those that do` {
+			t.Errorf("the companion of a package without one is refused with %q", got)
+		}
+		z.install(front)
+		of := proto.CloneOf(spec)
+		of.Framework, of.Kind, of.Roles = "front", apiv1.AppSpec_APP, nil
+		const masterless = `the framework package front brings a companion and no application master; take the framework out, and run it with "kind: framework" and "companion: front"`
+		if got := sentence(t, deploy(of), errdefs.IsFailedPrecondition); got != masterless {
+			t.Errorf("an app of a package without a master is refused with %q", got)
+		}
+		if err := deploy(spec); err != nil {
+			t.Fatal(err)
+		}
+		z.restart()
+		for name, want := range map[string]int32{"front": 1, "ring": 0, "dynamicdeploy": 1} {
+			if f, err := z.rm.Framework(as("root"), name); err != nil || f.GetApps() != want {
+				t.Errorf("%s is shown as %v, %v", name, f, err)
+			}
+		}
+		_, err := z.rm.RemoveFramework(as("root"), "front")
+		if got := sentence(t, err, errdefs.IsFailedPrecondition); got != "the framework package front is in use by edge; remove it first" {
+			t.Errorf("its removal is refused with %q", got)
+		}
+		without := ringPackage()
+		without.Name = "front"
+		_, err = z.rm.InstallFramework(as("root"), &apiv1.InstallFrameworkRequest{Package: without})
+		if got := sentence(t, err, errdefs.IsFailedPrecondition); got != "the app edge has the companion that the package does not bring any more; remove the app first" {
+			t.Errorf("a package without the companion is refused with %q", got)
+		}
+		z.deployRing(1)
+		masterlessRing := &apiv1.FrameworkPackage{Name: "ring", Companion: front.GetCompanion()}
+		_, err = z.rm.InstallFramework(as("root"), &apiv1.InstallFrameworkRequest{Package: masterlessRing})
+		if got := sentence(t, err, errdefs.IsFailedPrecondition); got != "the app ring has the application master that the package does not bring any more; remove the app first" {
+			t.Errorf("a package without the master is refused with %q", got)
+		}
+		// A version that runs it comes back only while it is there.
+		own := proto.CloneOf(spec)
+		own.Roles[0].Companion, own.Roles[0].Command = nil, []string{"own"}
+		if err := deploy(own); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := z.rm.RemoveFramework(as("root"), "front"); err != nil {
+			t.Error(err)
+		}
+		_, err = z.rm.Rollback(as("root"), "edge", 1, "")
+		if got := sentence(t, err, errdefs.IsFailedPrecondition); got != missing {
+			t.Errorf("a rollback is refused with %q", got)
+		}
+		z.install(front)
+		if _, err := z.rm.Rollback(as("root"), "edge", 1, ""); err != nil {
+			t.Error(err)
+		}
+		err = z.rm.ImageUnused(context.Background(), "front:1", "sha256:0123")
+		if got := sentence(t, err, errdefs.IsFailedPrecondition); got != "the framework package front uses image front:1; remove the package, or install it with another image, first" {
+			t.Errorf("the removal of its image is refused with %q", got)
 		}
 	})
 }

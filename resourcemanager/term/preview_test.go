@@ -9,10 +9,30 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
+
+// dryRun is the answer to a dry run, where the master answers commands so.
+func (m *fakeMaster) dryRun(spec *apiv1.AppSpec, answer func(*masterv1.Command) *masterv1.CommandAnswer) *apiv1.DeployResponse {
+	m.z.t.Helper()
+	came := make(chan *apiv1.DeployResponse, 1)
+	conn := m.z.conn
+	go func() {
+		response, err := apiv1.NewAppsClient(conn).Deploy(context.Background(), &apiv1.DeployRequest{Spec: spec, DryRun: true, IfGeneration: -1})
+		if err != nil {
+			m.z.t.Error(err)
+		}
+		came <- response
+	}()
+	synctest.Wait()
+	for _, command := range commandsOf(m.heard()) {
+		m.say(&masterv1.AllocateRequest{Answers: []*masterv1.CommandAnswer{answer(command)}})
+	}
+	return <-came
+}
 
 func TestADryRunSaysWhatTheMasterWouldDo(t *testing.T) {
 	inZone(t, func(z *testZone) {
@@ -21,25 +41,7 @@ func TestADryRunSaysWhatTheMasterWouldDo(t *testing.T) {
 		m := n.launchMaster()
 		m.startInstance(n, "web-1")
 		m.heard()
-		dry := func(spec *apiv1.AppSpec, answer func(*masterv1.Command) *masterv1.CommandAnswer) *apiv1.DeployResponse {
-			t.Helper()
-			came := make(chan *apiv1.DeployResponse, 1)
-			conn := z.conn
-			go func() {
-				response, err := apiv1.NewAppsClient(conn).Deploy(context.Background(), &apiv1.DeployRequest{Spec: spec, DryRun: true, IfGeneration: -1})
-				if err != nil {
-					t.Error(err)
-				}
-				came <- response
-			}()
-			synctest.Wait()
-			for _, command := range commandsOf(m.heard()) {
-				if answer != nil {
-					m.say(&masterv1.AllocateRequest{Answers: []*masterv1.CommandAnswer{answer(command)}})
-				}
-			}
-			return <-came
-		}
+		dry := m.dryRun
 		response := dry(spec2(1), func(command *masterv1.Command) *masterv1.CommandAnswer {
 			preview := &apiv1.Preview{}
 			if err := command.GetCommand().UnmarshalTo(preview); err != nil || preview.GetSpec().GetRoles()[0].GetImage() != "web:2" {
@@ -72,6 +74,39 @@ func TestADryRunSaysWhatTheMasterWouldDo(t *testing.T) {
 		}
 		if app := z.app("web"); app.GetVersion() != 1 || app.GetGeneration() != 1 {
 			t.Errorf("after dry runs the app is %v", app)
+		}
+	})
+}
+
+// A master is asked by whether its package says that it answers, whatever its framework is.
+func TestADryRunAsksTheMastersOfPackagesThatAnswer(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		p := ringPackage()
+		p.Options = &structpb.Struct{}
+		z.install(p)
+		z.deployRing(1)
+		m := n.launchMaster()
+		m.say(&masterv1.AllocateRequest{ObservedGeneration: 1})
+		m.heard()
+		asked := 0
+		answer := func(command *masterv1.Command) *masterv1.CommandAnswer {
+			asked++
+			previewed, err := anypb.New(&apiv1.Previewed{Summary: "2 workers would be added"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return &masterv1.CommandAnswer{Id: command.GetId(), Answer: previewed}
+		}
+		const goesOn = "the application master of ring goes on; what would be started or ended is its affair"
+		if got := m.dryRun(ringSpec(3), answer).GetExplanation().GetSummary(); got != goesOn || asked != 0 {
+			t.Errorf("it was asked %d times, and the dry run says %q", asked, got)
+		}
+		p = proto.CloneOf(p)
+		p.Master.Previews = true
+		z.install(p)
+		if got := m.dryRun(ringSpec(3), answer).GetExplanation().GetSummary(); got != goesOn+"; 2 workers would be added" || asked != 1 {
+			t.Errorf("it was asked %d times, and the dry run says %q", asked, got)
 		}
 	})
 }

@@ -178,7 +178,7 @@ func (at *attempts) launch(c *container) {
 		"MAMMOTH_TOKEN":           a.attempt.secret,
 	})
 	if spec == nil {
-		at.leases.stop(c, corev1.Exit_LEASE_ENDED, notInstalled(a.record.GetSpec()))
+		at.leases.stop(c, corev1.Exit_LEASE_ENDED, at.packages.notInstalled(a.record.GetSpec()))
 		return
 	}
 	n := at.nodes.get(c.node)

@@ -74,7 +74,7 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 	}
 	if a != nil && a.record.GetSpec().GetFramework() != spec.GetFramework() {
 		return nil, fmt.Errorf("%s is deployed with the framework %s, and an app keeps its framework; remove it first, or choose another name: %w",
-			spec.GetName(), specs.FrameworkOf(a.record.GetSpec()), errdefs.ErrFailedPrecondition)
+			spec.GetName(), a.record.GetSpec().GetFramework(), errdefs.ErrFailedPrecondition)
 	}
 	if err := ds.packages.check(spec); err != nil {
 		return nil, err
@@ -255,7 +255,7 @@ func roleNames(spec *apiv1.AppSpec) []string {
 }
 
 func chooseRole(spec *apiv1.AppSpec, name string) (*apiv1.RoleSpec, error) {
-	if spec.GetFramework() != "" {
+	if !specs.HasRoles(spec) {
 		return nil, fmt.Errorf("%s has no roles: how much of it runs is in its options; change them in its manifest and deploy it: %w", spec.GetName(), errdefs.ErrInvalidArgument)
 	}
 	if name == "" && len(spec.GetRoles()) == 1 {

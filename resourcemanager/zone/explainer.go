@@ -53,7 +53,7 @@ func (x *explainer) masterReasons(a *app, r *waiting.Reasons) {
 	case a.external():
 		r.About(waiting.Cause{Detail: a.outsideMaster(), Help: fmt.Sprintf("\"mammoth app run %s -- COMMAND\" starts it", a.record.GetName())})
 	case x.packages.of(a.record.GetSpec()) == nil && !a.attemptState().Live():
-		detail, help, _ := strings.Cut(notInstalled(a.record.GetSpec()), "; ")
+		detail, help, _ := strings.Cut(x.packages.notInstalled(a.record.GetSpec()), "; ")
 		r.About(waiting.Cause{Detail: "its application master is not started: " + detail, Help: help})
 	case retry != nil && x.now.Before(retry.AsTime()) && !a.attemptState().Live():
 		r.About(waiting.Cause{
@@ -184,10 +184,8 @@ func (x *explainer) capacityCause(ask scheduler.AskExplanation) waiting.Cause {
 func (x *explainer) endingReasons(a *app, r *waiting.Reasons) {
 	for _, name := range a.instanceNames() {
 		if report := a.instances[name].GetReport(); report.GetState() == apiv1.Instance_DRAINING && a.isHeld(report.GetContainerId()) {
-			role, _ := a.role(report.GetRole())
 			r.Of(name, 1, waiting.Cause{
-				Role: report.GetRole(), One: "is taken out of service", Many: "are taken out of service", Routine: true,
-				Detail: fmt.Sprintf("requests in flight may take another %s", role.GetStop().GetDrain().AsDuration()),
+				Role: report.GetRole(), One: "is taken out of service", Many: "are taken out of service", Routine: true, Detail: report.GetReason(),
 			})
 		}
 	}

@@ -19,7 +19,7 @@ func (x *explainer) instanceReason(a *app, r *waiting.Reasons, name string, inst
 	var n *node
 	if c != nil {
 		n = x.nodes.get(c.node)
-		state, why = x.views.seenState(a, c, state, why)
+		state, why = x.views.seenState(a, c, report)
 	}
 	on := ""
 	if n != nil {
@@ -51,10 +51,9 @@ func (x *explainer) instanceReason(a *app, r *waiting.Reasons, name string, inst
 		detail := status.GetHealthDetail()
 		switch {
 		case report.GetReason() != "" && status.GetHealth() != corev1.ContainerStatus_STARTING:
-			// It is healthy, but not yet for minHealthy: that ends by itself.
-			role, _ := a.role(report.GetRole())
+			// It is healthy, but not yet for long enough: that ends by itself.
 			r.Of(name, 1, waiting.Cause{
-				Role: report.GetRole(), One: "does not count yet", Many: "do not count yet", Detail: why, Routine: true, Lasts: role.GetUpdate().GetMinHealthy().AsDuration(),
+				Role: report.GetRole(), One: "does not count yet", Many: "do not count yet", Detail: why, Routine: true, Lasts: report.GetCountsAfter().AsDuration(),
 			})
 		case detail != "":
 			if strings.HasPrefix(why, detail) {
@@ -69,9 +68,7 @@ func (x *explainer) instanceReason(a *app, r *waiting.Reasons, name string, inst
 	case apiv1.Instance_UNHEALTHY:
 		add("is not healthy", "are not healthy", why, false)
 	case apiv1.Instance_DRAINING:
-		role, _ := a.role(report.GetRole())
-		add("is taken out of service", "are taken out of service",
-			fmt.Sprintf("requests in flight may take another %s", role.GetStop().GetDrain().AsDuration()), true)
+		add("is taken out of service", "are taken out of service", why, true)
 	case apiv1.Instance_STOPPING:
 		role, _ := a.role(report.GetRole())
 		add("is being stopped"+on, "are being stopped"+on, fmt.Sprintf("the grace period is %s", role.GetStop().GetGrace().AsDuration()), true)

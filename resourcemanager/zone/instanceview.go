@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/sentence"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -61,7 +60,7 @@ func (vs *views) cachedInstance(a *app, instance *storev1.Instance) *apiv1.Insta
 			facts.state, facts.address = n.state(), n.record.GetAddress()
 		}
 		if facts.report.GetState() == apiv1.Instance_STARTING {
-			facts.counted = vs.countsByNode(a, c)
+			facts.counted = vs.countsByNode(a, c, facts.report)
 		}
 	} else {
 		facts.waits = a.waitOf(facts.report.GetRole())
@@ -107,18 +106,19 @@ func (vs *views) instance(a *app, instance *storev1.Instance) *apiv1.Instance {
 	if len(status.GetPorts()) > 0 {
 		view.Port = status.GetPorts()[0].GetHostPort()
 	}
-	view.State, view.Reason = vs.seenState(a, c, report.GetState(), report.GetReason())
+	view.State, view.Reason = vs.seenState(a, c, report)
 	return view
 }
 
 // seenState is the state of an instance by the master's last report and by what the node has reported since: a master may be away.
-func (vs *views) seenState(a *app, c *container, state apiv1.Instance_State, reason string) (apiv1.Instance_State, string) {
+func (vs *views) seenState(a *app, c *container, report *masterv1.InstanceReport) (apiv1.Instance_State, string) {
+	state, reason := report.GetState(), report.GetReason()
 	n := vs.nodes.get(c.node)
 	if a.ending() && n != nil && n.state() == lifecycle.NodeLost {
 		return apiv1.Instance_UNREACHABLE, "it was not seen gone"
 	}
 	status := c.record.GetStatus()
-	if state == apiv1.Instance_STARTING && vs.countsByNode(a, c) {
+	if state == apiv1.Instance_STARTING && vs.countsByNode(a, c, report) {
 		state, reason = apiv1.Instance_RUNNING, ""
 	}
 	if state != apiv1.Instance_RUNNING {
@@ -135,20 +135,14 @@ func (vs *views) seenState(a *app, c *container, state apiv1.Instance_State, rea
 	return state, reason
 }
 
-// countsByNode reports whether a container counts by what its node reports, and has counted so long that its master, which may not see
-// the node, had time to report it. If it will, the view becomes overdue then.
-func (vs *views) countsByNode(a *app, c *container) bool {
+// countsByNode reports whether a container has been healthy, by its node's report, for as long as its master asks for, and so much longer
+// that the master, which may not see the node, had time to report it. If it will be, the view becomes overdue then.
+func (vs *views) countsByNode(a *app, c *container, report *masterv1.InstanceReport) bool {
 	status := c.record.GetStatus()
-	if c.state() != lifecycle.ContainerRunning || status.GetHealthySince() == nil {
+	if c.state() != lifecycle.ContainerRunning || status.GetHealthySince() == nil || report.GetCountsAfter() == nil {
 		return false
 	}
-	minHealthy := defaults.MinHealthy
-	for _, role := range a.record.GetSpec().GetRoles() {
-		if given := role.GetUpdate().GetMinHealthy(); role.GetName() == c.role() && given != nil {
-			minHealthy = given.AsDuration()
-		}
-	}
-	at := status.GetHealthySince().AsTime().Add(minHealthy + reportedWithin)
+	at := status.GetHealthySince().AsTime().Add(report.GetCountsAfter().AsDuration() + reportedWithin)
 	if vs.now.Before(at) {
 		if a.view.countsAt.IsZero() || at.Before(a.view.countsAt) {
 			a.view.countsAt = at

@@ -30,12 +30,13 @@ func builtIn() map[string]*apiv1.FrameworkPackage {
 		specs.DynamicDeploy: {
 			Name:        specs.DynamicDeploy,
 			Description: "keeps instances of images running, and replaces them version by version",
-			Master:      &apiv1.MasterKind{Command: []string{"mammoth", "appmaster", "dynamicdeploy"}, Resources: specs.MasterResources()},
+			Master:      &apiv1.MasterKind{Command: []string{"mammoth", "appmaster", "dynamicdeploy"}, Resources: specs.MasterResources(), Previews: true},
 		},
 	}
 }
 
-// packages are the framework packages that are installed: how the masters of apps are started, and whether their work has an end.
+// packages are the framework packages that are installed: how the masters of apps are started, whether their work has an end, and which
+// companions there are.
 type packages struct {
 	*turn
 	config   *config
@@ -69,10 +70,7 @@ func (ps *packages) named(name string) *apiv1.FrameworkPackage {
 
 // of is the package of an app; nil if it is not installed, or if the app's master is outside of the zone.
 func (ps *packages) of(spec *apiv1.AppSpec) *apiv1.FrameworkPackage {
-	if spec.GetKind() == apiv1.AppSpec_EXTERNAL {
-		return nil
-	}
-	return ps.named(specs.FrameworkOf(spec))
+	return ps.named(spec.GetFramework())
 }
 
 // ends reports whether the work of an app has an end, which its master says.
@@ -88,7 +86,7 @@ func (ps *packages) resources(spec *apiv1.AppSpec) resource.Vector {
 	}
 	v, err := ps.units.read(kind)
 	if err != nil { // it was read when the package was installed
-		ps.Fault("the resources of a framework package cannot be read", "package", specs.FrameworkOf(spec), "error", err)
+		ps.Fault("the resources of a framework package cannot be read", "package", spec.GetFramework(), "error", err)
 	}
 	return v
 }
@@ -112,32 +110,61 @@ func (ps *packages) container(a *app, env map[string]string) *corev1.ContainerSp
 	return spec
 }
 
-// check refuses a spec whose framework is not installed.
+// check refuses a spec whose framework is not installed, or that runs the companion of one that is not.
 func (ps *packages) check(spec *apiv1.AppSpec) error {
-	if ps.of(spec) == nil {
-		return fmt.Errorf("%s: %w", notInstalled(spec), errdefs.ErrFailedPrecondition)
+	switch p := ps.of(spec); {
+	case p == nil:
+		return fmt.Errorf("%s: %w", ps.notInstalled(spec), errdefs.ErrFailedPrecondition)
+	case p.GetMaster() == nil:
+		return fmt.Errorf("the framework package %s brings a companion and no application master; take the framework out, and run it with \"kind: framework\" and \"companion: %s\": %w",
+			p.GetName(), p.GetName(), errdefs.ErrFailedPrecondition)
+	}
+	for _, role := range spec.GetRoles() {
+		if name := role.GetCompanion().GetPackage(); name != "" && ps.named(name).GetCompanion() == nil {
+			return fmt.Errorf("%s: %w", specs.NoCompanion(name, ps.named(name)), errdefs.ErrFailedPrecondition)
+		}
+	}
+	return nil
+}
+
+// uses are the packages that an app has: that of its master, and those of its companions.
+func uses(spec *apiv1.AppSpec) map[string]bool {
+	used := map[string]bool{}
+	if framework := spec.GetFramework(); framework != "" {
+		used[framework] = true
+	}
+	for _, role := range spec.GetRoles() {
+		if companion := role.GetCompanion(); companion != nil {
+			used[companion.GetPackage()] = true
+		}
+	}
+	return used
+}
+
+// checkParts refuses a package without a part that an app has.
+func (ps *packages) checkParts(given *apiv1.FrameworkPackage) error {
+	for _, a := range ps.users(given.GetName()) {
+		spec, part := a.record.GetSpec(), ""
+		switch {
+		case spec.GetFramework() == given.GetName() && given.GetMaster() == nil:
+			part = "application master"
+		case given.GetCompanion() == nil && slices.ContainsFunc(spec.GetRoles(), func(r *apiv1.RoleSpec) bool { return r.GetCompanion().GetPackage() == given.GetName() }):
+			part = "companion"
+		default:
+			continue
+		}
+		return fmt.Errorf("the app %s has the %s that the package does not bring any more; remove the app first: %w", a.record.GetName(), part, errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }
 
 // notInstalled says that the framework of a spec is missing, and what to do.
-func notInstalled(spec *apiv1.AppSpec) string {
-	return fmt.Sprintf("%s is not installed in this zone; \"mammoth framework install %s\" installs it", title(spec), installed(spec))
-}
-
-// title is what people call the framework of a spec; installed is what it is installed from.
-func title(spec *apiv1.AppSpec) string {
-	if spec.GetFramework() == "" {
-		return "DynamicDeploy"
+func (ps *packages) notInstalled(spec *apiv1.AppSpec) string {
+	from := "FILE"
+	if ps.builtIn[spec.GetFramework()] != nil {
+		from = spec.GetFramework()
 	}
-	return "the framework " + spec.GetFramework()
-}
-
-func installed(spec *apiv1.AppSpec) string {
-	if spec.GetFramework() == "" {
-		return specs.DynamicDeploy
-	}
-	return "FILE"
+	return fmt.Sprintf("the framework %s is not installed in this zone; \"mammoth framework install %s\" installs it", spec.GetFramework(), from)
 }
 
 // install adds a package, or replaces the one of its name. It was checked and is complete.
@@ -157,7 +184,12 @@ func (ps *packages) install(who peer.User, request *apiv1.InstallFrameworkReques
 		delete(ps.byName, name)
 		ps.Forget(kindPackage, name)
 	} else {
-		if _, err := ps.units.read(given.GetMaster().GetResources()); err != nil {
+		for _, resources := range []*corev1.Resources{given.GetMaster().GetResources(), given.GetCompanion().GetResources()} {
+			if _, err := ps.units.read(resources); err != nil {
+				return nil, err
+			}
+		}
+		if err := ps.checkParts(given); err != nil {
 			return nil, err
 		}
 		if before == nil && len(ps.names()) >= maxPackages {
@@ -219,11 +251,11 @@ func versioned(p *apiv1.FrameworkPackage) string {
 	return p.GetName() + " " + p.GetVersion()
 }
 
-// users are the apps of a framework, in the order of their submission.
+// users are the apps that have a package, in the order of their submission.
 func (ps *packages) users(name string) []*app {
 	var users []*app
 	for a := range ps.apps.all() {
-		if !a.external() && specs.FrameworkOf(a.record.GetSpec()) == name {
+		if uses(a.record.GetSpec())[name] {
 			users = append(users, a)
 		}
 	}
@@ -231,12 +263,12 @@ func (ps *packages) users(name string) []*app {
 	return users
 }
 
-// counts are how many apps each framework has.
+// counts are how many apps have each package.
 func (ps *packages) counts() map[string]int32 {
 	counts := map[string]int32{}
 	for a := range ps.apps.all() {
-		if !a.external() {
-			counts[specs.FrameworkOf(a.record.GetSpec())]++
+		for name := range uses(a.record.GetSpec()) {
+			counts[name]++
 		}
 	}
 	return counts
@@ -285,8 +317,9 @@ func (ps *packages) viewAll() *apiv1.ListFrameworksResponse {
 // imageUnused refuses to take a name from an image that a package uses by that name.
 func (ps *packages) imageUnused(name, digest string) error {
 	for _, framework := range sortedKeys(ps.byName) {
-		kind := ps.byName[framework].GetPackage().GetMaster()
-		if kind.GetImageDigest() == digest && digest != "" && tagged(kind.GetImage()) == tagged(name) {
+		p := ps.byName[framework].GetPackage()
+		has := func(image, of string) bool { return of == digest && digest != "" && tagged(image) == tagged(name) }
+		if has(p.GetMaster().GetImage(), p.GetMaster().GetImageDigest()) || has(p.GetCompanion().GetImage(), p.GetCompanion().GetImageDigest()) {
 			return fmt.Errorf("the framework package %s uses image %s; remove the package, or install it with another image, first: %w", framework, name, errdefs.ErrFailedPrecondition)
 		}
 	}

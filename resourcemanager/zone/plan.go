@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -18,7 +19,7 @@ import (
 func (x *explainer) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.DeployResponse, error) {
 	response := &apiv1.DeployResponse{}
 	explanation := &apiv1.Explanation{}
-	if spec.GetFramework() != "" {
+	if !specs.HasRoles(spec) {
 		return x.planMaster(a, owner, spec)
 	}
 	var waiting int32

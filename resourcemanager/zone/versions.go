@@ -33,6 +33,7 @@ const (
 type versions struct {
 	*turn
 	access    *access.Rules
+	packages  *packages
 	apps      *apps
 	damage    *damage
 	desired   *desired
@@ -213,6 +214,9 @@ func (vs *versions) rollback(who peer.User, name string, version int32, role str
 		if err := vs.access.MaySubmit(who, spec.GetQueue()); err != nil {
 			return nil, err
 		}
+	}
+	if err := vs.packages.check(spec); err != nil {
+		return nil, err
 	}
 	if err := vs.apps.checkClaims(spec); err != nil {
 		return nil, err

@@ -53,7 +53,7 @@ func (z *Core) wireApps(record *storev1.Zone) {
 		explainer: &z.explainer, views: &z.views,
 	}
 	z.versions = versions{
-		turn: t, access: &z.access, apps: &z.apps, damage: &z.damage, desired: &z.desired, endpoints: &z.endpoints, views: &z.views,
+		turn: t, access: &z.access, packages: &z.packages, apps: &z.apps, damage: &z.damage, desired: &z.desired, endpoints: &z.endpoints, views: &z.views,
 	}
 	z.attempts = attempts{
 		turn: t, config: &z.config, scheduler: &z.scheduler, table: lifecycle.Attempts(), apps: &z.apps, packages: &z.packages, asks: &z.asks, masters: &z.masters,

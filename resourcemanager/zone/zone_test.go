@@ -15,7 +15,7 @@ import (
 )
 
 func webSpec(instances int32) *apiv1.AppSpec {
-	return &apiv1.AppSpec{Name: "web", Queue: "default", Roles: []*apiv1.RoleSpec{{
+	return &apiv1.AppSpec{Name: "web", Framework: "dynamicdeploy", Queue: "default", Roles: []*apiv1.RoleSpec{{
 		Image: "web:1", Instances: instances,
 		Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
 	}}}

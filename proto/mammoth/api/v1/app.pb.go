@@ -186,7 +186,7 @@ func (x Expose_Balance) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Expose_Balance.Descriptor instead.
 func (Expose_Balance) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4, 0}
 }
 
 type Expose_Retry int32
@@ -233,7 +233,7 @@ func (x Expose_Retry) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Expose_Retry.Descriptor instead.
 func (Expose_Retry) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4, 1}
 }
 
 type Placement_Policy int32
@@ -283,7 +283,7 @@ func (x Placement_Policy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Placement_Policy.Descriptor instead.
 func (Placement_Policy) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{5, 0}
 }
 
 type UpdatePolicy_Strategy int32
@@ -332,7 +332,7 @@ func (x UpdatePolicy_Strategy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdatePolicy_Strategy.Descriptor instead.
 func (UpdatePolicy_Strategy) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{5, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{6, 0}
 }
 
 type App_State int32
@@ -400,7 +400,7 @@ func (x App_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use App_State.Descriptor instead.
 func (App_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{8, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{9, 0}
 }
 
 type App_Outcome int32
@@ -454,7 +454,7 @@ func (x App_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use App_Outcome.Descriptor instead.
 func (App_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{8, 1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{9, 1}
 }
 
 type Master_State int32
@@ -513,7 +513,7 @@ func (x Master_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Master_State.Descriptor instead.
 func (Master_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type Instance_State int32
@@ -524,9 +524,9 @@ const (
 	Instance_PENDING     Instance_State = 1
 	Instance_DOWNLOADING Instance_State = 2
 	Instance_LOADING     Instance_State = 3
-	// Not healthy yet; or healthy, and routed to, but for less than update.min_healthy, as reason then says.
+	// Not healthy yet; or healthy, and routed to, but not for long enough to count, as reason then says.
 	Instance_STARTING Instance_State = 4
-	// Healthy for update.min_healthy without a break.
+	// Healthy, and for as long as its master asks for: DynamicDeploy's asks for update.min_healthy.
 	Instance_RUNNING   Instance_State = 5
 	Instance_UNHEALTHY Instance_State = 6
 	// It is withdrawn from the registry, and requests in flight end.
@@ -592,7 +592,7 @@ func (x Instance_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Instance_State.Descriptor instead.
 func (Instance_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type MasterStatus_State int32
@@ -650,7 +650,7 @@ func (x MasterStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MasterStatus_State.Descriptor instead.
 func (MasterStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type RoleDiff_Effect int32
@@ -710,7 +710,7 @@ func (x RoleDiff_Effect) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RoleDiff_Effect.Descriptor instead.
 func (RoleDiff_Effect) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // AppSpec is an app's manifest.
@@ -725,7 +725,8 @@ type AppSpec struct {
 	Roles []*RoleSpec `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
 	// Among the apps of a queue; higher is served first.
 	Priority int32 `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
-	// The framework package whose application master runs the app; empty is DynamicDeploy, "dynamicdeploy". It cannot be changed.
+	// The framework package whose application master runs the app. In what is sent, empty is DynamicDeploy, "dynamicdeploy", which the
+	// ResourceManager fills in. An app keeps it. Empty of an external app.
 	Framework string `protobuf:"bytes,6,opt,name=framework,proto3" json:"framework,omitempty"`
 	// Options for the application master, which must match the framework's schema. DynamicDeploy has none. Nested at most 32 deep.
 	Options       *structpb.Struct `protobuf:"bytes,7,opt,name=options,proto3" json:"options,omitempty"`
@@ -812,6 +813,69 @@ func (x *AppSpec) GetOptions() *structpb.Struct {
 	return nil
 }
 
+// Companion names a companion that a framework package brings.
+type Companion struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Package string                 `protobuf:"bytes,1,opt,name=package,proto3" json:"package,omitempty"`
+	// That of the package when the role was deployed.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// What the companion reads, as the package's schema says: texts, numbers, true or false, and lists of them.
+	Options       *structpb.Struct `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Companion) Reset() {
+	*x = Companion{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Companion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Companion) ProtoMessage() {}
+
+func (x *Companion) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Companion.ProtoReflect.Descriptor instead.
+func (*Companion) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Companion) GetPackage() string {
+	if x != nil {
+		return x.Package
+	}
+	return ""
+}
+
+func (x *Companion) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Companion) GetOptions() *structpb.Struct {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
 // RoleSpec is one kind of instance of an app.
 type RoleSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -842,14 +906,16 @@ type RoleSpec struct {
 	Expose       *Expose                  `protobuf:"bytes,21,opt,name=expose,proto3" json:"expose,omitempty"`
 	// Roles of the app that must be ready before the first instance of this role is started, and before its rollout to a new version
 	// begins.
-	After         []string `protobuf:"bytes,22,rep,name=after,proto3" json:"after,omitempty"`
+	After []string `protobuf:"bytes,22,rep,name=after,proto3" json:"after,omitempty"`
+	// Frameworks only: the companion of a framework package that the role runs. The ResourceManager fills in image, command and args.
+	Companion     *Companion `protobuf:"bytes,23,opt,name=companion,proto3" json:"companion,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RoleSpec) Reset() {
 	*x = RoleSpec{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[1]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +927,7 @@ func (x *RoleSpec) String() string {
 func (*RoleSpec) ProtoMessage() {}
 
 func (x *RoleSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[1]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +940,7 @@ func (x *RoleSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleSpec.ProtoReflect.Descriptor instead.
 func (*RoleSpec) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *RoleSpec) GetName() string {
@@ -1031,6 +1097,13 @@ func (x *RoleSpec) GetAfter() []string {
 	return nil
 }
 
+func (x *RoleSpec) GetCompanion() *Companion {
+	if x != nil {
+		return x.Companion
+	}
+	return nil
+}
+
 // ScheduleEntry sets the instance count whenever its cron expression fires.
 type ScheduleEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1045,7 +1118,7 @@ type ScheduleEntry struct {
 
 func (x *ScheduleEntry) Reset() {
 	*x = ScheduleEntry{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[2]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1130,7 @@ func (x *ScheduleEntry) String() string {
 func (*ScheduleEntry) ProtoMessage() {}
 
 func (x *ScheduleEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[2]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1143,7 @@ func (x *ScheduleEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScheduleEntry.ProtoReflect.Descriptor instead.
 func (*ScheduleEntry) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{2}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ScheduleEntry) GetCron() string {
@@ -1108,7 +1181,7 @@ type Expose struct {
 
 func (x *Expose) Reset() {
 	*x = Expose{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[3]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1193,7 @@ func (x *Expose) String() string {
 func (*Expose) ProtoMessage() {}
 
 func (x *Expose) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[3]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1206,7 @@ func (x *Expose) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expose.ProtoReflect.Descriptor instead.
 func (*Expose) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Expose) GetHttp() *Expose_Http {
@@ -1189,7 +1262,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[4]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1274,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[4]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1287,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Placement) GetPolicy() Placement_Policy {
@@ -1289,7 +1362,7 @@ type UpdatePolicy struct {
 
 func (x *UpdatePolicy) Reset() {
 	*x = UpdatePolicy{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[5]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1374,7 @@ func (x *UpdatePolicy) String() string {
 func (*UpdatePolicy) ProtoMessage() {}
 
 func (x *UpdatePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[5]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1387,7 @@ func (x *UpdatePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePolicy.ProtoReflect.Descriptor instead.
 func (*UpdatePolicy) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{5}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UpdatePolicy) GetStrategy() UpdatePolicy_Strategy {
@@ -1400,7 +1473,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[6]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1485,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[6]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1498,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{6}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RestartPolicy) GetWindow() *durationpb.Duration {
@@ -1470,7 +1543,7 @@ type StopPolicy struct {
 
 func (x *StopPolicy) Reset() {
 	*x = StopPolicy{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[7]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1555,7 @@ func (x *StopPolicy) String() string {
 func (*StopPolicy) ProtoMessage() {}
 
 func (x *StopPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[7]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1568,7 @@ func (x *StopPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopPolicy.ProtoReflect.Descriptor instead.
 func (*StopPolicy) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{7}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StopPolicy) GetGrace() *durationpb.Duration {
@@ -1562,7 +1635,7 @@ type App struct {
 
 func (x *App) Reset() {
 	*x = App{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[8]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1647,7 @@ func (x *App) String() string {
 func (*App) ProtoMessage() {}
 
 func (x *App) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[8]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1660,7 @@ func (x *App) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use App.ProtoReflect.Descriptor instead.
 func (*App) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{8}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *App) GetName() string {
@@ -1750,7 +1823,7 @@ type Schedule struct {
 
 func (x *Schedule) Reset() {
 	*x = Schedule{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1835,7 @@ func (x *Schedule) String() string {
 func (*Schedule) ProtoMessage() {}
 
 func (x *Schedule) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1848,7 @@ func (x *Schedule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
 func (*Schedule) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{9}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Schedule) GetRole() string {
@@ -1849,7 +1922,7 @@ type Waiting struct {
 
 func (x *Waiting) Reset() {
 	*x = Waiting{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +1934,7 @@ func (x *Waiting) String() string {
 func (*Waiting) ProtoMessage() {}
 
 func (x *Waiting) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +1947,7 @@ func (x *Waiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waiting.ProtoReflect.Descriptor instead.
 func (*Waiting) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{10}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Waiting) GetRole() string {
@@ -1932,7 +2005,7 @@ type Master struct {
 
 func (x *Master) Reset() {
 	*x = Master{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2017,7 @@ func (x *Master) String() string {
 func (*Master) ProtoMessage() {}
 
 func (x *Master) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2030,7 @@ func (x *Master) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Master.ProtoReflect.Descriptor instead.
 func (*Master) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Master) GetAttempt() int32 {
@@ -2022,7 +2095,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2107,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2120,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Instance) GetId() string {
@@ -2187,7 +2260,7 @@ type MasterStatus struct {
 
 func (x *MasterStatus) Reset() {
 	*x = MasterStatus{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2272,7 @@ func (x *MasterStatus) String() string {
 func (*MasterStatus) ProtoMessage() {}
 
 func (x *MasterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2285,7 @@ func (x *MasterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MasterStatus.ProtoReflect.Descriptor instead.
 func (*MasterStatus) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MasterStatus) GetState() MasterStatus_State {
@@ -2292,7 +2365,7 @@ type Outlook struct {
 
 func (x *Outlook) Reset() {
 	*x = Outlook{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2304,7 +2377,7 @@ func (x *Outlook) String() string {
 func (*Outlook) ProtoMessage() {}
 
 func (x *Outlook) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2317,7 +2390,7 @@ func (x *Outlook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outlook.ProtoReflect.Descriptor instead.
 func (*Outlook) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{14}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Outlook) GetText() string {
@@ -2365,7 +2438,7 @@ type DeployRequest struct {
 
 func (x *DeployRequest) Reset() {
 	*x = DeployRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2450,7 @@ func (x *DeployRequest) String() string {
 func (*DeployRequest) ProtoMessage() {}
 
 func (x *DeployRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2463,7 @@ func (x *DeployRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployRequest.ProtoReflect.Descriptor instead.
 func (*DeployRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeployRequest) GetSpec() *AppSpec {
@@ -2452,7 +2525,7 @@ type ManifestMistakes struct {
 
 func (x *ManifestMistakes) Reset() {
 	*x = ManifestMistakes{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2537,7 @@ func (x *ManifestMistakes) String() string {
 func (*ManifestMistakes) ProtoMessage() {}
 
 func (x *ManifestMistakes) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2550,7 @@ func (x *ManifestMistakes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestMistakes.ProtoReflect.Descriptor instead.
 func (*ManifestMistakes) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ManifestMistakes) GetMistakes() []*ManifestMistakes_Mistake {
@@ -2506,7 +2579,7 @@ type DeployResponse struct {
 
 func (x *DeployResponse) Reset() {
 	*x = DeployResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2518,7 +2591,7 @@ func (x *DeployResponse) String() string {
 func (*DeployResponse) ProtoMessage() {}
 
 func (x *DeployResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2531,7 +2604,7 @@ func (x *DeployResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployResponse.ProtoReflect.Descriptor instead.
 func (*DeployResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeployResponse) GetApp() *App {
@@ -2589,7 +2662,7 @@ type AppDiff struct {
 
 func (x *AppDiff) Reset() {
 	*x = AppDiff{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2601,7 +2674,7 @@ func (x *AppDiff) String() string {
 func (*AppDiff) ProtoMessage() {}
 
 func (x *AppDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2614,7 +2687,7 @@ func (x *AppDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppDiff.ProtoReflect.Descriptor instead.
 func (*AppDiff) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AppDiff) GetFields() []*FieldDiff {
@@ -2644,7 +2717,7 @@ type RoleDiff struct {
 
 func (x *RoleDiff) Reset() {
 	*x = RoleDiff{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2656,7 +2729,7 @@ func (x *RoleDiff) String() string {
 func (*RoleDiff) ProtoMessage() {}
 
 func (x *RoleDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2669,7 +2742,7 @@ func (x *RoleDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleDiff.ProtoReflect.Descriptor instead.
 func (*RoleDiff) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RoleDiff) GetRole() string {
@@ -2707,7 +2780,7 @@ type FieldDiff struct {
 
 func (x *FieldDiff) Reset() {
 	*x = FieldDiff{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +2792,7 @@ func (x *FieldDiff) String() string {
 func (*FieldDiff) ProtoMessage() {}
 
 func (x *FieldDiff) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +2805,7 @@ func (x *FieldDiff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldDiff.ProtoReflect.Descriptor instead.
 func (*FieldDiff) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FieldDiff) GetKey() string {
@@ -2767,7 +2840,7 @@ type Preview struct {
 
 func (x *Preview) Reset() {
 	*x = Preview{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +2852,7 @@ func (x *Preview) String() string {
 func (*Preview) ProtoMessage() {}
 
 func (x *Preview) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +2865,7 @@ func (x *Preview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preview.ProtoReflect.Descriptor instead.
 func (*Preview) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{21}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Preview) GetSpec() *AppSpec {
@@ -2817,7 +2890,7 @@ type Previewed struct {
 
 func (x *Previewed) Reset() {
 	*x = Previewed{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2829,7 +2902,7 @@ func (x *Previewed) String() string {
 func (*Previewed) ProtoMessage() {}
 
 func (x *Previewed) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2842,7 +2915,7 @@ func (x *Previewed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Previewed.ProtoReflect.Descriptor instead.
 func (*Previewed) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{22}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Previewed) GetSummary() string {
@@ -2876,7 +2949,7 @@ type PreviewLine struct {
 
 func (x *PreviewLine) Reset() {
 	*x = PreviewLine{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2888,7 +2961,7 @@ func (x *PreviewLine) String() string {
 func (*PreviewLine) ProtoMessage() {}
 
 func (x *PreviewLine) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2901,7 +2974,7 @@ func (x *PreviewLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewLine.ProtoReflect.Descriptor instead.
 func (*PreviewLine) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PreviewLine) GetRole() string {
@@ -2928,7 +3001,7 @@ type PlannedPlacement struct {
 
 func (x *PlannedPlacement) Reset() {
 	*x = PlannedPlacement{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +3013,7 @@ func (x *PlannedPlacement) String() string {
 func (*PlannedPlacement) ProtoMessage() {}
 
 func (x *PlannedPlacement) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +3026,7 @@ func (x *PlannedPlacement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedPlacement.ProtoReflect.Descriptor instead.
 func (*PlannedPlacement) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PlannedPlacement) GetInstance() string {
@@ -2995,7 +3068,7 @@ type ListAppsRequest struct {
 
 func (x *ListAppsRequest) Reset() {
 	*x = ListAppsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3007,7 +3080,7 @@ func (x *ListAppsRequest) String() string {
 func (*ListAppsRequest) ProtoMessage() {}
 
 func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3020,7 +3093,7 @@ func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListAppsRequest) GetQueue() string {
@@ -3106,7 +3179,7 @@ type ListAppsResponse struct {
 
 func (x *ListAppsResponse) Reset() {
 	*x = ListAppsResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3118,7 +3191,7 @@ func (x *ListAppsResponse) String() string {
 func (*ListAppsResponse) ProtoMessage() {}
 
 func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3131,7 +3204,7 @@ func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppsResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListAppsResponse) GetApps() []*App {
@@ -3167,7 +3240,7 @@ type ListSummary struct {
 
 func (x *ListSummary) Reset() {
 	*x = ListSummary{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3179,7 +3252,7 @@ func (x *ListSummary) String() string {
 func (*ListSummary) ProtoMessage() {}
 
 func (x *ListSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3192,7 +3265,7 @@ func (x *ListSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSummary.ProtoReflect.Descriptor instead.
 func (*ListSummary) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListSummary) GetTotal() int32 {
@@ -3218,7 +3291,7 @@ type GetAppRequest struct {
 
 func (x *GetAppRequest) Reset() {
 	*x = GetAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3230,7 +3303,7 @@ func (x *GetAppRequest) String() string {
 func (*GetAppRequest) ProtoMessage() {}
 
 func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3243,7 +3316,7 @@ func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAppRequest.ProtoReflect.Descriptor instead.
 func (*GetAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetAppRequest) GetName() string {
@@ -3265,7 +3338,7 @@ type AppManifest struct {
 
 func (x *AppManifest) Reset() {
 	*x = AppManifest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3277,7 +3350,7 @@ func (x *AppManifest) String() string {
 func (*AppManifest) ProtoMessage() {}
 
 func (x *AppManifest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3290,7 +3363,7 @@ func (x *AppManifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppManifest.ProtoReflect.Descriptor instead.
 func (*AppManifest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AppManifest) GetManifest() string {
@@ -3319,7 +3392,7 @@ type ScaleAppRequest struct {
 
 func (x *ScaleAppRequest) Reset() {
 	*x = ScaleAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3331,7 +3404,7 @@ func (x *ScaleAppRequest) String() string {
 func (*ScaleAppRequest) ProtoMessage() {}
 
 func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3344,7 +3417,7 @@ func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleAppRequest.ProtoReflect.Descriptor instead.
 func (*ScaleAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ScaleAppRequest) GetName() string {
@@ -3377,7 +3450,7 @@ type RestartAppRequest struct {
 
 func (x *RestartAppRequest) Reset() {
 	*x = RestartAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3389,7 +3462,7 @@ func (x *RestartAppRequest) String() string {
 func (*RestartAppRequest) ProtoMessage() {}
 
 func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3402,7 +3475,7 @@ func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartAppRequest.ProtoReflect.Descriptor instead.
 func (*RestartAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RestartAppRequest) GetName() string {
@@ -3421,7 +3494,7 @@ type StopAppRequest struct {
 
 func (x *StopAppRequest) Reset() {
 	*x = StopAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3433,7 +3506,7 @@ func (x *StopAppRequest) String() string {
 func (*StopAppRequest) ProtoMessage() {}
 
 func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3446,7 +3519,7 @@ func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAppRequest.ProtoReflect.Descriptor instead.
 func (*StopAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StopAppRequest) GetName() string {
@@ -3465,7 +3538,7 @@ type RemoveAppRequest struct {
 
 func (x *RemoveAppRequest) Reset() {
 	*x = RemoveAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3477,7 +3550,7 @@ func (x *RemoveAppRequest) String() string {
 func (*RemoveAppRequest) ProtoMessage() {}
 
 func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3490,7 +3563,7 @@ func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveAppRequest.ProtoReflect.Descriptor instead.
 func (*RemoveAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RemoveAppRequest) GetName() string {
@@ -3513,7 +3586,7 @@ type RollbackAppRequest struct {
 
 func (x *RollbackAppRequest) Reset() {
 	*x = RollbackAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3525,7 +3598,7 @@ func (x *RollbackAppRequest) String() string {
 func (*RollbackAppRequest) ProtoMessage() {}
 
 func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3538,7 +3611,7 @@ func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackAppRequest.ProtoReflect.Descriptor instead.
 func (*RollbackAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RollbackAppRequest) GetName() string {
@@ -3575,7 +3648,7 @@ type StartMasterRequest struct {
 
 func (x *StartMasterRequest) Reset() {
 	*x = StartMasterRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3587,7 +3660,7 @@ func (x *StartMasterRequest) String() string {
 func (*StartMasterRequest) ProtoMessage() {}
 
 func (x *StartMasterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3600,7 +3673,7 @@ func (x *StartMasterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartMasterRequest.ProtoReflect.Descriptor instead.
 func (*StartMasterRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StartMasterRequest) GetName() string {
@@ -3639,7 +3712,7 @@ type StartMasterResponse struct {
 
 func (x *StartMasterResponse) Reset() {
 	*x = StartMasterResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3651,7 +3724,7 @@ func (x *StartMasterResponse) String() string {
 func (*StartMasterResponse) ProtoMessage() {}
 
 func (x *StartMasterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3664,7 +3737,7 @@ func (x *StartMasterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartMasterResponse.ProtoReflect.Descriptor instead.
 func (*StartMasterResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StartMasterResponse) GetAppId() string {
@@ -3706,7 +3779,7 @@ type CommandAppRequest struct {
 
 func (x *CommandAppRequest) Reset() {
 	*x = CommandAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3718,7 +3791,7 @@ func (x *CommandAppRequest) String() string {
 func (*CommandAppRequest) ProtoMessage() {}
 
 func (x *CommandAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3731,7 +3804,7 @@ func (x *CommandAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAppRequest.ProtoReflect.Descriptor instead.
 func (*CommandAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{37}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CommandAppRequest) GetName() string {
@@ -3759,7 +3832,7 @@ type CommandAppResponse struct {
 
 func (x *CommandAppResponse) Reset() {
 	*x = CommandAppResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3771,7 +3844,7 @@ func (x *CommandAppResponse) String() string {
 func (*CommandAppResponse) ProtoMessage() {}
 
 func (x *CommandAppResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3784,7 +3857,7 @@ func (x *CommandAppResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAppResponse.ProtoReflect.Descriptor instead.
 func (*CommandAppResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{38}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CommandAppResponse) GetAnswer() *anypb.Any {
@@ -3812,7 +3885,7 @@ type AppHistory struct {
 
 func (x *AppHistory) Reset() {
 	*x = AppHistory{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3824,7 +3897,7 @@ func (x *AppHistory) String() string {
 func (*AppHistory) ProtoMessage() {}
 
 func (x *AppHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3837,7 +3910,7 @@ func (x *AppHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory.ProtoReflect.Descriptor instead.
 func (*AppHistory) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AppHistory) GetVersions() []*AppHistory_Version {
@@ -3874,7 +3947,7 @@ type AppLogsRequest struct {
 
 func (x *AppLogsRequest) Reset() {
 	*x = AppLogsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3886,7 +3959,7 @@ func (x *AppLogsRequest) String() string {
 func (*AppLogsRequest) ProtoMessage() {}
 
 func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3899,7 +3972,7 @@ func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppLogsRequest.ProtoReflect.Descriptor instead.
 func (*AppLogsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{40}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AppLogsRequest) GetName() string {
@@ -3963,7 +4036,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3975,7 +4048,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3988,7 +4061,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{41}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Explanation) GetSummary() string {
@@ -4024,7 +4097,7 @@ type Obstacle struct {
 
 func (x *Obstacle) Reset() {
 	*x = Obstacle{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4036,7 +4109,7 @@ func (x *Obstacle) String() string {
 func (*Obstacle) ProtoMessage() {}
 
 func (x *Obstacle) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4049,7 +4122,7 @@ func (x *Obstacle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
 func (*Obstacle) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{42}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Obstacle) GetSubject() string {
@@ -4118,7 +4191,7 @@ type Expose_Http struct {
 
 func (x *Expose_Http) Reset() {
 	*x = Expose_Http{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4130,7 +4203,7 @@ func (x *Expose_Http) String() string {
 func (*Expose_Http) ProtoMessage() {}
 
 func (x *Expose_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4143,7 +4216,7 @@ func (x *Expose_Http) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expose_Http.ProtoReflect.Descriptor instead.
 func (*Expose_Http) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4, 0}
 }
 
 func (x *Expose_Http) GetHost() string {
@@ -4215,7 +4288,7 @@ type Expose_Tcp struct {
 
 func (x *Expose_Tcp) Reset() {
 	*x = Expose_Tcp{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4227,7 +4300,7 @@ func (x *Expose_Tcp) String() string {
 func (*Expose_Tcp) ProtoMessage() {}
 
 func (x *Expose_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4240,7 +4313,7 @@ func (x *Expose_Tcp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expose_Tcp.ProtoReflect.Descriptor instead.
 func (*Expose_Tcp) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4, 1}
 }
 
 func (x *Expose_Tcp) GetListen() int32 {
@@ -4269,7 +4342,7 @@ type Expose_Timeouts struct {
 
 func (x *Expose_Timeouts) Reset() {
 	*x = Expose_Timeouts{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4281,7 +4354,7 @@ func (x *Expose_Timeouts) String() string {
 func (*Expose_Timeouts) ProtoMessage() {}
 
 func (x *Expose_Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4294,7 +4367,7 @@ func (x *Expose_Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expose_Timeouts.ProtoReflect.Descriptor instead.
 func (*Expose_Timeouts) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 2}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{4, 2}
 }
 
 func (x *Expose_Timeouts) GetConnect() *durationpb.Duration {
@@ -4323,7 +4396,7 @@ type UpdatePolicy_OneRollout struct {
 
 func (x *UpdatePolicy_OneRollout) Reset() {
 	*x = UpdatePolicy_OneRollout{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4335,7 +4408,7 @@ func (x *UpdatePolicy_OneRollout) String() string {
 func (*UpdatePolicy_OneRollout) ProtoMessage() {}
 
 func (x *UpdatePolicy_OneRollout) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4348,7 +4421,7 @@ func (x *UpdatePolicy_OneRollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePolicy_OneRollout.ProtoReflect.Descriptor instead.
 func (*UpdatePolicy_OneRollout) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{5, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{6, 0}
 }
 
 func (x *UpdatePolicy_OneRollout) GetStrategy() UpdatePolicy_Strategy {
@@ -4386,7 +4459,7 @@ type ManifestMistakes_Mistake struct {
 
 func (x *ManifestMistakes_Mistake) Reset() {
 	*x = ManifestMistakes_Mistake{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[49]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4398,7 +4471,7 @@ func (x *ManifestMistakes_Mistake) String() string {
 func (*ManifestMistakes_Mistake) ProtoMessage() {}
 
 func (x *ManifestMistakes_Mistake) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[49]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4411,7 +4484,7 @@ func (x *ManifestMistakes_Mistake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestMistakes_Mistake.ProtoReflect.Descriptor instead.
 func (*ManifestMistakes_Mistake) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17, 0}
 }
 
 func (x *ManifestMistakes_Mistake) GetLine() int32 {
@@ -4453,7 +4526,7 @@ type AppHistory_Version struct {
 
 func (x *AppHistory_Version) Reset() {
 	*x = AppHistory_Version{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[51]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4465,7 +4538,7 @@ func (x *AppHistory_Version) String() string {
 func (*AppHistory_Version) ProtoMessage() {}
 
 func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[51]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4478,7 +4551,7 @@ func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Version.ProtoReflect.Descriptor instead.
 func (*AppHistory_Version) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{40, 0}
 }
 
 func (x *AppHistory_Version) GetVersion() int32 {
@@ -4549,7 +4622,7 @@ type AppHistory_Attempt struct {
 
 func (x *AppHistory_Attempt) Reset() {
 	*x = AppHistory_Attempt{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[52]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4561,7 +4634,7 @@ func (x *AppHistory_Attempt) String() string {
 func (*AppHistory_Attempt) ProtoMessage() {}
 
 func (x *AppHistory_Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[52]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4574,7 +4647,7 @@ func (x *AppHistory_Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Attempt.ProtoReflect.Descriptor instead.
 func (*AppHistory_Attempt) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{39, 1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{40, 1}
 }
 
 func (x *AppHistory_Attempt) GetNumber() int32 {
@@ -4646,7 +4719,7 @@ type Obstacle_FailedTest struct {
 
 func (x *Obstacle_FailedTest) Reset() {
 	*x = Obstacle_FailedTest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[53]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4658,7 +4731,7 @@ func (x *Obstacle_FailedTest) String() string {
 func (*Obstacle_FailedTest) ProtoMessage() {}
 
 func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[53]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4671,7 +4744,7 @@ func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle_FailedTest.ProtoReflect.Descriptor instead.
 func (*Obstacle_FailedTest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{42, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{43, 0}
 }
 
 func (x *Obstacle_FailedTest) GetTest() string {
@@ -4711,7 +4784,11 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04Kind\x12\a\n" +
 	"\x03APP\x10\x00\x12\r\n" +
 	"\tFRAMEWORK\x10\x01\x12\f\n" +
-	"\bEXTERNAL\x10\x02\"\xd3\a\n" +
+	"\bEXTERNAL\x10\x02\"r\n" +
+	"\tCompanion\x12\x18\n" +
+	"\apackage\x18\x01 \x01(\tR\apackage\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x121\n" +
+	"\aoptions\x18\x03 \x01(\v2\x17.google.protobuf.StructR\aoptions\"\x8c\b\n" +
 	"\bRoleSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12!\n" +
@@ -4736,7 +4813,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"workingDir\x12\x12\n" +
 	"\x04user\x18\x14 \x01(\tR\x04user\x12.\n" +
 	"\x06expose\x18\x15 \x01(\v2\x16.mammoth.api.v1.ExposeR\x06expose\x12\x14\n" +
-	"\x05after\x18\x16 \x03(\tR\x05after\x1a6\n" +
+	"\x05after\x18\x16 \x03(\tR\x05after\x127\n" +
+	"\tcompanion\x18\x17 \x01(\v2\x19.mammoth.api.v1.CompanionR\tcompanion\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"]\n" +
@@ -5155,7 +5233,7 @@ func file_mammoth_api_v1_app_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
-var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(NodeState)(0),                   // 0: mammoth.api.v1.NodeState
 	(AppSpec_Kind)(0),                // 1: mammoth.api.v1.AppSpec.Kind
@@ -5170,202 +5248,205 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(MasterStatus_State)(0),          // 10: mammoth.api.v1.MasterStatus.State
 	(RoleDiff_Effect)(0),             // 11: mammoth.api.v1.RoleDiff.Effect
 	(*AppSpec)(nil),                  // 12: mammoth.api.v1.AppSpec
-	(*RoleSpec)(nil),                 // 13: mammoth.api.v1.RoleSpec
-	(*ScheduleEntry)(nil),            // 14: mammoth.api.v1.ScheduleEntry
-	(*Expose)(nil),                   // 15: mammoth.api.v1.Expose
-	(*Placement)(nil),                // 16: mammoth.api.v1.Placement
-	(*UpdatePolicy)(nil),             // 17: mammoth.api.v1.UpdatePolicy
-	(*RestartPolicy)(nil),            // 18: mammoth.api.v1.RestartPolicy
-	(*StopPolicy)(nil),               // 19: mammoth.api.v1.StopPolicy
-	(*App)(nil),                      // 20: mammoth.api.v1.App
-	(*Schedule)(nil),                 // 21: mammoth.api.v1.Schedule
-	(*Waiting)(nil),                  // 22: mammoth.api.v1.Waiting
-	(*Master)(nil),                   // 23: mammoth.api.v1.Master
-	(*Instance)(nil),                 // 24: mammoth.api.v1.Instance
-	(*MasterStatus)(nil),             // 25: mammoth.api.v1.MasterStatus
-	(*Outlook)(nil),                  // 26: mammoth.api.v1.Outlook
-	(*DeployRequest)(nil),            // 27: mammoth.api.v1.DeployRequest
-	(*ManifestMistakes)(nil),         // 28: mammoth.api.v1.ManifestMistakes
-	(*DeployResponse)(nil),           // 29: mammoth.api.v1.DeployResponse
-	(*AppDiff)(nil),                  // 30: mammoth.api.v1.AppDiff
-	(*RoleDiff)(nil),                 // 31: mammoth.api.v1.RoleDiff
-	(*FieldDiff)(nil),                // 32: mammoth.api.v1.FieldDiff
-	(*Preview)(nil),                  // 33: mammoth.api.v1.Preview
-	(*Previewed)(nil),                // 34: mammoth.api.v1.Previewed
-	(*PreviewLine)(nil),              // 35: mammoth.api.v1.PreviewLine
-	(*PlannedPlacement)(nil),         // 36: mammoth.api.v1.PlannedPlacement
-	(*ListAppsRequest)(nil),          // 37: mammoth.api.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),         // 38: mammoth.api.v1.ListAppsResponse
-	(*ListSummary)(nil),              // 39: mammoth.api.v1.ListSummary
-	(*GetAppRequest)(nil),            // 40: mammoth.api.v1.GetAppRequest
-	(*AppManifest)(nil),              // 41: mammoth.api.v1.AppManifest
-	(*ScaleAppRequest)(nil),          // 42: mammoth.api.v1.ScaleAppRequest
-	(*RestartAppRequest)(nil),        // 43: mammoth.api.v1.RestartAppRequest
-	(*StopAppRequest)(nil),           // 44: mammoth.api.v1.StopAppRequest
-	(*RemoveAppRequest)(nil),         // 45: mammoth.api.v1.RemoveAppRequest
-	(*RollbackAppRequest)(nil),       // 46: mammoth.api.v1.RollbackAppRequest
-	(*StartMasterRequest)(nil),       // 47: mammoth.api.v1.StartMasterRequest
-	(*StartMasterResponse)(nil),      // 48: mammoth.api.v1.StartMasterResponse
-	(*CommandAppRequest)(nil),        // 49: mammoth.api.v1.CommandAppRequest
-	(*CommandAppResponse)(nil),       // 50: mammoth.api.v1.CommandAppResponse
-	(*AppHistory)(nil),               // 51: mammoth.api.v1.AppHistory
-	(*AppLogsRequest)(nil),           // 52: mammoth.api.v1.AppLogsRequest
-	(*Explanation)(nil),              // 53: mammoth.api.v1.Explanation
-	(*Obstacle)(nil),                 // 54: mammoth.api.v1.Obstacle
-	nil,                              // 55: mammoth.api.v1.RoleSpec.EnvEntry
-	(*Expose_Http)(nil),              // 56: mammoth.api.v1.Expose.Http
-	(*Expose_Tcp)(nil),               // 57: mammoth.api.v1.Expose.Tcp
-	(*Expose_Timeouts)(nil),          // 58: mammoth.api.v1.Expose.Timeouts
-	(*UpdatePolicy_OneRollout)(nil),  // 59: mammoth.api.v1.UpdatePolicy.OneRollout
-	nil,                              // 60: mammoth.api.v1.DeployRequest.ImagesEntry
-	(*ManifestMistakes_Mistake)(nil), // 61: mammoth.api.v1.ManifestMistakes.Mistake
-	nil,                              // 62: mammoth.api.v1.ListSummary.StatesEntry
-	(*AppHistory_Version)(nil),       // 63: mammoth.api.v1.AppHistory.Version
-	(*AppHistory_Attempt)(nil),       // 64: mammoth.api.v1.AppHistory.Attempt
-	(*Obstacle_FailedTest)(nil),      // 65: mammoth.api.v1.Obstacle.FailedTest
-	(*structpb.Struct)(nil),          // 66: google.protobuf.Struct
-	(*v1.Resources)(nil),             // 67: mammoth.core.v1.Resources
-	(*v1.Port)(nil),                  // 68: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),           // 69: mammoth.core.v1.HealthCheck
-	(*structpb.ListValue)(nil),       // 70: google.protobuf.ListValue
-	(v1.ContainerSpec_Network)(0),    // 71: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),      // 72: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 73: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),           // 74: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),                 // 75: mammoth.core.v1.Phase
-	(*anypb.Any)(nil),                // 76: google.protobuf.Any
-	(*v1.ExecInput)(nil),             // 77: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),              // 78: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),            // 79: mammoth.core.v1.ExecOutput
+	(*Companion)(nil),                // 13: mammoth.api.v1.Companion
+	(*RoleSpec)(nil),                 // 14: mammoth.api.v1.RoleSpec
+	(*ScheduleEntry)(nil),            // 15: mammoth.api.v1.ScheduleEntry
+	(*Expose)(nil),                   // 16: mammoth.api.v1.Expose
+	(*Placement)(nil),                // 17: mammoth.api.v1.Placement
+	(*UpdatePolicy)(nil),             // 18: mammoth.api.v1.UpdatePolicy
+	(*RestartPolicy)(nil),            // 19: mammoth.api.v1.RestartPolicy
+	(*StopPolicy)(nil),               // 20: mammoth.api.v1.StopPolicy
+	(*App)(nil),                      // 21: mammoth.api.v1.App
+	(*Schedule)(nil),                 // 22: mammoth.api.v1.Schedule
+	(*Waiting)(nil),                  // 23: mammoth.api.v1.Waiting
+	(*Master)(nil),                   // 24: mammoth.api.v1.Master
+	(*Instance)(nil),                 // 25: mammoth.api.v1.Instance
+	(*MasterStatus)(nil),             // 26: mammoth.api.v1.MasterStatus
+	(*Outlook)(nil),                  // 27: mammoth.api.v1.Outlook
+	(*DeployRequest)(nil),            // 28: mammoth.api.v1.DeployRequest
+	(*ManifestMistakes)(nil),         // 29: mammoth.api.v1.ManifestMistakes
+	(*DeployResponse)(nil),           // 30: mammoth.api.v1.DeployResponse
+	(*AppDiff)(nil),                  // 31: mammoth.api.v1.AppDiff
+	(*RoleDiff)(nil),                 // 32: mammoth.api.v1.RoleDiff
+	(*FieldDiff)(nil),                // 33: mammoth.api.v1.FieldDiff
+	(*Preview)(nil),                  // 34: mammoth.api.v1.Preview
+	(*Previewed)(nil),                // 35: mammoth.api.v1.Previewed
+	(*PreviewLine)(nil),              // 36: mammoth.api.v1.PreviewLine
+	(*PlannedPlacement)(nil),         // 37: mammoth.api.v1.PlannedPlacement
+	(*ListAppsRequest)(nil),          // 38: mammoth.api.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),         // 39: mammoth.api.v1.ListAppsResponse
+	(*ListSummary)(nil),              // 40: mammoth.api.v1.ListSummary
+	(*GetAppRequest)(nil),            // 41: mammoth.api.v1.GetAppRequest
+	(*AppManifest)(nil),              // 42: mammoth.api.v1.AppManifest
+	(*ScaleAppRequest)(nil),          // 43: mammoth.api.v1.ScaleAppRequest
+	(*RestartAppRequest)(nil),        // 44: mammoth.api.v1.RestartAppRequest
+	(*StopAppRequest)(nil),           // 45: mammoth.api.v1.StopAppRequest
+	(*RemoveAppRequest)(nil),         // 46: mammoth.api.v1.RemoveAppRequest
+	(*RollbackAppRequest)(nil),       // 47: mammoth.api.v1.RollbackAppRequest
+	(*StartMasterRequest)(nil),       // 48: mammoth.api.v1.StartMasterRequest
+	(*StartMasterResponse)(nil),      // 49: mammoth.api.v1.StartMasterResponse
+	(*CommandAppRequest)(nil),        // 50: mammoth.api.v1.CommandAppRequest
+	(*CommandAppResponse)(nil),       // 51: mammoth.api.v1.CommandAppResponse
+	(*AppHistory)(nil),               // 52: mammoth.api.v1.AppHistory
+	(*AppLogsRequest)(nil),           // 53: mammoth.api.v1.AppLogsRequest
+	(*Explanation)(nil),              // 54: mammoth.api.v1.Explanation
+	(*Obstacle)(nil),                 // 55: mammoth.api.v1.Obstacle
+	nil,                              // 56: mammoth.api.v1.RoleSpec.EnvEntry
+	(*Expose_Http)(nil),              // 57: mammoth.api.v1.Expose.Http
+	(*Expose_Tcp)(nil),               // 58: mammoth.api.v1.Expose.Tcp
+	(*Expose_Timeouts)(nil),          // 59: mammoth.api.v1.Expose.Timeouts
+	(*UpdatePolicy_OneRollout)(nil),  // 60: mammoth.api.v1.UpdatePolicy.OneRollout
+	nil,                              // 61: mammoth.api.v1.DeployRequest.ImagesEntry
+	(*ManifestMistakes_Mistake)(nil), // 62: mammoth.api.v1.ManifestMistakes.Mistake
+	nil,                              // 63: mammoth.api.v1.ListSummary.StatesEntry
+	(*AppHistory_Version)(nil),       // 64: mammoth.api.v1.AppHistory.Version
+	(*AppHistory_Attempt)(nil),       // 65: mammoth.api.v1.AppHistory.Attempt
+	(*Obstacle_FailedTest)(nil),      // 66: mammoth.api.v1.Obstacle.FailedTest
+	(*structpb.Struct)(nil),          // 67: google.protobuf.Struct
+	(*v1.Resources)(nil),             // 68: mammoth.core.v1.Resources
+	(*v1.Port)(nil),                  // 69: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),           // 70: mammoth.core.v1.HealthCheck
+	(*structpb.ListValue)(nil),       // 71: google.protobuf.ListValue
+	(v1.ContainerSpec_Network)(0),    // 72: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),      // 73: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 74: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),           // 75: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),                 // 76: mammoth.core.v1.Phase
+	(*anypb.Any)(nil),                // 77: google.protobuf.Any
+	(*v1.ExecInput)(nil),             // 78: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),              // 79: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),            // 80: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,   // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
-	13,  // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
-	66,  // 2: mammoth.api.v1.AppSpec.options:type_name -> google.protobuf.Struct
-	14,  // 3: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	67,  // 4: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	68,  // 5: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
-	55,  // 6: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	69,  // 7: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
-	16,  // 8: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
-	17,  // 9: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
-	18,  // 10: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
-	19,  // 11: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	70,  // 12: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
-	71,  // 13: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
-	15,  // 14: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	56,  // 15: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	57,  // 16: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
-	2,   // 17: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
-	58,  // 18: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
-	3,   // 19: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
-	4,   // 20: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
-	5,   // 21: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	72,  // 22: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	59,  // 23: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.OneRollout
-	72,  // 24: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
-	72,  // 25: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	72,  // 26: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	72,  // 27: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	72,  // 28: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	72,  // 29: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
-	6,   // 30: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
-	24,  // 31: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
-	25,  // 32: mammoth.api.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
-	23,  // 33: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	73,  // 34: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	12,  // 35: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	22,  // 36: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	21,  // 37: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
-	7,   // 38: mammoth.api.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
-	73,  // 39: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
-	73,  // 40: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
-	73,  // 41: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	73,  // 42: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
-	8,   // 43: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	73,  // 44: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
-	9,   // 45: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	74,  // 46: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	75,  // 47: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	73,  // 48: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	73,  // 49: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
-	10,  // 50: mammoth.api.v1.MasterStatus.state:type_name -> mammoth.api.v1.MasterStatus.State
-	26,  // 51: mammoth.api.v1.MasterStatus.outlook:type_name -> mammoth.api.v1.Outlook
-	76,  // 52: mammoth.api.v1.MasterStatus.detail:type_name -> google.protobuf.Any
-	73,  // 53: mammoth.api.v1.Outlook.at:type_name -> google.protobuf.Timestamp
-	12,  // 54: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	60,  // 55: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
-	61,  // 56: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
-	20,  // 57: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	36,  // 58: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	53,  // 59: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	34,  // 60: mammoth.api.v1.DeployResponse.preview:type_name -> mammoth.api.v1.Previewed
-	30,  // 61: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
-	32,  // 62: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
-	31,  // 63: mammoth.api.v1.AppDiff.roles:type_name -> mammoth.api.v1.RoleDiff
-	11,  // 64: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
-	32,  // 65: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
-	12,  // 66: mammoth.api.v1.Preview.spec:type_name -> mammoth.api.v1.AppSpec
-	35,  // 67: mammoth.api.v1.Previewed.lines:type_name -> mammoth.api.v1.PreviewLine
-	76,  // 68: mammoth.api.v1.Previewed.detail:type_name -> google.protobuf.Any
-	6,   // 69: mammoth.api.v1.ListAppsRequest.state:type_name -> mammoth.api.v1.App.State
-	20,  // 70: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	39,  // 71: mammoth.api.v1.ListAppsResponse.summary:type_name -> mammoth.api.v1.ListSummary
-	62,  // 72: mammoth.api.v1.ListSummary.states:type_name -> mammoth.api.v1.ListSummary.StatesEntry
-	76,  // 73: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
-	76,  // 74: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
-	20,  // 75: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
-	63,  // 76: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	64,  // 77: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
-	73,  // 78: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	54,  // 79: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	65,  // 80: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	72,  // 81: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	72,  // 82: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,   // 83: mammoth.api.v1.UpdatePolicy.OneRollout.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	73,  // 84: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	12,  // 85: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	8,   // 86: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	73,  // 87: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	73,  // 88: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	73,  // 89: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
-	27,  // 90: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	37,  // 91: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	40,  // 92: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	40,  // 93: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
-	40,  // 94: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	42,  // 95: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	43,  // 96: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	44,  // 97: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	45,  // 98: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	46,  // 99: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	47,  // 100: mammoth.api.v1.Apps.StartMaster:input_type -> mammoth.api.v1.StartMasterRequest
-	49,  // 101: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
-	40,  // 102: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	40,  // 103: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	52,  // 104: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	77,  // 105: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	29,  // 106: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	38,  // 107: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	20,  // 108: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	41,  // 109: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
-	20,  // 110: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	20,  // 111: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	20,  // 112: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	20,  // 113: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	20,  // 114: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	20,  // 115: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	48,  // 116: mammoth.api.v1.Apps.StartMaster:output_type -> mammoth.api.v1.StartMasterResponse
-	50,  // 117: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
-	51,  // 118: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	53,  // 119: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	78,  // 120: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	79,  // 121: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	106, // [106:122] is the sub-list for method output_type
-	90,  // [90:106] is the sub-list for method input_type
-	90,  // [90:90] is the sub-list for extension type_name
-	90,  // [90:90] is the sub-list for extension extendee
-	0,   // [0:90] is the sub-list for field type_name
+	14,  // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
+	67,  // 2: mammoth.api.v1.AppSpec.options:type_name -> google.protobuf.Struct
+	67,  // 3: mammoth.api.v1.Companion.options:type_name -> google.protobuf.Struct
+	15,  // 4: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
+	68,  // 5: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	69,  // 6: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	56,  // 7: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
+	70,  // 8: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	17,  // 9: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
+	18,  // 10: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
+	19,  // 11: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
+	20,  // 12: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
+	71,  // 13: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
+	72,  // 14: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	16,  // 15: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
+	13,  // 16: mammoth.api.v1.RoleSpec.companion:type_name -> mammoth.api.v1.Companion
+	57,  // 17: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	58,  // 18: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	2,   // 19: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
+	59,  // 20: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	3,   // 21: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
+	4,   // 22: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
+	5,   // 23: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	73,  // 24: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	60,  // 25: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.OneRollout
+	73,  // 26: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	73,  // 27: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	73,  // 28: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	73,  // 29: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	73,  // 30: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	73,  // 31: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	6,   // 32: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
+	25,  // 33: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
+	26,  // 34: mammoth.api.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
+	24,  // 35: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
+	74,  // 36: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	12,  // 37: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	23,  // 38: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	22,  // 39: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
+	7,   // 40: mammoth.api.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
+	74,  // 41: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
+	74,  // 42: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
+	74,  // 43: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	74,  // 44: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	8,   // 45: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
+	74,  // 46: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	9,   // 47: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
+	75,  // 48: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	76,  // 49: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	74,  // 50: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	74,  // 51: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	10,  // 52: mammoth.api.v1.MasterStatus.state:type_name -> mammoth.api.v1.MasterStatus.State
+	27,  // 53: mammoth.api.v1.MasterStatus.outlook:type_name -> mammoth.api.v1.Outlook
+	77,  // 54: mammoth.api.v1.MasterStatus.detail:type_name -> google.protobuf.Any
+	74,  // 55: mammoth.api.v1.Outlook.at:type_name -> google.protobuf.Timestamp
+	12,  // 56: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	61,  // 57: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
+	62,  // 58: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
+	21,  // 59: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	37,  // 60: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	54,  // 61: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	35,  // 62: mammoth.api.v1.DeployResponse.preview:type_name -> mammoth.api.v1.Previewed
+	31,  // 63: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
+	33,  // 64: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	32,  // 65: mammoth.api.v1.AppDiff.roles:type_name -> mammoth.api.v1.RoleDiff
+	11,  // 66: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
+	33,  // 67: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	12,  // 68: mammoth.api.v1.Preview.spec:type_name -> mammoth.api.v1.AppSpec
+	36,  // 69: mammoth.api.v1.Previewed.lines:type_name -> mammoth.api.v1.PreviewLine
+	77,  // 70: mammoth.api.v1.Previewed.detail:type_name -> google.protobuf.Any
+	6,   // 71: mammoth.api.v1.ListAppsRequest.state:type_name -> mammoth.api.v1.App.State
+	21,  // 72: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	40,  // 73: mammoth.api.v1.ListAppsResponse.summary:type_name -> mammoth.api.v1.ListSummary
+	63,  // 74: mammoth.api.v1.ListSummary.states:type_name -> mammoth.api.v1.ListSummary.StatesEntry
+	77,  // 75: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
+	77,  // 76: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
+	21,  // 77: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
+	64,  // 78: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	65,  // 79: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
+	74,  // 80: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	55,  // 81: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	66,  // 82: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	73,  // 83: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	73,  // 84: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,   // 85: mammoth.api.v1.UpdatePolicy.OneRollout.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	74,  // 86: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	12,  // 87: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	8,   // 88: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	74,  // 89: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	74,  // 90: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	74,  // 91: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	28,  // 92: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	38,  // 93: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	41,  // 94: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	41,  // 95: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
+	41,  // 96: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	43,  // 97: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	44,  // 98: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	45,  // 99: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	46,  // 100: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	47,  // 101: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	48,  // 102: mammoth.api.v1.Apps.StartMaster:input_type -> mammoth.api.v1.StartMasterRequest
+	50,  // 103: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
+	41,  // 104: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	41,  // 105: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	53,  // 106: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	78,  // 107: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	30,  // 108: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	39,  // 109: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	21,  // 110: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	42,  // 111: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
+	21,  // 112: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	21,  // 113: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	21,  // 114: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	21,  // 115: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	21,  // 116: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	21,  // 117: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	49,  // 118: mammoth.api.v1.Apps.StartMaster:output_type -> mammoth.api.v1.StartMasterResponse
+	51,  // 119: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
+	52,  // 120: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	54,  // 121: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	79,  // 122: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	80,  // 123: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	108, // [108:124] is the sub-list for method output_type
+	92,  // [92:108] is the sub-list for method input_type
+	92,  // [92:92] is the sub-list for extension type_name
+	92,  // [92:92] is the sub-list for extension extendee
+	0,   // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }
@@ -5373,14 +5454,14 @@ func file_mammoth_api_v1_app_proto_init() {
 	if File_mammoth_api_v1_app_proto != nil {
 		return
 	}
-	file_mammoth_api_v1_app_proto_msgTypes[40].OneofWrappers = []any{}
+	file_mammoth_api_v1_app_proto_msgTypes[41].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_app_proto_rawDesc), len(file_mammoth_api_v1_app_proto_rawDesc)),
 			NumEnums:      12,
-			NumMessages:   54,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

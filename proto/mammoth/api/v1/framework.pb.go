@@ -25,7 +25,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// FrameworkPackage defines a kind of application master.
+// FrameworkPackage brings a kind of application master, a companion, or both.
 type FrameworkPackage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique in the zone: lower-case letters, digits and "-", starting with a letter, at most 40.
@@ -35,9 +35,10 @@ type FrameworkPackage struct {
 	// One sentence; may be empty.
 	Description string      `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
 	Master      *MasterKind `protobuf:"bytes,4,opt,name=master,proto3" json:"master,omitempty"`
-	// JSON Schema of the options of the framework's apps, without external references. Absent: its apps have no options. At most 64
-	// KiB, nested at most 32 deep.
+	// JSON Schema of the options that an app of the framework has; it refers to nothing outside of itself. Absent: its apps have no
+	// options. At most 64 KiB, nested at most 32 deep. Only beside a master.
 	Options       *structpb.Struct `protobuf:"bytes,5,opt,name=options,proto3" json:"options,omitempty"`
+	Companion     *CompanionKind   `protobuf:"bytes,6,opt,name=companion,proto3" json:"companion,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -107,6 +108,13 @@ func (x *FrameworkPackage) GetOptions() *structpb.Struct {
 	return nil
 }
 
+func (x *FrameworkPackage) GetCompanion() *CompanionKind {
+	if x != nil {
+		return x.Companion
+	}
+	return nil
+}
+
 // MasterKind is how the application masters of a framework are started.
 type MasterKind struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -123,7 +131,9 @@ type MasterKind struct {
 	// cpu, memory and disk of one master; zero is the value of DynamicDeploy's.
 	Resources *v1.Resources `protobuf:"bytes,6,opt,name=resources,proto3" json:"resources,omitempty"`
 	// The work of an app has an end, which its master reports with Finish.
-	Ends          bool `protobuf:"varint,7,opt,name=ends,proto3" json:"ends,omitempty"`
+	Ends bool `protobuf:"varint,7,opt,name=ends,proto3" json:"ends,omitempty"`
+	// Its masters answer the command mammoth.api.v1.Preview. Only then a dry run of a deployment asks them.
+	Previews      bool `protobuf:"varint,8,opt,name=previews,proto3" json:"previews,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -207,6 +217,113 @@ func (x *MasterKind) GetEnds() bool {
 	return false
 }
 
+func (x *MasterKind) GetPreviews() bool {
+	if x != nil {
+		return x.Previews
+	}
+	return false
+}
+
+// CompanionKind is how a companion is started. A role of a framework runs it by the name of the package.
+type CompanionKind struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// NAME:TAG in the zone's store. Empty: command is a program of the node.
+	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	// sha256:…, resolved by the ResourceManager when the package is installed.
+	ImageDigest string `protobuf:"bytes,2,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"`
+	// Takes the place of the image's entry point. Needed without an image.
+	Command []string `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
+	// A role's options follow as flags: {tlsListen: "0.0.0.0:443"} is --tls-listen=0.0.0.0:443. The items of a list are separated by commas.
+	Args []string `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
+	// cpu, memory and disk of a role that says none.
+	Resources *v1.Resources `protobuf:"bytes,5,opt,name=resources,proto3" json:"resources,omitempty"`
+	// The health check of a role that has none.
+	Health *v1.HealthCheck `protobuf:"bytes,6,opt,name=health,proto3" json:"health,omitempty"`
+	// JSON Schema of a role's options, like that of an app's.
+	Options       *structpb.Struct `protobuf:"bytes,7,opt,name=options,proto3" json:"options,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompanionKind) Reset() {
+	*x = CompanionKind{}
+	mi := &file_mammoth_api_v1_framework_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompanionKind) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompanionKind) ProtoMessage() {}
+
+func (x *CompanionKind) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_framework_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompanionKind.ProtoReflect.Descriptor instead.
+func (*CompanionKind) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_framework_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CompanionKind) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *CompanionKind) GetImageDigest() string {
+	if x != nil {
+		return x.ImageDigest
+	}
+	return ""
+}
+
+func (x *CompanionKind) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *CompanionKind) GetArgs() []string {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *CompanionKind) GetResources() *v1.Resources {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *CompanionKind) GetHealth() *v1.HealthCheck {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+func (x *CompanionKind) GetOptions() *structpb.Struct {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
 // Framework is an installed framework package.
 type Framework struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -214,7 +331,7 @@ type Framework struct {
 	InstalledAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=installed_at,json=installedAt,proto3" json:"installed_at,omitempty"`
 	// The user who installed it; empty for one that every new zone has.
 	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
-	// The number of apps of the framework.
+	// How many apps have its master or run its companion.
 	Apps int32 `protobuf:"varint,4,opt,name=apps,proto3" json:"apps,omitempty"`
 	// It is part of Mammoth.
 	BuiltIn       bool `protobuf:"varint,5,opt,name=built_in,json=builtIn,proto3" json:"built_in,omitempty"`
@@ -224,7 +341,7 @@ type Framework struct {
 
 func (x *Framework) Reset() {
 	*x = Framework{}
-	mi := &file_mammoth_api_v1_framework_proto_msgTypes[2]
+	mi := &file_mammoth_api_v1_framework_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -236,7 +353,7 @@ func (x *Framework) String() string {
 func (*Framework) ProtoMessage() {}
 
 func (x *Framework) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_framework_proto_msgTypes[2]
+	mi := &file_mammoth_api_v1_framework_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -249,7 +366,7 @@ func (x *Framework) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Framework.ProtoReflect.Descriptor instead.
 func (*Framework) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_framework_proto_rawDescGZIP(), []int{2}
+	return file_mammoth_api_v1_framework_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Framework) GetPackage() *FrameworkPackage {
@@ -298,7 +415,7 @@ type InstallFrameworkRequest struct {
 
 func (x *InstallFrameworkRequest) Reset() {
 	*x = InstallFrameworkRequest{}
-	mi := &file_mammoth_api_v1_framework_proto_msgTypes[3]
+	mi := &file_mammoth_api_v1_framework_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -310,7 +427,7 @@ func (x *InstallFrameworkRequest) String() string {
 func (*InstallFrameworkRequest) ProtoMessage() {}
 
 func (x *InstallFrameworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_framework_proto_msgTypes[3]
+	mi := &file_mammoth_api_v1_framework_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -323,7 +440,7 @@ func (x *InstallFrameworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstallFrameworkRequest.ProtoReflect.Descriptor instead.
 func (*InstallFrameworkRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_framework_proto_rawDescGZIP(), []int{3}
+	return file_mammoth_api_v1_framework_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *InstallFrameworkRequest) GetPackage() *FrameworkPackage {
@@ -348,7 +465,7 @@ type ListFrameworksRequest struct {
 
 func (x *ListFrameworksRequest) Reset() {
 	*x = ListFrameworksRequest{}
-	mi := &file_mammoth_api_v1_framework_proto_msgTypes[4]
+	mi := &file_mammoth_api_v1_framework_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +477,7 @@ func (x *ListFrameworksRequest) String() string {
 func (*ListFrameworksRequest) ProtoMessage() {}
 
 func (x *ListFrameworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_framework_proto_msgTypes[4]
+	mi := &file_mammoth_api_v1_framework_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +490,7 @@ func (x *ListFrameworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFrameworksRequest.ProtoReflect.Descriptor instead.
 func (*ListFrameworksRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_framework_proto_rawDescGZIP(), []int{4}
+	return file_mammoth_api_v1_framework_proto_rawDescGZIP(), []int{5}
 }
 
 type ListFrameworksResponse struct {
@@ -386,7 +503,7 @@ type ListFrameworksResponse struct {
 
 func (x *ListFrameworksResponse) Reset() {
 	*x = ListFrameworksResponse{}
-	mi := &file_mammoth_api_v1_framework_proto_msgTypes[5]
+	mi := &file_mammoth_api_v1_framework_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -398,7 +515,7 @@ func (x *ListFrameworksResponse) String() string {
 func (*ListFrameworksResponse) ProtoMessage() {}
 
 func (x *ListFrameworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_framework_proto_msgTypes[5]
+	mi := &file_mammoth_api_v1_framework_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -411,7 +528,7 @@ func (x *ListFrameworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFrameworksResponse.ProtoReflect.Descriptor instead.
 func (*ListFrameworksResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_framework_proto_rawDescGZIP(), []int{5}
+	return file_mammoth_api_v1_framework_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListFrameworksResponse) GetFrameworks() []*Framework {
@@ -430,7 +547,7 @@ type GetFrameworkRequest struct {
 
 func (x *GetFrameworkRequest) Reset() {
 	*x = GetFrameworkRequest{}
-	mi := &file_mammoth_api_v1_framework_proto_msgTypes[6]
+	mi := &file_mammoth_api_v1_framework_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +559,7 @@ func (x *GetFrameworkRequest) String() string {
 func (*GetFrameworkRequest) ProtoMessage() {}
 
 func (x *GetFrameworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_framework_proto_msgTypes[6]
+	mi := &file_mammoth_api_v1_framework_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +572,7 @@ func (x *GetFrameworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFrameworkRequest.ProtoReflect.Descriptor instead.
 func (*GetFrameworkRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_framework_proto_rawDescGZIP(), []int{6}
+	return file_mammoth_api_v1_framework_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetFrameworkRequest) GetName() string {
@@ -469,13 +586,14 @@ var File_mammoth_api_v1_framework_proto protoreflect.FileDescriptor
 
 const file_mammoth_api_v1_framework_proto_rawDesc = "" +
 	"\n" +
-	"\x1emammoth/api/v1/framework.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amammoth/core/v1/core.proto\"\xc9\x01\n" +
+	"\x1emammoth/api/v1/framework.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amammoth/core/v1/core.proto\"\x86\x02\n" +
 	"\x10FrameworkPackage\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12 \n" +
 	"\vdescription\x18\x03 \x01(\tR\vdescription\x122\n" +
 	"\x06master\x18\x04 \x01(\v2\x1a.mammoth.api.v1.MasterKindR\x06master\x121\n" +
-	"\aoptions\x18\x05 \x01(\v2\x17.google.protobuf.StructR\aoptions\"\xb0\x02\n" +
+	"\aoptions\x18\x05 \x01(\v2\x17.google.protobuf.StructR\aoptions\x12;\n" +
+	"\tcompanion\x18\x06 \x01(\v2\x1d.mammoth.api.v1.CompanionKindR\tcompanion\"\xcc\x02\n" +
 	"\n" +
 	"MasterKind\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12!\n" +
@@ -484,10 +602,19 @@ const file_mammoth_api_v1_framework_proto_rawDesc = "" +
 	"\x04args\x18\x04 \x03(\tR\x04args\x125\n" +
 	"\x03env\x18\x05 \x03(\v2#.mammoth.api.v1.MasterKind.EnvEntryR\x03env\x128\n" +
 	"\tresources\x18\x06 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\tresources\x12\x12\n" +
-	"\x04ends\x18\a \x01(\bR\x04ends\x1a6\n" +
+	"\x04ends\x18\a \x01(\bR\x04ends\x12\x1a\n" +
+	"\bpreviews\x18\b \x01(\bR\bpreviews\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc9\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x02\n" +
+	"\rCompanionKind\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12!\n" +
+	"\fimage_digest\x18\x02 \x01(\tR\vimageDigest\x12\x18\n" +
+	"\acommand\x18\x03 \x03(\tR\acommand\x12\x12\n" +
+	"\x04args\x18\x04 \x03(\tR\x04args\x128\n" +
+	"\tresources\x18\x05 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\tresources\x124\n" +
+	"\x06health\x18\x06 \x01(\v2\x1c.mammoth.core.v1.HealthCheckR\x06health\x121\n" +
+	"\aoptions\x18\a \x01(\v2\x17.google.protobuf.StructR\aoptions\"\xc9\x01\n" +
 	"\tFramework\x12:\n" +
 	"\apackage\x18\x01 \x01(\v2 .mammoth.api.v1.FrameworkPackageR\apackage\x12=\n" +
 	"\finstalled_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vinstalledAt\x12\x12\n" +
@@ -523,42 +650,48 @@ func file_mammoth_api_v1_framework_proto_rawDescGZIP() []byte {
 	return file_mammoth_api_v1_framework_proto_rawDescData
 }
 
-var file_mammoth_api_v1_framework_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_mammoth_api_v1_framework_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_mammoth_api_v1_framework_proto_goTypes = []any{
 	(*FrameworkPackage)(nil),        // 0: mammoth.api.v1.FrameworkPackage
 	(*MasterKind)(nil),              // 1: mammoth.api.v1.MasterKind
-	(*Framework)(nil),               // 2: mammoth.api.v1.Framework
-	(*InstallFrameworkRequest)(nil), // 3: mammoth.api.v1.InstallFrameworkRequest
-	(*ListFrameworksRequest)(nil),   // 4: mammoth.api.v1.ListFrameworksRequest
-	(*ListFrameworksResponse)(nil),  // 5: mammoth.api.v1.ListFrameworksResponse
-	(*GetFrameworkRequest)(nil),     // 6: mammoth.api.v1.GetFrameworkRequest
-	nil,                             // 7: mammoth.api.v1.MasterKind.EnvEntry
-	(*structpb.Struct)(nil),         // 8: google.protobuf.Struct
-	(*v1.Resources)(nil),            // 9: mammoth.core.v1.Resources
-	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
+	(*CompanionKind)(nil),           // 2: mammoth.api.v1.CompanionKind
+	(*Framework)(nil),               // 3: mammoth.api.v1.Framework
+	(*InstallFrameworkRequest)(nil), // 4: mammoth.api.v1.InstallFrameworkRequest
+	(*ListFrameworksRequest)(nil),   // 5: mammoth.api.v1.ListFrameworksRequest
+	(*ListFrameworksResponse)(nil),  // 6: mammoth.api.v1.ListFrameworksResponse
+	(*GetFrameworkRequest)(nil),     // 7: mammoth.api.v1.GetFrameworkRequest
+	nil,                             // 8: mammoth.api.v1.MasterKind.EnvEntry
+	(*structpb.Struct)(nil),         // 9: google.protobuf.Struct
+	(*v1.Resources)(nil),            // 10: mammoth.core.v1.Resources
+	(*v1.HealthCheck)(nil),          // 11: mammoth.core.v1.HealthCheck
+	(*timestamppb.Timestamp)(nil),   // 12: google.protobuf.Timestamp
 }
 var file_mammoth_api_v1_framework_proto_depIdxs = []int32{
 	1,  // 0: mammoth.api.v1.FrameworkPackage.master:type_name -> mammoth.api.v1.MasterKind
-	8,  // 1: mammoth.api.v1.FrameworkPackage.options:type_name -> google.protobuf.Struct
-	7,  // 2: mammoth.api.v1.MasterKind.env:type_name -> mammoth.api.v1.MasterKind.EnvEntry
-	9,  // 3: mammoth.api.v1.MasterKind.resources:type_name -> mammoth.core.v1.Resources
-	0,  // 4: mammoth.api.v1.Framework.package:type_name -> mammoth.api.v1.FrameworkPackage
-	10, // 5: mammoth.api.v1.Framework.installed_at:type_name -> google.protobuf.Timestamp
-	0,  // 6: mammoth.api.v1.InstallFrameworkRequest.package:type_name -> mammoth.api.v1.FrameworkPackage
-	2,  // 7: mammoth.api.v1.ListFrameworksResponse.frameworks:type_name -> mammoth.api.v1.Framework
-	3,  // 8: mammoth.api.v1.Frameworks.InstallFramework:input_type -> mammoth.api.v1.InstallFrameworkRequest
-	4,  // 9: mammoth.api.v1.Frameworks.ListFrameworks:input_type -> mammoth.api.v1.ListFrameworksRequest
-	6,  // 10: mammoth.api.v1.Frameworks.GetFramework:input_type -> mammoth.api.v1.GetFrameworkRequest
-	6,  // 11: mammoth.api.v1.Frameworks.RemoveFramework:input_type -> mammoth.api.v1.GetFrameworkRequest
-	2,  // 12: mammoth.api.v1.Frameworks.InstallFramework:output_type -> mammoth.api.v1.Framework
-	5,  // 13: mammoth.api.v1.Frameworks.ListFrameworks:output_type -> mammoth.api.v1.ListFrameworksResponse
-	2,  // 14: mammoth.api.v1.Frameworks.GetFramework:output_type -> mammoth.api.v1.Framework
-	2,  // 15: mammoth.api.v1.Frameworks.RemoveFramework:output_type -> mammoth.api.v1.Framework
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	9,  // 1: mammoth.api.v1.FrameworkPackage.options:type_name -> google.protobuf.Struct
+	2,  // 2: mammoth.api.v1.FrameworkPackage.companion:type_name -> mammoth.api.v1.CompanionKind
+	8,  // 3: mammoth.api.v1.MasterKind.env:type_name -> mammoth.api.v1.MasterKind.EnvEntry
+	10, // 4: mammoth.api.v1.MasterKind.resources:type_name -> mammoth.core.v1.Resources
+	10, // 5: mammoth.api.v1.CompanionKind.resources:type_name -> mammoth.core.v1.Resources
+	11, // 6: mammoth.api.v1.CompanionKind.health:type_name -> mammoth.core.v1.HealthCheck
+	9,  // 7: mammoth.api.v1.CompanionKind.options:type_name -> google.protobuf.Struct
+	0,  // 8: mammoth.api.v1.Framework.package:type_name -> mammoth.api.v1.FrameworkPackage
+	12, // 9: mammoth.api.v1.Framework.installed_at:type_name -> google.protobuf.Timestamp
+	0,  // 10: mammoth.api.v1.InstallFrameworkRequest.package:type_name -> mammoth.api.v1.FrameworkPackage
+	3,  // 11: mammoth.api.v1.ListFrameworksResponse.frameworks:type_name -> mammoth.api.v1.Framework
+	4,  // 12: mammoth.api.v1.Frameworks.InstallFramework:input_type -> mammoth.api.v1.InstallFrameworkRequest
+	5,  // 13: mammoth.api.v1.Frameworks.ListFrameworks:input_type -> mammoth.api.v1.ListFrameworksRequest
+	7,  // 14: mammoth.api.v1.Frameworks.GetFramework:input_type -> mammoth.api.v1.GetFrameworkRequest
+	7,  // 15: mammoth.api.v1.Frameworks.RemoveFramework:input_type -> mammoth.api.v1.GetFrameworkRequest
+	3,  // 16: mammoth.api.v1.Frameworks.InstallFramework:output_type -> mammoth.api.v1.Framework
+	6,  // 17: mammoth.api.v1.Frameworks.ListFrameworks:output_type -> mammoth.api.v1.ListFrameworksResponse
+	3,  // 18: mammoth.api.v1.Frameworks.GetFramework:output_type -> mammoth.api.v1.Framework
+	3,  // 19: mammoth.api.v1.Frameworks.RemoveFramework:output_type -> mammoth.api.v1.Framework
+	16, // [16:20] is the sub-list for method output_type
+	12, // [12:16] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_framework_proto_init() }
@@ -572,7 +705,7 @@ func file_mammoth_api_v1_framework_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_framework_proto_rawDesc), len(file_mammoth_api_v1_framework_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

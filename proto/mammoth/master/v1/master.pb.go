@@ -411,7 +411,10 @@ type InstanceReport struct {
 	// When its back-off ends.
 	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=next_attempt_at,json=nextAttemptAt,proto3" json:"next_attempt_at,omitempty"`
 	// How many failures it had within the window of its restart policy.
-	Failures      int32 `protobuf:"varint,11,opt,name=failures,proto3" json:"failures,omitempty"`
+	Failures int32 `protobuf:"varint,11,opt,name=failures,proto3" json:"failures,omitempty"`
+	// While it is STARTING: how long its container is healthy without a break before it is RUNNING. People are shown it as RUNNING after
+	// that, by what its node reports, if the master does not say so. Absent: it is RUNNING only once the master says so.
+	CountsAfter   *durationpb.Duration `protobuf:"bytes,12,opt,name=counts_after,json=countsAfter,proto3" json:"counts_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -521,6 +524,13 @@ func (x *InstanceReport) GetFailures() int32 {
 		return x.Failures
 	}
 	return 0
+}
+
+func (x *InstanceReport) GetCountsAfter() *durationpb.Duration {
+	if x != nil {
+		return x.CountsAfter
+	}
+	return nil
 }
 
 // AllocateRequest has at most 500 asks, releases, checkpoints and reports; more are sent with further requests.
@@ -1902,7 +1912,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"watchToken\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf2\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb0\x03\n" +
 	"\x0eInstanceReport\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x12\x12\n" +
@@ -1916,7 +1926,8 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12B\n" +
 	"\x0fnext_attempt_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\x12\x1a\n" +
-	"\bfailures\x18\v \x01(\x05R\bfailures\"\xe4\x04\n" +
+	"\bfailures\x18\v \x01(\x05R\bfailures\x12<\n" +
+	"\fcounts_after\x18\f \x01(\v2\x19.google.protobuf.DurationR\vcountsAfter\"\xe4\x04\n" +
 	"\x0fAllocateRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12*\n" +
 	"\x04asks\x18\x02 \x03(\v2\x16.mammoth.master.v1.AskR\x04asks\x124\n" +
@@ -2098,48 +2109,49 @@ var file_mammoth_master_v1_master_proto_depIdxs = []int32{
 	31, // 9: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
 	32, // 10: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
 	33, // 11: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
-	2,  // 12: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
-	6,  // 13: mammoth.master.v1.AllocateRequest.release:type_name -> mammoth.master.v1.Release
-	4,  // 14: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
-	34, // 15: mammoth.master.v1.AllocateRequest.status:type_name -> mammoth.api.v1.MasterStatus
-	8,  // 16: mammoth.master.v1.AllocateRequest.revise:type_name -> mammoth.master.v1.Revise
-	7,  // 17: mammoth.master.v1.AllocateRequest.answers:type_name -> mammoth.master.v1.CommandAnswer
-	9,  // 18: mammoth.master.v1.AllocateRequest.notes:type_name -> mammoth.master.v1.VersionNote
-	35, // 19: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
-	26, // 20: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
-	33, // 21: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
-	25, // 22: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
-	9,  // 23: mammoth.master.v1.Wanted.notes:type_name -> mammoth.master.v1.VersionNote
-	3,  // 24: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
-	36, // 25: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
-	15, // 26: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
-	16, // 27: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
-	10, // 28: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
-	14, // 29: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
-	13, // 30: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
-	12, // 31: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
-	35, // 32: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
-	37, // 33: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
-	33, // 34: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	38, // 35: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
-	2,  // 36: mammoth.master.v1.PlanRequest.asks:type_name -> mammoth.master.v1.Ask
-	19, // 37: mammoth.master.v1.PlanResponse.planned:type_name -> mammoth.master.v1.PlannedAsk
-	26, // 38: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
-	0,  // 39: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
-	5,  // 40: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
-	17, // 41: mammoth.master.v1.ApplicationMaster.Plan:input_type -> mammoth.master.v1.PlanRequest
-	22, // 42: mammoth.master.v1.ApplicationMaster.Leave:input_type -> mammoth.master.v1.LeaveRequest
-	20, // 43: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
-	1,  // 44: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
-	11, // 45: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
-	18, // 46: mammoth.master.v1.ApplicationMaster.Plan:output_type -> mammoth.master.v1.PlanResponse
-	23, // 47: mammoth.master.v1.ApplicationMaster.Leave:output_type -> mammoth.master.v1.LeaveResponse
-	21, // 48: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
-	44, // [44:49] is the sub-list for method output_type
-	39, // [39:44] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	29, // 12: mammoth.master.v1.InstanceReport.counts_after:type_name -> google.protobuf.Duration
+	2,  // 13: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
+	6,  // 14: mammoth.master.v1.AllocateRequest.release:type_name -> mammoth.master.v1.Release
+	4,  // 15: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
+	34, // 16: mammoth.master.v1.AllocateRequest.status:type_name -> mammoth.api.v1.MasterStatus
+	8,  // 17: mammoth.master.v1.AllocateRequest.revise:type_name -> mammoth.master.v1.Revise
+	7,  // 18: mammoth.master.v1.AllocateRequest.answers:type_name -> mammoth.master.v1.CommandAnswer
+	9,  // 19: mammoth.master.v1.AllocateRequest.notes:type_name -> mammoth.master.v1.VersionNote
+	35, // 20: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
+	26, // 21: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
+	33, // 22: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
+	25, // 23: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
+	9,  // 24: mammoth.master.v1.Wanted.notes:type_name -> mammoth.master.v1.VersionNote
+	3,  // 25: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
+	36, // 26: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
+	15, // 27: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
+	16, // 28: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
+	10, // 29: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
+	14, // 30: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
+	13, // 31: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
+	12, // 32: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
+	35, // 33: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
+	37, // 34: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
+	33, // 35: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	38, // 36: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
+	2,  // 37: mammoth.master.v1.PlanRequest.asks:type_name -> mammoth.master.v1.Ask
+	19, // 38: mammoth.master.v1.PlanResponse.planned:type_name -> mammoth.master.v1.PlannedAsk
+	26, // 39: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
+	0,  // 40: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
+	5,  // 41: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
+	17, // 42: mammoth.master.v1.ApplicationMaster.Plan:input_type -> mammoth.master.v1.PlanRequest
+	22, // 43: mammoth.master.v1.ApplicationMaster.Leave:input_type -> mammoth.master.v1.LeaveRequest
+	20, // 44: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
+	1,  // 45: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
+	11, // 46: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
+	18, // 47: mammoth.master.v1.ApplicationMaster.Plan:output_type -> mammoth.master.v1.PlanResponse
+	23, // 48: mammoth.master.v1.ApplicationMaster.Leave:output_type -> mammoth.master.v1.LeaveResponse
+	21, // 49: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
+	45, // [45:50] is the sub-list for method output_type
+	40, // [40:45] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_master_v1_master_proto_init() }
