@@ -36,7 +36,7 @@ func (d *daemonFlags) add(cmd *cobra.Command, level string) {
 // load applies the configuration file to the flags that were not given, and creates the logger.
 func (d *daemonFlags) load(c *cli, cmd *cobra.Command) (*slog.Logger, error) {
 	if d.config != "" {
-		data, err := c.readFile(d.config)
+		data, err := readFile(c.in, d.config)
 		if err != nil {
 			return nil, err
 		}

@@ -24,7 +24,7 @@ import (
 
 // deploy deploys what is named by source.
 func (c *cli) deploy(ctx context.Context, named string, f *deployFlags, change func(*apiv1.AppSpec) error) error {
-	source, err := c.openSource(named)
+	source, err := openSource(c.in, named)
 	if err != nil {
 		return err
 	}

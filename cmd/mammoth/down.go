@@ -59,7 +59,7 @@ logs, everything, and the images that it has brought into Docker.`,
 			if err := c.endFolder(path, dockerHost); err != nil || !purge {
 				return err
 			}
-			if err := c.purgeImages(folders, dockerHost); err != nil {
+			if err := purgeImages(folders, dockerHost); err != nil {
 				return err
 			}
 			return c.purgeFolders(path, folders)
@@ -109,7 +109,7 @@ func (c *cli) endFolder(dir, dockerHost string) error {
 }
 
 // purgeImages removes the images of a zone from the engines of its nodes.
-func (c *cli) purgeImages(folders []string, dockerHost string) error {
+func purgeImages(folders []string, dockerHost string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
 	for _, folder := range folders {

@@ -40,7 +40,7 @@ func (c *cli) awaitDrained(ctx context.Context, z *zone, last *apiv1.Node, timeo
 	}
 	// An index that is too old for every zone: the watch begins with what there is, and waits for a zone that does not answer.
 	request := &apiv1.WatchRequest{Kinds: []apiv1.WatchRequest_Kind{apiv1.WatchRequest_NODE}, Names: []string{name}, Index: 1}
-	err := c.followChanges(limit, z, request, seen)
+	err := followChanges(limit, z, request, seen)
 	switch {
 	case errors.Is(err, errDrained):
 		return last, nil

@@ -76,7 +76,7 @@ func (c *cli) watchEvents(cmd *cobra.Command, request *apiv1.WatchEventsRequest)
 		if request.GetFollow() {
 			lines.widths = [4]int{12, 9, 12, 24} // the usual widths
 		}
-		err = c.receive(ctx, func() error {
+		err = receive(ctx, func() error {
 			event, err := stream.Recv()
 			if err != nil {
 				return err

@@ -145,7 +145,7 @@ installs it again once it was removed. "-" is standard input.`,
 			case missing:
 				return usagef("%s: no such file or directory", args[0])
 			default:
-				data, err := c.readFile(args[0])
+				data, err := readFile(c.in, args[0])
 				if err != nil {
 					return err
 				}

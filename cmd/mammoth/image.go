@@ -211,7 +211,7 @@ type upload struct {
 }
 
 func (c *cli) push(ctx context.Context, u upload) (*apiv1.Image, error) {
-	show := c.newUploadProgress(u.total)
+	show := newUploadProgress(c.err, u.total)
 	transport := credentials.Transport(c.server)
 	defer transport.CloseIdleConnections()
 	image, err := imagefile.Push(ctx, imagefile.PushOptions{

@@ -140,7 +140,7 @@ Without a window a contract lends only with "mammoth lend now". "-" is standard 
 			if file == "" {
 				return usagef("`mammoth lend add` needs a file: -f FILE, or -f - for standard input")
 			}
-			data, err := c.readFile(file)
+			data, err := readFile(c.in, file)
 			if err != nil {
 				return err
 			}

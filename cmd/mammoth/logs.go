@@ -56,7 +56,7 @@ func (c *cli) appLogsCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.receive(ctx, func() error {
+				return receive(ctx, func() error {
 					chunk, err := stream.Recv()
 					if err != nil {
 						return err
@@ -117,7 +117,7 @@ func (c *cli) logLines(chunk *corev1.LogChunk, form logForm) error {
 }
 
 // receive calls next until the stream ends. An interruption is a person's normal end.
-func (c *cli) receive(ctx context.Context, next func() error) error {
+func receive(ctx context.Context, next func() error) error {
 	for {
 		err := next()
 		switch {

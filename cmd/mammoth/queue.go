@@ -168,7 +168,7 @@ with --queues FILE, the tree is changed in that file instead.`,
 			if file == "" {
 				return usagef("`mammoth queue set` needs a file: -f FILE, or -f - for standard input")
 			}
-			data, err := c.readFile(file)
+			data, err := readFile(c.in, file)
 			if err != nil {
 				return err
 			}
@@ -191,9 +191,9 @@ with --queues FILE, the tree is changed in that file instead.`,
 }
 
 // readFile reads a file that a person wrote; "-" is standard input.
-func (c *cli) readFile(path string) ([]byte, error) {
+func readFile(in io.Reader, path string) ([]byte, error) {
 	if path == "-" {
-		return readText(c.in)
+		return readText(in)
 	}
 	file, err := os.Open(path)
 	if err != nil {

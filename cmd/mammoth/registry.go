@@ -98,7 +98,7 @@ func (c *cli) registryWatchCommand() *cobra.Command {
 					return err
 				}
 				seen := map[string]string{}
-				return c.receive(ctx, func() error {
+				return receive(ctx, func() error {
 					service, err := stream.Recv()
 					if err != nil {
 						return err

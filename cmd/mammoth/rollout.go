@@ -57,7 +57,7 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) e
 		return true, nil
 	}
 	show := c.newRolloutProgress()
-	app, err = c.follow(ctx, z, change{app: app, what: "rollout", done: over}, show)
+	app, err = follow(ctx, z, change{app: app, what: "rollout", done: over}, show)
 	show.end()
 	if err != nil {
 		if ctx.Err() != nil {

@@ -39,7 +39,7 @@ services that follow the day, and batch jobs. The same scenario and seed give th
 			case err != nil:
 				return usageError{inFile(args[0], err)}
 			}
-			bar := c.newSimulationBar()
+			bar := newSimulationBar(c.err)
 			report, err := simulate.Run(cmd.Context(), scenario, simulate.Options{Seed: seed, Progress: bar.update})
 			bar.end()
 			if err != nil {
@@ -96,9 +96,9 @@ type simulationBar struct {
 	total time.Duration
 }
 
-func (c *cli) newSimulationBar() *simulationBar {
+func newSimulationBar(to io.Writer) *simulationBar {
 	var out io.Writer
-	if file, ok := c.err.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+	if file, ok := to.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		out = file
 	}
 	if out == nil {

@@ -209,8 +209,8 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 	}
 	limit, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	show := c.newProgress()
-	app, err := c.follow(limit, z, change, show)
+	show := newProgress(c.err)
+	app, err := follow(limit, z, change, show)
 	show.end()
 	switch {
 	case errors.Is(context.Cause(ctx), errInterrupted):
@@ -218,7 +218,7 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 	case err != nil && (limit.Err() != nil || status.Code(err) == codes.DeadlineExceeded):
 		return fmt.Errorf("the %s of %q is not done after %s: %s", change.what, name, short(w.timeout), c.why(ctx, z, name))
 	case errors.Is(err, errReverted):
-		return fmt.Errorf("the %s of %q failed: %s", change.what, name, c.cause(ctx, z, change, app))
+		return fmt.Errorf("the %s of %q failed: %s", change.what, name, cause(ctx, z, change, app))
 	case err != nil && app != nil:
 		return fmt.Errorf("the %s of %q failed: %w", change.what, name, err)
 	case err != nil:
@@ -256,7 +256,7 @@ const maxMissed = 4
 
 // follow watches the app until the change is done, and waits for a zone that does not answer. It returns the last known app,
 // nil if it is gone or was never seen.
-func (c *cli) follow(ctx context.Context, z *zone, change change, show progress) (*apiv1.App, error) {
+func follow(ctx context.Context, z *zone, change change, show progress) (*apiv1.App, error) {
 	var last *apiv1.App
 	retry := backoff.Policy{Min: 100 * time.Millisecond, Max: 2 * time.Second}
 	for failures := 0; ; {
@@ -308,7 +308,7 @@ func (c *cli) why(ctx context.Context, z *zone, name string) string {
 }
 
 // cause is why the app is at a newer version than the deployed one.
-func (c *cli) cause(ctx context.Context, z *zone, deployed change, now *apiv1.App) string {
+func cause(ctx context.Context, z *zone, deployed change, now *apiv1.App) string {
 	sentence := fmt.Sprintf("version %d took its place", now.GetVersion())
 	history, err := z.apps.GetAppHistory(ctx, &apiv1.GetAppRequest{Name: now.GetName()})
 	if err != nil {

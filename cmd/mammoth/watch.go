@@ -43,17 +43,17 @@ type changes struct {
 }
 
 func (c *changes) follow(ctx context.Context, z *zone) error {
-	return c.cli.followChanges(ctx, z, c.request, c.take)
+	return followChanges(ctx, z, c.request, c.take)
 }
 
 // followChanges gives take what a watch sends, until take fails. A watch that breaks goes on where it was, once the zone answers again. If
 // the request has no index yet, the zone has to answer at once.
-func (c *cli) followChanges(ctx context.Context, z *zone, request *apiv1.WatchRequest, take func(*apiv1.WatchResponse) error) error {
+func followChanges(ctx context.Context, z *zone, request *apiv1.WatchRequest, take func(*apiv1.WatchResponse) error) error {
 	retry := backoff.Policy{Min: 100 * time.Millisecond, Max: 2 * time.Second}
 	for failures := 0; ; {
 		stream, err := z.zones.Watch(ctx, request)
 		if err == nil {
-			err = c.receive(ctx, func() error {
+			err = receive(ctx, func() error {
 				response, err := stream.Recv()
 				if err != nil {
 					return err
