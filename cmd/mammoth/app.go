@@ -58,7 +58,7 @@ func (c *cli) appListCommand() *cobra.Command {
 				Kinds: []apiv1.WatchRequest_Kind{apiv1.WatchRequest_APP}, Queue: request.GetQueue(), User: request.GetUser(), NamePrefix: request.GetNamePrefix(),
 			}
 			return c.with(cmd.Context(), func(z *zone) error {
-				return (&changes{cli: c, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
+				return (&changes{printer: c.printer, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
 					return appTable(w, collectObjects(begun, (*apiv1.WatchResponse_Change).GetApp))
 				}}).follow(cmd.Context(), z)
 			})

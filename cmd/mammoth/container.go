@@ -32,7 +32,7 @@ func (c *cli) containerListCommand() *cobra.Command {
 				Kinds: []apiv1.WatchRequest_Kind{apiv1.WatchRequest_CONTAINER}, App: request.GetApp(), Node: request.GetNode(), Queue: request.GetQueue(),
 			}
 			return c.with(cmd.Context(), func(z *zone) error {
-				return (&changes{cli: c, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
+				return (&changes{printer: c.printer, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
 					return containersTable(w, collectObjects(begun, (*apiv1.WatchResponse_Change).GetContainer))
 				}}).follow(cmd.Context(), z)
 			})

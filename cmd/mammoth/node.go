@@ -35,7 +35,7 @@ func (c *cli) nodeListCommand() *cobra.Command {
 			}
 			asked := &apiv1.WatchRequest{Kinds: []apiv1.WatchRequest_Kind{apiv1.WatchRequest_NODE}, NamePrefix: request.GetNamePrefix()}
 			return c.with(cmd.Context(), func(z *zone) error {
-				return (&changes{cli: c, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
+				return (&changes{printer: c.printer, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
 					return nodeTable(w, collectObjects(begun, (*apiv1.WatchResponse_Change).GetNode))
 				}}).follow(cmd.Context(), z)
 			})

@@ -290,15 +290,15 @@ func verbIsAre(n int) string {
 }
 
 // warnOfLosses warns that a zone waits because of lost records, or accepts no changes.
-func (c *cli) warnOfLosses(cmd *cobra.Command, z *zone) {
+func (p *printer) warnOfLosses(cmd *cobra.Command, z *zone) {
 	about, err := z.zones.GetZone(cmd.Context(), &apiv1.GetZoneRequest{})
 	if err != nil {
 		return
 	}
 	if lost := about.GetLosses(); len(lost) > 0 {
-		fmt.Fprintf(c.err, "mammoth: this zone has lost records (%s) and waits: nothing is started or ended until `mammoth store accept`\n", strings.Join(lost, "; "))
+		fmt.Fprintf(p.err, "mammoth: this zone has lost records (%s) and waits: nothing is started or ended until `mammoth store accept`\n", strings.Join(lost, "; "))
 	}
 	if about.GetFull() != "" {
-		fmt.Fprintf(c.err, "mammoth: %s\n", about.GetFull())
+		fmt.Fprintf(p.err, "mammoth: %s\n", about.GetFull())
 	}
 }

@@ -34,7 +34,7 @@ func (w *watching) without(cmd *cobra.Command, flags ...string) error {
 
 // changes prints what there is as a table and then a line for each change. A watch that breaks goes on where it was.
 type changes struct {
-	cli     *cli
+	printer *printer
 	request *apiv1.WatchRequest
 	table   func(io.Writer, []*apiv1.WatchResponse_Change) error
 	// begun are the objects that there are, until all of them are known.
@@ -80,17 +80,17 @@ func (c *changes) take(response *apiv1.WatchResponse) error {
 	if response.GetRestarted() {
 		c.begun, c.beginning = nil, true
 	}
-	if c.beginning && c.cli.output == "table" {
+	if c.beginning && c.printer.output == "table" {
 		c.begun = append(c.begun, response.GetChanges()...)
 		if !response.GetCurrent() {
 			return nil
 		}
 		begun := c.begun
 		c.begun, c.beginning = nil, false
-		return c.table(c.cli.out, begun)
+		return c.table(c.printer.out, begun)
 	}
 	for _, change := range response.GetChanges() {
-		if err := c.cli.printOne(change, func(w io.Writer) error { return changeLine(w, change) }); err != nil {
+		if err := c.printer.printOne(change, func(w io.Writer) error { return changeLine(w, change) }); err != nil {
 			return err
 		}
 	}
