@@ -10,11 +10,14 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-func (c *cli) containerCommand() *cobra.Command {
+// containerCommands list containers.
+type containerCommands struct{ client }
+
+func (c *containerCommands) containerCommand() *cobra.Command {
 	return group("container", "See containers", c.containerListCommand())
 }
 
-func (c *cli) containerListCommand() *cobra.Command {
+func (c *containerCommands) containerListCommand() *cobra.Command {
 	request, watch := &apiv1.ListContainersRequest{}, &watching{}
 	cmd := &cobra.Command{Use: "ls", Short: "List the containers that are held", Args: noArgs}
 	state := newStateFlag(cmd, corev1.ContainerStatus_State(0).Descriptor())

@@ -30,7 +30,7 @@ const (
 	maxEnding = 16
 )
 
-func (c *cli) downCommand() *cobra.Command {
+func (c *upCommands) downCommand() *cobra.Command {
 	var dir, dockerHost string
 	var purge bool
 	cmd := &cobra.Command{
@@ -74,7 +74,7 @@ logs, everything, and the images that it has brought into Docker.`,
 }
 
 // endFolder ends what the zone of a folder has left running. The zone must not be running.
-func (c *cli) endFolder(dir, dockerHost string) error {
+func (c *upCommands) endFolder(dir, dockerHost string) error {
 	folders, err := zoneFolders(dir)
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func purgeImages(folders []string, dockerHost string) error {
 }
 
 // purgeFolders deletes the folders of a zone.
-func (c *cli) purgeFolders(dir string, folders []string) error {
+func (c *upCommands) purgeFolders(dir string, folders []string) error {
 	for _, folder := range slices.Backward(folders) {
 		if err := os.RemoveAll(folder); err != nil {
 			return fmt.Errorf("delete what the zone left: %w", plainPathError(err))

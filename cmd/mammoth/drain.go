@@ -15,7 +15,7 @@ import (
 
 // awaitDrained waits until a node has no container, and prints why containers remain. last is the node when its drain began. It
 // fails when the node is undrained, lost or removed, and after timeout.
-func (c *cli) awaitDrained(ctx context.Context, z *zone, last *apiv1.Node, timeout time.Duration) (*apiv1.Node, error) {
+func (c *nodeCommands) awaitDrained(ctx context.Context, z *zone, last *apiv1.Node, timeout time.Duration) (*apiv1.Node, error) {
 	name := last.GetName()
 	limit, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -17,12 +17,19 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-func (c *cli) frameworkCommand() *cobra.Command {
+// frameworkCommands show, install and remove framework packages.
+type frameworkCommands struct {
+	client
+	uploads *uploader
+	in      io.Reader
+}
+
+func (c *frameworkCommands) frameworkCommand() *cobra.Command {
 	return group("framework", "Install and remove framework packages, which bring kinds of application masters",
 		c.frameworkListCommand(), c.frameworkShowCommand(), c.frameworkInstallCommand(), c.frameworkRemoveCommand())
 }
 
-func (c *cli) frameworkListCommand() *cobra.Command {
+func (c *frameworkCommands) frameworkListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
 		Short: "List framework packages, and how many apps have each",
@@ -53,7 +60,7 @@ func masterWords(m *apiv1.MasterKind) string {
 	return whatRuns(&apiv1.RoleSpec{Image: m.GetImage(), Command: m.GetCommand()})
 }
 
-func (c *cli) frameworkShowCommand() *cobra.Command {
+func (c *frameworkCommands) frameworkShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show NAME",
 		Short:             "Show a framework package, and the schema of the options that its apps have",
@@ -113,7 +120,7 @@ func (i indented) Write(lines []byte) (int, error) {
 	return len(lines), err
 }
 
-func (c *cli) frameworkInstallCommand() *cobra.Command {
+func (c *frameworkCommands) frameworkInstallCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "install FILE|NAME",
 		Short: "Install a framework package from a file, or one that is part of Mammoth by its name",
@@ -159,7 +166,7 @@ installs it again once it was removed. "-" is standard input.`,
 					if !filepath.IsAbs(beside) {
 						beside = filepath.Join(folderOf(args[0]), beside)
 					}
-					image, err := c.resolveImage(cmd.Context(), named, beside)
+					image, err := c.uploads.resolveImage(cmd.Context(), named, beside)
 					if err != nil {
 						return err
 					}
@@ -180,7 +187,7 @@ installs it again once it was removed. "-" is standard input.`,
 	}
 }
 
-func (c *cli) frameworkRemoveCommand() *cobra.Command {
+func (c *frameworkCommands) frameworkRemoveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "rm NAME",
 		Short:             "Remove a framework package that no app has",

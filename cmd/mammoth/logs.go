@@ -14,7 +14,10 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-func (c *cli) appLogsCommand() *cobra.Command {
+// logCommands print the output of apps.
+type logCommands struct{ client }
+
+func (c *logCommands) appLogsCommand() *cobra.Command {
 	request := &apiv1.AppLogsRequest{}
 	var since time.Duration
 	var tail int32
@@ -44,7 +47,7 @@ func (c *cli) appLogsCommand() *cobra.Command {
 				ctx := cmd.Context()
 				// A single instance needs no prefix; this must be known before the first line.
 				form.prefix = request.GetInstance() == ""
-				if form.prefix && c.output == "table" {
+				if form.prefix && c.printer.output == "table" {
 					app, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: request.GetName()})
 					if err != nil {
 						return err
@@ -80,7 +83,7 @@ func (c *cli) appLogsCommand() *cobra.Command {
 }
 
 // sayWhoseLogs prints a line if no instance of an app runs: the logs are those of ended containers.
-func (c *cli) sayWhoseLogs(app *apiv1.App) {
+func (c *logCommands) sayWhoseLogs(app *apiv1.App) {
 	for _, instance := range app.GetInstances() {
 		if instance.GetState() != apiv1.Instance_PENDING {
 			return
@@ -93,7 +96,7 @@ func (c *cli) sayWhoseLogs(app *apiv1.App) {
 type logForm struct{ prefix, timestamps, raw, escaped bool }
 
 // logLines writes output to the stream of the same name.
-func (c *cli) logLines(chunk *corev1.LogChunk, form logForm) error {
+func (c *logCommands) logLines(chunk *corev1.LogChunk, form logForm) error {
 	for _, line := range chunk.GetLines() {
 		out := c.out
 		if line.GetStream() == corev1.LogChunk_STDERR {

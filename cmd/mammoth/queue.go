@@ -15,11 +15,17 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-func (c *cli) queueCommand() *cobra.Command {
+// queueCommands show the queues and replace them.
+type queueCommands struct {
+	client
+	in io.Reader
+}
+
+func (c *queueCommands) queueCommand() *cobra.Command {
 	return group("queue", "See and change queues", c.queueListCommand(), c.queueShowCommand(), c.queueSetCommand())
 }
 
-func (c *cli) queueListCommand() *cobra.Command {
+func (c *queueCommands) queueListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
 		Short: "List queues",
@@ -96,7 +102,7 @@ func amounts(r *corev1.Resources) string {
 	return strings.Join(parts, ", ")
 }
 
-func (c *cli) queueShowCommand() *cobra.Command {
+func (c *queueCommands) queueShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show NAME",
 		Short:             "Show a queue",
@@ -148,7 +154,7 @@ func queueText(w io.Writer, queue *apiv1.Queue) error {
 	return t.Flush()
 }
 
-func (c *cli) queueSetCommand() *cobra.Command {
+func (c *queueCommands) queueSetCommand() *cobra.Command {
 	var file string
 	request := &apiv1.SetQueuesRequest{}
 	cmd := &cobra.Command{

@@ -21,7 +21,10 @@ import (
 	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
-func (c *cli) appRolloutCommand() *cobra.Command {
+// rolloutCommands watch rollouts and steer them.
+type rolloutCommands struct{ *changer }
+
+func (c *rolloutCommands) appRolloutCommand() *cobra.Command {
 	var on bool
 	cmd := &cobra.Command{
 		Use:   "rollout NAME",
@@ -39,7 +42,7 @@ a pause to be ended. With --follow it goes on watching while it waits.`,
 	return cmd
 }
 
-func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) error {
+func (c *rolloutCommands) watchRollout(ctx context.Context, z *zone, name string, on bool) error {
 	app, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: name})
 	if err != nil {
 		return err
@@ -66,7 +69,7 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) e
 		return err
 	}
 	status := app.GetStatus()
-	if c.output != "table" {
+	if c.printer.output != "table" {
 		if err := c.print(status, nil); err != nil {
 			return err
 		}
@@ -81,8 +84,8 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) e
 }
 
 // newRolloutProgress shows a rollout: live on a terminal, a line for each change elsewhere, nothing with JSON and YAML.
-func (c *cli) newRolloutProgress() progress {
-	if c.output != "table" {
+func (c *rolloutCommands) newRolloutProgress() progress {
+	if c.printer.output != "table" {
 		return silentProgress{}
 	}
 	if file, ok := c.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
@@ -222,7 +225,7 @@ func command(ctx context.Context, z *zone, name string, what proto.Message) (*ap
 	return response.GetApp(), done.GetStatus(), nil
 }
 
-func (c *cli) appPauseCommand() *cobra.Command {
+func (c *rolloutCommands) appPauseCommand() *cobra.Command {
 	return c.appChangeCommand("pause NAME", "Hold the rollout that is under way where it is",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			app, status, err := command(ctx, z, name, &dynamicdeployv1.Pause{})
@@ -272,7 +275,7 @@ func actedOn(c change, now *apiv1.App) (bool, error) {
 	return heeded(c, now), nil
 }
 
-func (c *cli) appResumeCommand() *cobra.Command {
+func (c *rolloutCommands) appResumeCommand() *cobra.Command {
 	return c.appChangeCommand("resume NAME", "Resume a paused rollout",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			app, _, err := command(ctx, z, name, &dynamicdeployv1.Resume{})
@@ -280,7 +283,7 @@ func (c *cli) appResumeCommand() *cobra.Command {
 		})
 }
 
-func (c *cli) appPromoteCommand() *cobra.Command {
+func (c *rolloutCommands) appPromoteCommand() *cobra.Command {
 	var to string
 	cmd := c.appChangeCommand("promote NAME", "Give a canary more of the requests, or the whole app",
 		func(ctx context.Context, z *zone, name string) (change, error) {

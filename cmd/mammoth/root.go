@@ -25,7 +25,6 @@ type globalFlags struct {
 
 // cli makes the root command with all others.
 type cli struct {
-	client
 	*globalFlags
 	streams
 	env  func(string) string
@@ -34,8 +33,7 @@ type cli struct {
 
 // run runs the command in args and returns the exit code.
 func run(ctx context.Context, args []string, std streams, env func(string) string) int {
-	flags := &globalFlags{}
-	c := &cli{client: newClient(flags, std), globalFlags: flags, streams: std, env: env, args: args}
+	c := &cli{globalFlags: &globalFlags{}, streams: std, env: env, args: args}
 	root := c.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(std.in)
@@ -78,10 +76,30 @@ Start a zone on this machine with "mammoth up", then hand it an app:
 			root.AddCommand(command)
 		}
 	}
-	add("daily", c.deployCommand(), c.appCommand(), c.imageCommand())
-	add("zone", c.nodeCommand(), c.containerCommand(), c.queueCommand(), c.lendCommand(), c.frameworkCommand(), c.registryCommand(), c.eventsCommand(), c.storeCommand(), c.simulateCommand(), c.replayCommand())
-	add("daemon", c.upCommand(), c.downCommand(), c.resourceManagerCommand(), c.nodeManagerCommand(), c.companionCommand())
-	root.AddCommand(c.versionCommand(), c.appmasterCommand())
+	client := newClient(c.globalFlags, c.streams)
+	uploads := &uploader{client.dialer, c.in, c.err}
+	add("daily",
+		(&deploymentCommands{&changer{client}, uploads, c.in}).deployCommand(),
+		c.appCommand(client),
+		(&imageCommands{client, uploads}).imageCommand())
+	simulations := &simulationCommands{client.printer}
+	add("zone",
+		(&nodeCommands{client}).nodeCommand(),
+		(&containerCommands{client}).containerCommand(),
+		(&queueCommands{client, c.in}).queueCommand(),
+		(&lendingCommands{client, c.in}).lendCommand(),
+		(&frameworkCommands{client, uploads, c.in}).frameworkCommand(),
+		(&registryCommands{client}).registryCommand(),
+		(&eventCommands{client}).eventsCommand(),
+		(&storeCommands{client.dialer, client.printer}).storeCommand(),
+		simulations.simulateCommand(), simulations.replayCommand())
+	up := &upCommands{c.streams, c.env, c.args}
+	daemons := &daemonCommands{c.streams, c.env}
+	add("daemon",
+		up.upCommand(), up.downCommand(),
+		daemons.resourceManagerCommand(), daemons.nodeManagerCommand(),
+		(&companionCommands{c.streams, c.env}).companionCommand())
+	root.AddCommand(client.versionCommand(), daemons.appmasterCommand())
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(root.RegisterFlagCompletionFunc("server", cobra.NoFileCompletions))

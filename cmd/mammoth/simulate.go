@@ -16,7 +16,10 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/simulate"
 )
 
-func (c *cli) simulateCommand() *cobra.Command {
+// simulationCommands run a zone in memory: from a scenario, or from a recording.
+type simulationCommands struct{ *printer }
+
+func (c *simulationCommands) simulateCommand() *cobra.Command {
 	var page string
 	var seed uint64
 	cmd := &cobra.Command{
@@ -67,7 +70,7 @@ func writePage(path string, report *simulate.Report) error {
 	return errors.Join(report.WriteHTML(file), file.Close())
 }
 
-func (c *cli) printReport(report *simulate.Report) error {
+func (c *simulationCommands) printReport(report *simulate.Report) error {
 	switch c.output {
 	case "json", "yaml":
 		var raw bytes.Buffer

@@ -191,8 +191,11 @@ func reasonOf(reason string, now *apiv1.App) string {
 	return fmt.Sprintf("`mammoth app explain %s` may show why", now.GetName())
 }
 
+// changer changes apps, and follows a change to its end.
+type changer struct{ client }
+
 // finish prints that a change was accepted or, with --wait, follows it to its end.
-func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) error {
+func (c *changer) finish(ctx context.Context, z *zone, change change, w *waiting) error {
 	name := change.app.GetName()
 	if !w.wait {
 		return c.print(change.app, func(out io.Writer) error {
@@ -292,7 +295,7 @@ func follow(ctx context.Context, z *zone, change change, show progress) (*apiv1.
 }
 
 // why asks the zone what the app waits for.
-func (c *cli) why(ctx context.Context, z *zone, name string) string {
+func (c *changer) why(ctx context.Context, z *zone, name string) string {
 	explanation, err := z.apps.ExplainApp(ctx, &apiv1.GetAppRequest{Name: name})
 	if err != nil {
 		return wire.Sentence(c.remote(ctx, z, err))
