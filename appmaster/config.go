@@ -25,7 +25,7 @@ const (
 
 // Config identifies the application master and its ResourceManager.
 type Config struct {
-	// ResourceManager is its host:port, or a list of them with commas between: the first one that answers is used. Required.
+	// ResourceManager is the addresses of the ResourceManagers, each host:port, with commas between: the first one that answers is used. Required.
 	ResourceManager string
 	// AppID is application_<cluster-start-ms>_<seq>. Required.
 	AppID string

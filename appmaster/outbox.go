@@ -14,7 +14,7 @@ import (
 )
 
 // Outbox holds what is to be sent to the ResourceManager. Asks and reports are absolute: they are sent again on every new
-// stream. Releases, memos, notes, revisions and answers to commands are kept until they are acknowledged.
+// stream. Releases, checkpoints, memos, notes, revisions and answers to commands are kept until they are acknowledged.
 //
 // Each entry has the sequence number of the request that carried it on the present stream; zero if it was not sent on it. The
 // methods do not wait, and may be called from any goroutine.
@@ -32,6 +32,8 @@ type Outbox struct {
 	releases  map[string]*entry[*masterv1.Release]
 	instances map[string]*instanceEntry
 	forgotten map[string]int64
+	// saved are the containers with a new checkpoint.
+	saved map[string]int64
 	status    entry[*apiv1.MasterStatus]
 	revise    entry[*masterv1.Revise]
 	// notes are those on versions, by their numbers.
@@ -75,6 +77,7 @@ func newOutbox() *Outbox {
 		releases:  map[string]*entry[*masterv1.Release]{},
 		instances: map[string]*instanceEntry{},
 		forgotten: map[string]int64{},
+		saved:     map[string]int64{},
 		notes:     map[int32]*entry[*masterv1.VersionNote]{},
 	}
 }
@@ -136,6 +139,12 @@ func (o *Outbox) Release(container, reason string) {
 	o.change(func() {
 		o.releases[container] = &entry[*masterv1.Release]{value: &masterv1.Release{ContainerId: container, Reason: reason}, set: true}
 	})
+}
+
+// Checkpoint reports that a container has saved its work: if it is stopped now, nothing is lost. Of containers that could be preempted,
+// those that would lose the least are.
+func (o *Outbox) Checkpoint(container string) {
+	o.change(func() { o.saved[container] = 0 })
 }
 
 // releasing reports whether a release was not acknowledged yet.
@@ -214,6 +223,9 @@ func (o *Outbox) reset() {
 		for id := range o.forgotten {
 			o.forgotten[id] = 0
 		}
+		for container := range o.saved {
+			o.saved[container] = 0
+		}
 		for _, entry := range o.answers {
 			entry.sequence = 0
 		}
@@ -225,7 +237,7 @@ func (o *Outbox) reset() {
 	})
 }
 
-// maxItems is how many asks, releases and reports one request may have, and maxBytes how large they may be together with answers.
+// maxItems is how many asks, releases, checkpoints and reports one request may have, and maxBytes how large they may be together with answers.
 const (
 	maxItems = 500
 	maxBytes = 256 << 10
@@ -278,6 +290,7 @@ func (o *Outbox) next() *masterv1.AllocateRequest {
 		}
 	}
 	request.GoneInstances = unsent(o.forgotten, sequence, &space)
+	request.Checkpoints = unsent(o.saved, sequence, &space)
 	pending := !o.firstSent || space.items < maxItems
 	if !space.exceeded {
 		if o.status.take(sequence) {
@@ -324,6 +337,7 @@ func (o *Outbox) acknowledge(applied int64) {
 	stored := func(_ string, sequence int64) bool { return sequence > 0 && sequence <= applied }
 	maps.DeleteFunc(o.releases, func(_ string, release *entry[*masterv1.Release]) bool { return stored("", release.sequence) })
 	maps.DeleteFunc(o.forgotten, stored)
+	maps.DeleteFunc(o.saved, stored)
 	maps.DeleteFunc(o.asks, func(id string, entry *askEntry) bool {
 		return entry.ask.GetCount() == 0 && stored(id, entry.sequence)
 	})

@@ -39,12 +39,13 @@ func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 		o.ReportInstance(&masterv1.InstanceReport{Id: fmt.Sprintf("web-%d", number)})
 		o.Release(fmt.Sprintf("container-%d", number), "enough")
 		o.ForgetInstance(fmt.Sprintf("old-%d", number))
+		o.Checkpoint(fmt.Sprintf("saved-%d", number))
 	}
 	o.ReportStatus(&apiv1.MasterStatus{Version: 2})
 	o.ReportGeneration(3)
 	said := map[string]int{}
 	for request := o.next(); request != nil; request = o.next() {
-		ids := slices.Clone(request.GetGoneInstances())
+		ids := append(slices.Clone(request.GetGoneInstances()), request.GetCheckpoints()...)
 		for _, release := range request.GetRelease() {
 			ids = append(ids, release.GetContainerId())
 		}
@@ -60,7 +61,7 @@ func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 		for _, id := range ids {
 			said[id]++
 		}
-		if sums := request.GetStatus() != nil; sums != (len(said) == 4800) || sums != (request.GetObservedGeneration() == 3) {
+		if sums := request.GetStatus() != nil; sums != (len(said) == 6000) || sums != (request.GetObservedGeneration() == 3) {
 			t.Errorf("after %d items: %v, generation %d", len(said), request.GetStatus(), request.GetObservedGeneration())
 		}
 	}
@@ -81,13 +82,14 @@ func TestWhatIsSaidOnceIsKeptUntilItIsAcknowledged(t *testing.T) {
 	o.WantTraffic(true)
 	o.Answer(&masterv1.CommandAnswer{Id: "b"})
 	o.Answer(&masterv1.CommandAnswer{Id: "a"})
-	want := "traffic true; notes 1 true, 2 false; revise 2; answers b a"
+	o.Checkpoint("container")
+	want := "checkpoints [container]; traffic true; notes 1 true, 2 false; revise 2; answers b a"
 	said := func(request *masterv1.AllocateRequest) string {
 		notes, answers := request.GetNotes(), request.GetAnswers()
 		if len(notes) != 2 || len(answers) != 2 {
 			return request.String()
 		}
-		return fmt.Sprintf("traffic %v; notes %d %v, %d %v; revise %d; answers %s %s", request.GetTraffic(), notes[0].GetVersion(), notes[0].GetCameUp(), notes[1].GetVersion(),
+		return fmt.Sprintf("checkpoints %s; traffic %v; notes %d %v, %d %v; revise %d; answers %s %s", request.GetCheckpoints(), request.GetTraffic(), notes[0].GetVersion(), notes[0].GetCameUp(), notes[1].GetVersion(),
 			notes[1].GetCameUp(), request.GetRevise().GetVersion(), answers[0].GetId(), answers[1].GetId())
 	}
 	for _, when := range []string{"at first", "on the next stream"} {
@@ -102,7 +104,7 @@ func TestWhatIsSaidOnceIsKeptUntilItIsAcknowledged(t *testing.T) {
 	sent := o.next()
 	o.acknowledge(sent.GetSequence())
 	o.reset()
-	if request := o.next(); len(request.GetNotes())+len(request.GetAnswers()) > 0 || request.GetRevise() != nil {
+	if request := o.next(); len(request.GetNotes())+len(request.GetAnswers())+len(request.GetCheckpoints()) > 0 || request.GetRevise() != nil {
 		t.Errorf("what was acknowledged is sent again: %v", request)
 	}
 }

@@ -25,7 +25,7 @@ type Config struct {
 	Dir string
 	// NodeID is stable over restarts: letters, digits, "-", "_" and ".".
 	NodeID string
-	// ResourceManager is the host:port of the ResourceManager, or a list of them with commas between.
+	// ResourceManager is the addresses of the ResourceManagers, each host:port, with commas between.
 	ResourceManager string
 	// Listen is the host:port of the ContainerManager service; default any port of Address.
 	Listen string
@@ -34,7 +34,8 @@ type Config struct {
 	Address string
 	// Capacity is what the node offers to containers. Zero elements are measured, minus a reserve for the system.
 	Capacity resource.Vector
-	Schema   resource.Schema
+	// Schema names the extended resources of Capacity.
+	Schema resource.Schema
 	// Attributes are added to those that the node detects, and override them.
 	Attributes map[string]*corev1.Attribute
 	// Runtimes run the containers; at least one.

@@ -237,7 +237,7 @@ func newRealNode(t *testing.T) (n *realNode, image string) {
 	image = store.image(t, runtimetest.Build(t), t.TempDir())
 	images := httptest.NewServer(distribution.New(store))
 	t.Cleanup(images.Close)
-	key := token.NewKey(1)
+	key := token.Key{ID: 1, Secret: []byte("the secret of the zone")}
 	n = &realNode{
 		T: t, dir: t.TempDir(), name: "test-" + rand.Text()[:8], socket: testenv.DockerSocket(),
 		storeAt: strings.TrimPrefix(images.URL, "http://"), key: key, app: id.App{ClusterStart: time.Now().UnixMilli(), Seq: 1},

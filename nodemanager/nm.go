@@ -167,14 +167,6 @@ func (nm *NodeManager) Address() string {
 	return address
 }
 
-// MetricsAddress is the host:port of /metrics, empty if not served.
-func (nm *NodeManager) MetricsAddress() string {
-	if nm.metrics == nil {
-		return ""
-	}
-	return nm.metrics.Addr().String()
-}
-
 // Run runs the node until ctx ends, and returns after its goroutines have ended. The containers keep running; a NodeManager
 // with the same folder takes them over. It may be called once.
 func (nm *NodeManager) Run(ctx context.Context) error {

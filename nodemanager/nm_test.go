@@ -93,7 +93,7 @@ func TestOnlyATokenForThisContainerOnThisNodeStartsIt(t *testing.T) {
 			want   codes.Code
 		}{
 			"forged": {sign: func(claims *corev1.TokenClaims) *corev1.ContainerToken {
-				forged, _ := token.Sign(token.NewKey(1), claims)
+				forged, _ := token.Sign(token.Key{ID: 1, Secret: []byte("another secret")}, claims)
 				return forged
 			}, want: codes.Unauthenticated},
 			"none":         {sign: func(*corev1.TokenClaims) *corev1.ContainerToken { return nil }, want: codes.Unauthenticated},

@@ -42,6 +42,8 @@ type owner struct {
 	deadline time.Time
 	// unknown is how many parts of the node's state are missing: the listing of each engine, and the node's health.
 	unknown int
+	// registrations counts those that were begun.
+	registrations int64
 }
 
 type engineState struct {

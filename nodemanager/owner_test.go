@@ -27,7 +27,7 @@ func (goneStream) Context() context.Context {
 }
 
 func TestAWatcherWhoIsGoneBeforeTheAnswerLeavesNoFeedBehind(t *testing.T) {
-	key := token.NewKey(1)
+	key := token.Key{ID: 1, Secret: []byte("the secret of the zone")}
 	nm := &NodeManager{config: Config{NodeID: "node-1"}, inbox: newInbox(), stopped: make(chan struct{})}
 	o := newOwner(nm)
 	o.node.Trust([]*trackerv1.TokenKey{{Id: key.ID, Secret: key.Secret}})

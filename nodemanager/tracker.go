@@ -191,12 +191,13 @@ func (o *owner) applyCommand(command *trackerv1.NodeCommand) {
 func (o *owner) registration(changes *feed) *trackerv1.RegisterRequest {
 	o.perform()
 	o.tracker = changes
+	o.registrations++
 	config := o.nm.config
 	request := &trackerv1.RegisterRequest{
 		NodeId: config.NodeID, Address: config.Address, ContainerManager: o.nm.Address(),
 		Capacity: wire.Resources(config.Schema, config.Capacity), Attributes: o.attributes,
 		Containers: o.node.Statuses(changes.matches), Health: o.node.Health(), Version: config.Version,
-		FolderId: o.nm.folder, ProcessId: o.nm.process,
+		FolderId: o.nm.folder, ProcessId: o.nm.process, Registration: o.registrations,
 	}
 	return request
 }

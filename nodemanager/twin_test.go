@@ -44,5 +44,11 @@ func TestEachProcessOnAFolderIsAnother(t *testing.T) {
 		if first.GetProcessId() == "" || first.GetProcessId() == second.GetProcessId() {
 			z.Errorf("the process is %q, then %q", first.GetProcessId(), second.GetProcessId())
 		}
+		z.rm.Break(status.Error(codes.Unavailable, "the connection was lost"))
+		z.pass(3 * time.Second)
+		again := z.rm.lastRegistration()
+		if again.GetProcessId() != second.GetProcessId() || second.GetRegistration() < 1 || again.GetRegistration() <= second.GetRegistration() {
+			z.Errorf("registration %d of process %q is followed by %d of %q", second.GetRegistration(), second.GetProcessId(), again.GetRegistration(), again.GetProcessId())
+		}
 	})
 }

@@ -78,7 +78,7 @@ func inZoneWith(t *testing.T, config func(*nodemanager.Config), test func(*zone)
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		z := &zone{
-			T: t, dir: dir, engine: fake.NewEngine(), key: token.NewKey(1), config: config,
+			T: t, dir: dir, engine: fake.NewEngine(), key: token.Key{ID: 1, Secret: []byte("the secret of the zone")}, config: config,
 			app: id.App{ClusterStart: 1000, Seq: 1},
 		}
 		z.rm = newResourceManager(t, "n1", z.key)

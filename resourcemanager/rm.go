@@ -60,15 +60,15 @@ func New(ctx context.Context, config Config) (*ResourceManager, error) {
 		known = opened.Identity().ID // later terms find the same one
 		return opened, nil
 	}
-	memory, err := open()
+	opened, err := open()
 	if err != nil {
 		return nil, err
 	}
 	listener, err := net.Listen("tcp", config.Listen)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on %s: %w", config.Listen, err), memory.Close())
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w", config.Listen, err), opened.Close())
 	}
-	rm, err := newOn(ctx, config, memory, listener)
+	rm, err := newOn(ctx, config, opened, listener)
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
@@ -77,11 +77,11 @@ func New(ctx context.Context, config Config) (*ResourceManager, error) {
 }
 
 // newOn creates a ResourceManager from its parts. With an error it closes the store.
-func newOn(ctx context.Context, config Config, memory store.Store, listener net.Listener) (*ResourceManager, error) {
+func newOn(ctx context.Context, config Config, opened store.Store, listener net.Listener) (*ResourceManager, error) {
 	config.address = listener.Addr().String()
 	rm := &ResourceManager{config: config, metrics: term.NewMetrics()}
 	var err error
-	if rm.first, err = rm.begin(ctx, memory); err != nil {
+	if rm.first, err = rm.begin(ctx, opened); err != nil {
 		return nil, err
 	}
 	rm.id = rm.first.Identity().ID
@@ -93,7 +93,7 @@ func newOn(ctx context.Context, config Config, memory store.Store, listener net.
 }
 
 // begin begins a term on a store, and closes the store with an error. Each term is recorded to a file of its own.
-func (rm *ResourceManager) begin(ctx context.Context, memory store.Store) (*term.Term, error) {
+func (rm *ResourceManager) begin(ctx context.Context, opened store.Store) (*term.Term, error) {
 	rm.terms++
 	record := rm.config.Record
 	if record != "" && rm.terms > 1 {
@@ -103,9 +103,9 @@ func (rm *ResourceManager) begin(ctx context.Context, memory store.Store) (*term
 		Settings: rm.config.settings(), EventRetention: rm.config.EventRetention, Record: record,
 		Images: rm.config.Images, Registry: rm.config.Registry, AllowHostNetwork: rm.config.AllowHostNetwork,
 		Metrics: rm.metrics, Logger: rm.config.Logger,
-	}, memory)
+	}, opened)
 	if err != nil {
-		return nil, errors.Join(err, memory.Close())
+		return nil, errors.Join(err, opened.Close())
 	}
 	rm.current.Store(t)
 	return t, nil
@@ -164,15 +164,15 @@ func (rm *ResourceManager) lead(ctx context.Context, t *term.Term, stepDown func
 			return failed
 		case <-time.After(wait.After(short)):
 		}
-		memory, err := rm.open()
+		opened, err := rm.open()
 		if err != nil {
 			return errors.Join(failed, err)
 		}
-		if t, err = rm.begin(ctx, memory); err != nil {
+		if t, err = rm.begin(ctx, opened); err != nil {
 			return errors.Join(failed, err)
 		}
 		if stepDown, err = rm.server.Lead(ctx, server.Term{Services: t.Services(), Ready: t.Ready}); err != nil {
-			return errors.Join(failed, err, memory.Close())
+			return errors.Join(failed, err, opened.Close())
 		}
 	}
 }

@@ -121,6 +121,16 @@ func waits(s *suite) {
 	s.want("once there is another node", len(m.received().allocated), 1)
 }
 
+func grantsGangs(s *suite) {
+	s.node("node-1")
+	m := s.start()
+	gang := m.ask("gang", 5)
+	gang.Gang = true
+	s.want("of five on a node for four", len(m.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{gang}}).allocated), 0)
+	s.node("node-2")
+	s.want("once there is another node", len(m.received().allocated), 5)
+}
+
 func repeatsGrants(s *suite) {
 	n := s.node("node-1")
 	m := s.start()

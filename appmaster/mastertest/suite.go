@@ -53,6 +53,7 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		"an ask counts what is granted under it in total":                               countsAsks,
 		"a lease has the role of its ask":                                               leasesHaveARole,
 		"an ask may be for more than there is, and waits":                               waits,
+		"a gang is granted whole or not at all":                                         grantsGangs,
 		"a grant that a node was not asked to start is repeated on a new stream":        repeatsGrants,
 		"a release stops a container, and its end is repeated until it is acknowledged": releases,
 		"the end of a container that ends by itself is reported too":                    reportsEnds,

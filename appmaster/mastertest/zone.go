@@ -492,6 +492,9 @@ func (z *Zone) release(container string) {
 func (z *Zone) schedule() {
 	for _, name := range slices.Sorted(maps.Keys(z.asks)) {
 		state := z.asks[name]
+		if state.ask.GetGang() && int(state.ask.GetCount()-state.granted) > z.room(state.ask) {
+			continue
+		}
 		for state.granted < state.ask.GetCount() {
 			var best *Node
 			for _, node := range slices.Sorted(maps.Keys(z.nodes)) {
@@ -509,6 +512,15 @@ func (z *Zone) schedule() {
 	}
 }
 
+// room is how many containers of an ask fit on all nodes.
+func (z *Zone) room(ask *masterv1.Ask) int {
+	sum := 0
+	for _, n := range z.nodes {
+		sum += max(0, n.room(ask))
+	}
+	return sum
+}
+
 func (z *Zone) grant(ask *masterv1.Ask, node *Node) {
 	z.sequence++
 	container := id.Container{Epoch: 1, App: z.app, Seq: z.sequence}.String()
@@ -520,7 +532,7 @@ func (z *Zone) grant(ask *masterv1.Ask, node *Node) {
 	watch, _ := proto.Marshal(&corev1.TokenClaims{Scope: corev1.TokenClaims_APP, AppId: z.app.String(), NodeId: node.Name})
 	allocation := &masterv1.Allocation{
 		Lease: granted, Token: &corev1.ContainerToken{Claims: claims}, WatchToken: &corev1.ContainerToken{Claims: watch, KeyId: z.key},
-		ContainerManager: node.address, Address: "127.0.0.1",
+		ContainerManager: node.address,
 	}
 	node.held++
 	z.leases[container] = &lease{allocation: allocation, node: node, status: &corev1.ContainerStatus{Lease: granted}}

@@ -36,8 +36,8 @@ func calendarNotes(app *apiv1.App) []string {
 
 // bySpec is the note beside an app's count if the calendar has set another one than the manifest.
 func bySpec(app *apiv1.App) string {
-	if said := spec.Instances(app.GetSpec()); len(app.GetSchedules()) > 0 && said != desiredCount(app) {
-		return fmt.Sprintf(" (%d without the calendar)", said)
+	if specified := spec.Instances(app.GetSpec()); len(app.GetSchedules()) > 0 && specified != desiredCount(app) {
+		return fmt.Sprintf(" (%d without the calendar)", specified)
 	}
 	return ""
 }

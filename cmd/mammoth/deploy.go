@@ -149,7 +149,7 @@ func (c *deploymentCommands) deployImage(ctx context.Context, z *zone, name, ima
 		}
 		for _, role := range request.GetSpec().GetRoles() {
 			if app != nil && len(role.GetSchedule()) > 0 && (role != chosen || !f.counted) {
-				role.Instances = 0 // nobody said a number: the calendar's stands
+				role.Instances = 0 // no number was given: the calendar's stands
 			}
 		}
 		err = c.send(ctx, z, deployment{request, request.GetSpec(), f})

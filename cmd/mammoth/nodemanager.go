@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/nodemanager"
 	"github.com/mammoth-os/mammoth/nodemanager/network"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -24,7 +26,7 @@ type nodeSettings struct {
 	cpu, memory, disk string
 
 	resourceManager, listen string
-	attributes              []string
+	attributes, extended    []string
 	logRetention            time.Duration
 	metricsListen           string
 }
@@ -35,6 +37,7 @@ func (s *nodeSettings) shared(flags *pflag.FlagSet) {
 	flags.StringVar(&s.runtime, "runtime", "docker", "what runs images: docker, or fake, which only pretends")
 	flags.StringVar(&s.dockerHost, "docker-host", "", "where the Docker Engine listens (default: DOCKER_HOST, or its usual socket)")
 	flags.StringArrayVar(&s.attributes, "attribute", nil, "an attribute for placement constraints, NAME=VALUE; repeatable")
+	flags.StringArrayVar(&s.extended, "resource", nil, "how much the node has of an extended resource, NAME=COUNT as in gpu=2; repeatable")
 	s.logRetention = 24 * time.Hour
 	lengthVar(flags, &s.logRetention, "log-retention", "how long the output of an ended container is kept")
 }
@@ -91,10 +94,11 @@ Every setting is a flag, and can stand in the file that --config names, where
 	return cmd
 }
 
-// capacity is the given cpu, memory and disk; missing values are zero, and measured.
-func (s *nodeSettings) capacity() (resource.Vector, error) {
+// capacity is the given cpu, memory and disk, and the extended resources; missing values of the first are zero, and measured.
+func (s *nodeSettings) capacity() (resource.Vector, resource.Schema, error) {
 	var v resource.Vector
-	read := func(name, text string, parse func(string) (int64, error), place int) error {
+	schema, err := parseExtended(s.extended, &v)
+	read := func(name, text string, parse func(string) (int64, error), index int) error {
 		if text == "" {
 			return nil
 		}
@@ -102,14 +106,38 @@ func (s *nodeSettings) capacity() (resource.Vector, error) {
 		if err != nil {
 			return usagef("%s: %w", name, err)
 		}
-		v[place] = n
+		v[index] = n
 		return nil
 	}
-	return v, errors.Join(
+	return v, schema, errors.Join(err,
 		read("cpu", s.cpu, resource.ParseCPU, resource.CPU),
 		read("memory", s.memory, resource.ParseBytes, resource.Memory),
 		read("disk", s.disk, resource.ParseBytes, resource.Disk),
 	)
+}
+
+// parseExtended reads NAME=COUNT into a capacity.
+func parseExtended(texts []string, into *resource.Vector) (schema resource.Schema, err error) {
+	for _, text := range texts {
+		name, count, _ := strings.Cut(text, "=")
+		amount, err := strconv.ParseInt(count, 10, 64)
+		if err != nil || amount <= 0 {
+			return schema, usagef("--resource: %q is not an amount of a resource; write NAME=COUNT as in gpu=2", text)
+		}
+		if err := spec.CheckExtended(name, amount); err != nil {
+			return schema, usagef("--resource: %w", err)
+		}
+		if _, twice := schema.Index(name); twice {
+			return schema, usagef("--resource: %s is given twice", name)
+		}
+		var index int
+		var ok bool
+		if schema, index, ok = schema.With(name); !ok {
+			return schema, usagef("--resource: a node has at most %d extended resources, and %d are given", resource.Size-resource.Extended, len(texts))
+		}
+		into[index] = amount
+	}
+	return schema, nil
 }
 
 // parseAttributes reads NAME=VALUE; a number or true and false are typed.
@@ -141,7 +169,7 @@ func newNode(s nodeSettings, log *slog.Logger) (_ *node, err error) {
 	if err != nil {
 		return nil, usagef("--port-range: %w", err)
 	}
-	capacity, err := s.capacity()
+	capacity, schema, err := s.capacity()
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +206,7 @@ func newNode(s nodeSettings, log *slog.Logger) (_ *node, err error) {
 	n.engines = engines
 	n.NodeManager, err = nodemanager.New(nodemanager.Config{
 		Dir: s.dir, NodeID: s.node, ResourceManager: s.resourceManager, Listen: s.listen, Address: s.address,
-		Capacity: capacity, Attributes: attributes, Runtimes: n.engines.runtimes, StateDirs: n.engines.stateDirs, Layers: layers,
+		Capacity: capacity, Schema: schema, Attributes: attributes, Runtimes: n.engines.runtimes, StateDirs: n.engines.stateDirs, Layers: layers,
 		HostNetwork: s.allowHostNetwork, PortCount: int64(ports.Len()), LogRetention: s.logRetention,
 		Version: version, MetricsListen: s.metricsListen, Logger: log,
 	})

@@ -137,7 +137,7 @@ func plainStyle(n *yaml.Node) {
 type table struct{ *tabwriter.Writer }
 
 func newTable(w io.Writer, header ...string) table {
-	t := table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	t := table{tabwriter.NewWriter(&lineTrimmer{out: w}, 0, 0, 2, ' ', 0)}
 	if len(header) > 0 {
 		t.row(toAny(header)...)
 	}
@@ -153,7 +153,30 @@ func (t table) row(cells ...any) {
 			texts[i] = "-"
 		}
 	}
-	fmt.Fprintln(t, strings.TrimRight(strings.Join(texts, "\t"), "\t"))
+	// A row without its last tab would end the column before it, and the rows below would be aligned apart.
+	fmt.Fprintln(t, strings.Join(texts, "\t"))
+}
+
+// lineTrimmer removes the spaces at the ends of lines.
+type lineTrimmer struct {
+	out io.Writer
+	// begun is the last line as far as it was written.
+	begun []byte
+}
+
+// Write implements io.Writer.
+func (t *lineTrimmer) Write(text []byte) (int, error) {
+	t.begun = append(t.begun, text...)
+	for {
+		line, rest, whole := bytes.Cut(t.begun, []byte("\n"))
+		if !whole {
+			return len(text), nil
+		}
+		if _, err := fmt.Fprintf(t.out, "%s\n", bytes.TrimRight(line, " ")); err != nil {
+			return 0, err
+		}
+		t.begun = rest
+	}
 }
 
 func toAny(texts []string) []any {

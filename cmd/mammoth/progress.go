@@ -59,8 +59,8 @@ func (p *liveProgress) update(app *apiv1.App) {
 // reasonLines lists what becomes of an app in trouble and why it waits, in lines of at most width characters, without the reasons
 // for which without, if it is set, is true.
 func reasonLines(text *strings.Builder, app *apiv1.App, width int, without func(*apiv1.Waiting) bool) {
-	if said := outlookText(app); said != "" && inTrouble(app) {
-		wrap(text, said, width)
+	if outlook := outlookText(app); outlook != "" && inTrouble(app) {
+		wrap(text, outlook, width)
 	}
 	for _, w := range app.GetWaiting() {
 		if without == nil || !without(w) {
@@ -220,12 +220,12 @@ func (p *lineProgress) waiting(app *apiv1.App, without func(*apiv1.Waiting) bool
 
 // judgement writes a line when the outlook of an app in trouble has changed. A clock that pauses is not a change.
 func (p *lineProgress) judgement(app *apiv1.App) {
-	said := outlookText(app)
-	if said == "" || !inTrouble(app) || said == p.judged || app.GetStatus().GetOutlook().GetAt() == nil && !hasFailures(app) {
+	outlook := outlookText(app)
+	if outlook == "" || !inTrouble(app) || outlook == p.judged || app.GetStatus().GetOutlook().GetAt() == nil && !hasFailures(app) {
 		return
 	}
-	p.judged = said
-	fmt.Fprintf(p.out, "%s: %s\n", app.GetName(), said)
+	p.judged = outlook
+	fmt.Fprintf(p.out, "%s: %s\n", app.GetName(), outlook)
 }
 
 func (p *lineProgress) reasonsFor(name string, waiting []*apiv1.Waiting) {

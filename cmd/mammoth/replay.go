@@ -18,15 +18,15 @@ func (c *simulationCommands) replayCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay FILE",
 		Short: "Play back what a ResourceManager has recorded with --record, without a zone",
-		Long: `Replay applies the inputs of a recorded zone to a zone in memory, turn by turn, and compares the decisions. The same
-program decides the same, including its faults. With another version it shows the first turn that differs.
+		Long: `Replay applies the inputs of a recorded zone to a zone in memory, turn by turn, and compares the decisions and
+answers. The same program decides the same, including its faults. With another version it shows the first turn that differs.
 
 With --turn it also shows the inputs and decisions of that turn, which may contain tokens of the zone.
 
   mammoth resourcemanager --dir DIR --record zone.recording
   mammoth replay zone.recording --turn 1200
 
-Exit code 1 if a turn decides something else than when it was recorded.`,
+Exit code 1 if a turn decides or answers something else than when it was recorded.`,
 		Args: names("the file of a recording"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			file, err := os.Open(args[0])
@@ -51,7 +51,7 @@ Exit code 1 if a turn decides something else than when it was recorded.`,
 				return err
 			}
 			if played.Others > 0 {
-				return fmt.Errorf("%s, first turn %d, decided something else than when they were recorded; the recording is of version %s, this is %s",
+				return fmt.Errorf("%s, first turn %d, decided or answered something else than when they were recorded; the recording is of version %s, this is %s",
 					plural(played.Others, "turn"), played.FirstOther, played.Start.Settings.Version, version)
 			}
 			return nil
@@ -104,8 +104,12 @@ func givenTo(turn *recording.Turn) []string {
 	var lines []string
 	for i, in := range turn.Inputs {
 		line := fmt.Sprintf("%s %+v", reflect.TypeOf(in).Name(), in)
-		if err := turn.Answers[i]; err != nil {
-			line += ": " + err.Error()
+		answer := turn.Answers[i]
+		switch {
+		case answer.Err != nil:
+			line += ": " + answer.Err.Error()
+		case answer.Value != nil:
+			line += fmt.Sprintf(": %+v", answer.Value)
 		}
 		lines = append(lines, line)
 	}

@@ -149,7 +149,7 @@ func withWhy(text string, status *apiv1.MasterStatus) string {
 	return sentence.Because(text, status.GetReason(), status.GetHelp())
 }
 
-// rolloutWord is a rollout's state as what is said of its version.
+// rolloutWord is the state of a rollout as a person reads it of its version.
 func rolloutWord(state dynamicdeployv1.Rollout_State) string {
 	switch state {
 	case dynamicdeployv1.Rollout_NONE:

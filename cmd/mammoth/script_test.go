@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -83,7 +85,7 @@ func runScripts(t *testing.T, dir string) {
 			"as":         scriptAs,
 			"code":       scriptCode,
 			"free":       scriptFree,
-			"fakezone":   scriptFakeZone,
+			"like":       scriptLike,
 			"start":      scriptStart,
 			"interrupt":  scriptEnd(os.Interrupt),
 			"crash":      scriptEnd(os.Kill),
@@ -146,19 +148,59 @@ func scriptAs(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// scriptFakeZone starts a fake zone and points the program at it: fakezone [CONFLICTS].
-func scriptFakeZone(ts *testscript.TestScript, neg bool, args []string) {
-	conflicts := 0
-	if len(args) == 1 {
-		var err error
-		conflicts, err = strconv.Atoi(args[0])
-		ts.Check(err)
+// placeholders are the words in a script's table for what differs from run to run.
+var placeholders = strings.NewReplacer(
+	"<age>", `[0-9][0-9.]*(ms|s|m|h|d)`, "<app>", `application_[0-9]+_[0-9]{4}`, "<container>", `container_e[0-9]+_[0-9_]+`,
+	"<cpu>", `[0-9.]+`, "<digest>", "[0-9a-f]{12}", "<n>", "[0-9]+", "<port>", "[0-9]+", "<size>", `[0-9.]+[KMG]?i?B`, "<text>", ".+",
+	"<time>", "[-0-9T :.]+Z?", "<user>", `\S+`,
+)
+
+// scriptLike compares what the last program wrote with a file: like FILE. In the file, columns need not have the widths of the
+// output, and words such as <age> stand for what differs; <lines> is any number of lines. The columns of the output must stand
+// below each other.
+func scriptLike(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: like FILE")
 	}
-	if neg || len(args) > 1 {
-		ts.Fatalf("usage: fakezone [CONFLICTS]")
+	got, pattern := ts.ReadFile("stdout"), "^"
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		if line == "<lines>\n" {
+			pattern += `(?:.*\n)*`
+			continue
+		}
+		pattern += line[:len(line)-len(strings.TrimLeft(line, " "))]
+		cells := strings.Fields(regexp.QuoteMeta(line))
+		for i, cell := range cells {
+			cells[i] = placeholders.Replace(cell)
+		}
+		pattern += strings.Join(cells, " +") + " *\n"
 	}
-	address, stop, err := startFakeZone(conflicts)
-	ts.Check(err)
-	ts.Defer(stop)
-	ts.Setenv("MAMMOTH_SERVER", address)
+	if !regexp.MustCompile(pattern + "$").MatchString(got) {
+		ts.Fatalf("the output is not like %s:\n%s", args[0], got)
+	}
+	checkColumns(ts, got)
+}
+
+var headline = regexp.MustCompile(`^[A-Z]+(  +[A-Z]+( [A-Z]+)*)+$`)
+
+// checkColumns requires of each table that its cells stand below their headings.
+func checkColumns(ts *testscript.TestScript, text string) {
+	var columns []int
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, " \n")
+		switch {
+		case headline.MatchString(line):
+			columns = nil
+			for _, gap := range regexp.MustCompile("  +").FindAllStringIndex(line, -1) {
+				columns = append(columns, gap[1])
+			}
+		case !strings.Contains(line, "  "): // the table is over
+			columns = nil
+		}
+		for _, column := range columns {
+			if column < len(line) && line[column-2:column] != "  " {
+				ts.Fatalf("a cell does not stand below its heading, at %d: %s", column, line)
+			}
+		}
+	}
 }

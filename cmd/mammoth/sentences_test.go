@@ -10,11 +10,7 @@ import (
 )
 
 func TestFlagsAreRefusedWithTheSentenceThatEverybodyIsTold(t *testing.T) {
-	address, stop, err := startFakeZone(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
+	address := serveTerm(t, emptyStore(), nil)
 	for _, c := range spectest.Cases() {
 		if c.Flags == nil {
 			continue

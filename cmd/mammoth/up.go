@@ -152,7 +152,7 @@ func (c *upCommands) runZone(ctx context.Context, s *upSettings, nodes []nodeSet
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is left to be said
+	defer conn.Close() //nolint:errcheck // nothing is left to report
 	companions, err := s.beside.make(conn, log)
 	if err != nil {
 		ended, end := context.WithCancel(ctx)
@@ -236,7 +236,7 @@ func (s *upSettings) split() ([]nodeSettings, error) {
 	if err := s.node.validate(); err != nil {
 		return nil, err
 	}
-	if _, err := s.node.capacity(); err != nil {
+	if _, _, err := s.node.capacity(); err != nil {
 		return nil, err
 	}
 	engine := fake.NewEngine()
@@ -326,12 +326,12 @@ func measure(dir string) (resource.Vector, error) {
 
 // warnOfTooMuch warns if the nodes have more capacity than the machine. That is allowed, for experiments.
 func (c *upCommands) warnOfTooMuch(s *upSettings, has resource.Vector) {
-	given, err := s.node.capacity()
+	given, _, err := s.node.capacity()
 	if err != nil {
 		return
 	}
 	for _, part := range []struct {
-		place  int
+		index  int
 		flag   string
 		what   string
 		format func(int64) string
@@ -341,9 +341,9 @@ func (c *upCommands) warnOfTooMuch(s *upSettings, has resource.Vector) {
 		{resource.Disk, "--node-disk", "free disk", resource.FormatBytes},
 	} {
 		// Dividing instead of multiplying cannot overflow.
-		if given[part.place] > has[part.place]/int64(s.nodes) {
+		if given[part.index] > has[part.index]/int64(s.nodes) {
 			fmt.Fprintf(c.err, "mammoth: %s %s for %s is more than the %s %s of this machine; instances will get in each other's way\n",
-				part.flag, part.format(given[part.place]), plural(s.nodes, "node"), part.format(has[part.place]), part.what)
+				part.flag, part.format(given[part.index]), plural(s.nodes, "node"), part.format(has[part.index]), part.what)
 		}
 	}
 }

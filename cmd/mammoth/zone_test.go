@@ -24,24 +24,24 @@ type daemonsKey struct{}
 
 type daemon struct {
 	process *exec.Cmd
-	// said is its output, complained what it writes besides.
-	said, complained *said
-	read             sync.WaitGroup
+	// output is what it writes to its standard output, errors what it writes to its standard error.
+	output, errors *output
+	read           sync.WaitGroup
 	// ended is closed when the daemon writes no more.
 	ended chan struct{}
 }
 
-// said is what a process has written, and who waits for words of it.
-type said struct {
+// output is what a process has written so far.
+type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 	more chan struct{}
 }
 
-func newSaid() *said { return &said{more: make(chan struct{})} }
+func newOutput() *output { return &output{more: make(chan struct{})} }
 
 // Write implements io.Writer.
-func (s *said) Write(text []byte) (int, error) {
+func (s *output) Write(text []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.text.Write(text)
@@ -50,7 +50,7 @@ func (s *said) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-func (s *said) now() (string, <-chan struct{}) {
+func (s *output) now() (string, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.text.String(), s.more
@@ -68,10 +68,10 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 	if !slices.Contains(args, "--listen") {
 		args = append(args, "--listen", "127.0.0.1:0")
 	}
-	d := &daemon{said: newSaid(), complained: newSaid(), ended: make(chan struct{})}
+	d := &daemon{output: newOutput(), errors: newOutput(), ended: make(chan struct{})}
 	d.process = exec.Command(binary+"/mammoth", args...)
 	d.process.Dir = ts.MkAbs(".")
-	d.process.Stderr = d.complained // the script's own is only there while a command runs
+	d.process.Stderr = d.errors // the script's own is only there while a command runs
 	stdout, err := d.process.StdoutPipe()
 	ts.Check(err)
 	ts.Check(d.process.Start())
@@ -80,7 +80,7 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 		lines := bufio.NewReader(stdout)
 		for {
 			line, err := lines.ReadString('\n')
-			_, _ = d.said.Write([]byte(line))
+			_, _ = d.output.Write([]byte(line))
 			if err != nil {
 				return
 			}
@@ -94,13 +94,13 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 			_ = d.process.Process.Signal(os.Interrupt)
 			d.read.Wait()
 			_ = d.process.Wait()
-			text, _ := d.complained.now()
+			text, _ := d.errors.now()
 			ts.Logf("%s wrote to its standard error:\n%s", name, text)
 		}
 	})
 	deadline := time.After(time.Minute)
 	for {
-		text, more := d.said.now()
+		text, more := d.output.now()
 		if found := listensAt.FindStringSubmatch(text); found != nil {
 			if args[0] != "nodemanager" && args[0] != "companion" {
 				ts.Setenv("MAMMOTH_SERVER", found[1])
@@ -117,7 +117,7 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// scriptEnd gives a daemon a signal and waits for its end; what it said becomes the output: interrupt NAME.
+// scriptEnd gives a daemon a signal and waits for its end; what it wrote becomes the output: interrupt NAME.
 func scriptEnd(signal os.Signal) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		all := ts.Value(daemonsKey{}).(daemons)
@@ -129,7 +129,7 @@ func scriptEnd(signal os.Signal) func(*testscript.TestScript, bool, []string) {
 		ts.Check(d.process.Process.Signal(signal))
 		d.read.Wait()
 		err := d.process.Wait()
-		text, _ := d.said.now()
+		text, _ := d.output.now()
 		_, _ = io.WriteString(ts.Stdout(), text)
 		if err != nil && signal == os.Interrupt {
 			ts.Fatalf("%s: %v\n%s", args[0], err, text)

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
+	"github.com/mammoth-os/mammoth/internal/sockets"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
@@ -174,9 +175,13 @@ func (p *Proxy) reload(ctx context.Context, wanted files) error {
 	if err != nil {
 		return fmt.Errorf("keep the last good configuration: %w", err)
 	}
+	old := p.pid
+	accepting, err := listening(old)
+	if err != nil {
+		return err
+	}
 	p.reloaded = time.Now()
 	p.limitOld()
-	old, sockets := p.pid, listening(p.pid)
 	p.before = append(p.before, old)
 	if err := p.install(ctx, wanted); err != nil {
 		return err
@@ -186,7 +191,7 @@ func (p *Proxy) reload(ctx context.Context, wanted files) error {
 		return err
 	}
 	for ctx.Err() == nil {
-		if shape, err := p.shape(ctx); err == nil && shape == wanted.shape && !holds(old, sockets) {
+		if shape, err := p.shape(ctx); err == nil && shape == wanted.shape && !holds(old, accepting) {
 			p.deleteOld(wanted.shape)
 			return nil
 		}
@@ -195,31 +200,26 @@ func (p *Proxy) reload(ctx context.Context, wanted files) error {
 	return fmt.Errorf("HAProxy has not loaded the configuration within %s: %w", reloadTimeout, errdefs.ErrUnavailable)
 }
 
-// listening lists the sockets on which a process accepts TCP connections.
-func listening(pid int) map[string]bool {
-	accepting := map[string]bool{}
-	for _, table := range []string{"tcp", "tcp6"} {
-		text, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "net", table))
-		for line := range strings.Lines(string(text)) {
-			// State 0A is LISTEN; the inode is the tenth field.
-			if field := strings.Fields(line); len(field) > 9 && field[3] == "0A" {
-				accepting["socket:["+field[9]+"]"] = true
-			}
-		}
+// listening lists the sockets on which a process of this network namespace accepts TCP connections.
+func listening(pid int) (map[string]bool, error) {
+	accepting, err := sockets.Listening()
+	if err != nil {
+		return nil, err
 	}
 	mine := map[string]bool{}
 	for _, link := range open(pid) {
-		if accepting[link] {
+		var inode uint64
+		if _, err := fmt.Sscanf(link, "socket:[%d]", &inode); err == nil && accepting[inode] {
 			mine[link] = true
 		}
 	}
-	return mine
+	return mine, nil
 }
 
 // holds reports whether a process has one of the sockets open.
-func holds(pid int, sockets map[string]bool) bool {
+func holds(pid int, links map[string]bool) bool {
 	for _, link := range open(pid) {
-		if sockets[link] {
+		if links[link] {
 			return true
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
+	"github.com/mammoth-os/mammoth/internal/sockets"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
@@ -88,14 +89,7 @@ func listenForSyslog() (*net.UDPConn, error) {
 // portsOfNoSender returns a range of ports outside the kernel's ephemeral range: its first port and its length.
 func portsOfNoSender() (first, count int) {
 	const lowest, highest = 10_000, 1<<16 - 1
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	if err != nil {
-		return 0, 0
-	}
-	var from, to int
-	if _, err := fmt.Sscan(string(text), &from, &to); err != nil {
-		return 0, 0
-	}
+	from, to := sockets.EphemeralRange()
 	if from > lowest {
 		return lowest, from - lowest
 	}

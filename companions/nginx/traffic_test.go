@@ -1,7 +1,6 @@
 package nginx
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
 	"github.com/mammoth-os/mammoth/companions/balancer/balancertest"
+	"github.com/mammoth-os/mammoth/internal/sockets"
 	"github.com/mammoth-os/mammoth/internal/testenv"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
@@ -185,11 +185,7 @@ func FuzzTraffic(f *testing.F) {
 // nginx connects a socket for each message while nobody listens. One that the kernel gives the companion's port is connected to
 // itself, and the next companion could not listen.
 func TestNoSenderIsGivenThePort(t *testing.T) {
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	must(t, err)
-	var from, to int
-	_, err = fmt.Sscan(string(text), &from, &to)
-	must(t, err)
+	from, to := sockets.EphemeralRange()
 	for range 200 {
 		heard := traffic{stateFile: filepath.Join(t.TempDir(), "traffic")}
 		must(t, heard.listen())

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"slices"
 	"time"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -18,7 +19,8 @@ type balancers struct {
 	// The newest generation that was sent to balancers. They cannot confirm a newer one.
 	routed   int64
 	sessions map[string]*balancer
-	waits    map[*wait]struct{}
+	// waits are open, in the order in which they began.
+	waits []*wait
 }
 
 // balancer is the state of one balancer over all its connections.
@@ -44,7 +46,10 @@ type wait struct {
 	// The balancers that have yet to confirm.
 	missing map[*balancer]struct{}
 	done    func()
-	timer   *time.Timer
+	// late is true once ConfirmTimeout has passed.
+	late bool
+	// stop stops the timer for that.
+	stop func()
 }
 
 func newBalancers(firstGeneration int64) balancers {
@@ -53,7 +58,6 @@ func newBalancers(firstGeneration int64) balancers {
 		withdrawing: map[string]int64{},
 		routed:      firstGeneration,
 		sessions:    map[string]*balancer{},
-		waits:       map[*wait]struct{}{},
 	}
 }
 
@@ -74,16 +78,15 @@ func (r *Registry) AwaitBalancers(name string, generation int64, done func()) {
 			}
 		}
 	}
-	b.waits[w] = struct{}{}
-	w.timer = time.AfterFunc(ConfirmTimeout, func() {
+	b.waits = append(b.waits, w)
+	w.stop = r.clock.AfterFunc(ConfirmTimeout, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		clear(w.missing)
-		b.finish(w)
+		w.late = true
+		r.finishWaits()
 	})
-	if !r.held {
-		b.finish(w)
-	}
+	r.finishWaits()
 }
 
 // ConnectBalancer begins a connection of the named balancer; an earlier one is replaced. After the connection is lost, the
@@ -125,22 +128,24 @@ func (c *Connection) Confirm(generation int64) {
 	}
 	b.confirmed = generation
 	b.registry.balancers.dropWithdrawn()
-	for w := range b.registry.balancers.waits {
+	for _, w := range b.registry.balancers.waits {
 		if w.generation <= generation {
 			delete(w.missing, b)
-			b.registry.finish(w)
 		}
 	}
+	b.registry.finishWaits()
 }
 
-// Lost records that the connection has ended without Leave.
-func (c *Connection) Lost() {
+// Lost records that the connection has ended without Leave. It reports whether it was the balancer's newest one.
+func (c *Connection) Lost() bool {
 	b := c.balancer
 	b.registry.mu.Lock()
 	defer b.registry.mu.Unlock()
-	if b.connection == c {
-		time.AfterFunc(b.lostAfter, c.forget)
+	if b.connection != c {
+		return false
 	}
+	b.registry.clock.AfterFunc(b.lostAfter, c.forget)
+	return true
 }
 
 // Leave records that the balancer does not route any more: nobody waits for it.
@@ -157,10 +162,10 @@ func (c *Connection) forget() {
 	}
 	delete(all.sessions, b.name)
 	all.dropWithdrawn()
-	for w := range all.waits {
+	for _, w := range all.waits {
 		delete(w.missing, b)
-		b.registry.finish(w)
 	}
+	b.registry.finishWaits()
 }
 
 // dropWithdrawn drops services that every balancer has withdrawn.
@@ -176,18 +181,14 @@ func (b *balancers) dropWithdrawn() {
 	}
 }
 
-// finish ends a wait with no missing balancers, unless the registry is held.
-func (r *Registry) finish(w *wait) {
-	if !r.held {
-		r.balancers.finish(w)
-	}
-}
-
-func (b *balancers) finish(w *wait) {
-	if _, open := b.waits[w]; !open || len(w.missing) > 0 {
-		return
-	}
-	delete(b.waits, w)
-	w.timer.Stop()
-	go w.done()
+// finishWaits ends the waits with no missing balancers. While the registry is held, only those end that have lasted for ConfirmTimeout.
+func (r *Registry) finishWaits() {
+	r.balancers.waits = slices.DeleteFunc(r.balancers.waits, func(w *wait) bool {
+		if len(w.missing) > 0 || r.held && !w.late {
+			return false
+		}
+		w.stop()
+		r.clock.Go(w.done)
+		return true
+	})
 }

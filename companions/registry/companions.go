@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -19,8 +21,8 @@ const (
 	maxLostAfter     = 10 * time.Minute
 )
 
-// routes follows what balancers have to route.
-type routes struct {
+// WatchRoutes follows what balancers have to route. One goroutine uses it at a time.
+type WatchRoutes struct {
 	registry *Registry
 	known    map[string]known
 	started  bool
@@ -32,8 +34,14 @@ type known struct {
 	expose *apiv1.Expose
 }
 
-// poll returns what is new, or else a channel that is closed when something may be.
-func (w *routes) poll() (*companionv1.RouteUpdate, <-chan struct{}) {
+// WatchRoutes starts to follow what balancers have to route.
+func (r *Registry) WatchRoutes() *WatchRoutes {
+	return &WatchRoutes{registry: r, known: map[string]known{}}
+}
+
+// Poll returns what is new since the last call, by name, or else a channel that is closed when something may be. The first time
+// everything is new. The answer must not be changed.
+func (w *WatchRoutes) Poll() (*companionv1.RouteUpdate, <-chan struct{}) {
 	r := w.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -41,7 +49,8 @@ func (w *routes) poll() (*companionv1.RouteUpdate, <-chan struct{}) {
 		return nil, r.change()
 	}
 	update := &companionv1.RouteUpdate{Generation: r.balancers.routed, Snapshot: !w.started}
-	for name, expose := range r.balancers.exposed {
+	for _, name := range slices.Sorted(maps.Keys(r.balancers.exposed)) {
+		expose := r.balancers.exposed[name]
 		// An exposed service that does not exist yet has no servers.
 		service := &apiv1.Service{Name: name}
 		if entry := r.services[name]; entry != nil && entry.current != nil {
@@ -52,7 +61,7 @@ func (w *routes) poll() (*companionv1.RouteUpdate, <-chan struct{}) {
 			update.Routes = append(update.Routes, &companionv1.Route{Service: service, Expose: expose})
 		}
 	}
-	for name := range w.known {
+	for _, name := range slices.Sorted(maps.Keys(w.known)) {
 		if r.balancers.exposed[name] == nil {
 			delete(w.known, name)
 			update.Removed = append(update.Removed, name)
@@ -79,19 +88,11 @@ func (r *Registry) Route(stream grpc.BidiStreamingServer[companionv1.RouteReport
 	if asked := hello.GetLostAfter(); asked != nil {
 		lostAfter = min(max(asked.AsDuration(), 0), maxLostAfter)
 	}
-	connection := r.ConnectBalancer(name, lostAfter)
-	if r.observer != nil {
-		r.observer.BalancerConnected(name)
-	}
+	connection := r.connect(name, lostAfter)
 	ended := make(chan error, 1)
 	go func() { ended <- r.receiveReports(stream, name, connection) }()
 	err = r.sendRoutes(stream, connection, ended)
-	if !errors.Is(err, errLeft) {
-		connection.Lost()
-	}
-	if r.observer != nil {
-		r.observer.BalancerLost(name, wire.Sentence(err))
-	}
+	r.disconnect(name, connection, err)
 	if errors.Is(err, errLeft) {
 		return nil
 	}
@@ -103,11 +104,32 @@ var (
 	errReplaced = fmt.Errorf("another balancer of the same name has connected; give each a name of its own: %w", errdefs.ErrAborted)
 )
 
+// connect begins a connection, and reports it.
+func (r *Registry) connect(name string, lostAfter time.Duration) *Connection {
+	r.observing.Lock()
+	defer r.observing.Unlock()
+	connection := r.ConnectBalancer(name, lostAfter)
+	if r.observer != nil {
+		r.observer.BalancerConnected(name)
+	}
+	return connection
+}
+
+// disconnect ends a connection. The end of one that was replaced is not reported: the balancer is connected.
+func (r *Registry) disconnect(name string, connection *Connection, why error) {
+	r.observing.Lock()
+	defer r.observing.Unlock()
+	gone := errors.Is(why, errLeft) || connection.Lost()
+	if gone && r.observer != nil {
+		r.observer.BalancerLost(name, wire.Sentence(why))
+	}
+}
+
 // sendRoutes sends routes until the connection ends.
 func (r *Registry) sendRoutes(stream grpc.BidiStreamingServer[companionv1.RouteReport, companionv1.RouteUpdate], connection *Connection, ended <-chan error) error {
-	watch := &routes{registry: r, known: map[string]known{}}
+	watch := r.WatchRoutes()
 	for {
-		update, changed := watch.poll()
+		update, changed := watch.Poll()
 		if update != nil {
 			if err := stream.Send(update); err != nil {
 				return err

@@ -153,7 +153,10 @@ func TestMirror(t *testing.T) {
 func TestRouteEndsWhenAnotherOfTheNameConnects(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	client := companionv1.NewCompanionsClient(serve(t, registry.New(0)))
+	r := registry.New(0)
+	observer := &heard{lost: make(chan struct{})}
+	r.Observe(observer)
+	client := companionv1.NewCompanionsClient(serve(t, r))
 	var streams [2]grpc.BidiStreamingClient[companionv1.RouteReport, companionv1.RouteUpdate]
 	for i := range streams {
 		var err error
@@ -167,5 +170,13 @@ func TestRouteEndsWhenAnotherOfTheNameConnects(t *testing.T) {
 	}
 	if _, err := streams[0].Recv(); status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), "give each a name of its own") {
 		t.Errorf("the first connection ended with %v", err)
+	}
+	// The balancer is connected: the end of the connection before is no loss of it.
+	_ = streams[1].Send(&companionv1.RouteReport{Leaving: true})
+	<-observer.lost
+	observer.mu.Lock()
+	defer observer.mu.Unlock()
+	if lost := strings.Count(strings.Join(observer.words, "\n"), "lost"); lost != 1 {
+		t.Errorf("the observer heard of %d losses: %q", lost, observer.words)
 	}
 }

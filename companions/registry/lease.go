@@ -41,7 +41,8 @@ const (
 // lease is an endpoint that an app registered, or the values that it set on an instance.
 type lease struct {
 	endpoint *apiv1.Endpoint
-	timer    *time.Timer
+	// stop stops the timer that ends it.
+	stop func()
 }
 
 // AllowRegistration lets apps register endpoints, with keys derived from secret. It is called before the registry is served.
@@ -89,7 +90,7 @@ func (r *Registry) RegisterEndpoint(ctx context.Context, request *apiv1.Register
 		return nil, wire.Status(err)
 	}
 	if old := entry.leases[id]; old != nil {
-		old.timer.Stop()
+		old.stop()
 		endpoint.RegisteredAt = old.endpoint.GetRegisteredAt()
 	} else if err := r.checkLimits(name, entry); err != nil {
 		return nil, wire.Status(err)
@@ -97,7 +98,7 @@ func (r *Registry) RegisterEndpoint(ctx context.Context, request *apiv1.Register
 		endpoint.RegisteredAt = timestamppb.Now()
 	}
 	held := &lease{endpoint: endpoint}
-	held.timer = time.AfterFunc(ttl, func() { r.expire(name, id, held) })
+	held.stop = r.clock.AfterFunc(ttl, func() { r.expire(name, id, held) })
 	if entry.leases == nil {
 		entry.leases = map[string]*lease{}
 	}
@@ -149,7 +150,7 @@ func (r *Registry) expire(name, id string, held *lease) {
 	defer r.mu.Unlock()
 	entry := r.entry(name)
 	if held != nil && entry.leases[id] == held {
-		held.timer.Stop()
+		held.stop()
 		delete(entry.leases, id)
 	}
 	r.publish(name, entry)
@@ -158,7 +159,7 @@ func (r *Registry) expire(name, id string, held *lease) {
 // dropLeases ends every lease of a service that was removed.
 func (s *service) dropLeases() {
 	for _, held := range s.leases {
-		held.timer.Stop()
+		held.stop()
 	}
 	s.leases = nil
 }

@@ -25,6 +25,8 @@ type Registry struct {
 	apiv1.UnimplementedRegistryServer
 	companionv1.UnimplementedCompanionsServer
 
+	clock Clock
+
 	mu sync.Mutex
 	// Rises by one with every change in the zone.
 	generation int64
@@ -40,6 +42,8 @@ type Registry struct {
 
 	balancers balancers
 	observer  Observer
+	// Held while a connection of a balancer begins or ends and the observer is told, so that it is told of both in their order.
+	observing sync.Mutex
 	// The secret of apps' keys; empty while registrations are not allowed.
 	secret []byte
 	// The ids of apps by their names.
@@ -74,8 +78,12 @@ type service struct {
 
 // New returns an empty registry whose generations are above firstGeneration. A ResourceManager passes its epoch shifted left
 // by 32, so that generations also rise over restarts.
-func New(firstGeneration int64) *Registry {
+func New(firstGeneration int64) *Registry { return NewOn(realClock{}, firstGeneration) }
+
+// NewOn is New with another clock.
+func NewOn(clock Clock, firstGeneration int64) *Registry {
 	return &Registry{
+		clock:      clock,
 		generation: firstGeneration,
 		services:   map[string]*service{},
 		apps:       map[string]string{},
@@ -133,8 +141,8 @@ func (r *Registry) publish(name string, entry *service) int64 {
 	if r.balancers.exposed[name] != nil {
 		r.balancers.routed = r.generation
 	}
-	wake(&entry.changed)
-	wake(&r.changed)
+	r.wake(&entry.changed)
+	r.wake(&r.changed)
 	r.discard(name, entry)
 	return r.generation
 }
@@ -164,7 +172,7 @@ func (r *Registry) Expose(name string, expose *apiv1.Expose) int64 {
 		delete(b.withdrawing, name)
 		b.exposed[name] = expose
 	}
-	wake(&r.changed)
+	r.wake(&r.changed)
 	return r.generation
 }
 
@@ -187,10 +195,8 @@ func (r *Registry) Release() {
 		return
 	}
 	r.held = false
-	wake(&r.changed)
-	for w := range r.balancers.waits {
-		r.balancers.finish(w)
-	}
+	r.wake(&r.changed)
+	r.finishWaits()
 }
 
 // Services returns every service by name, and the generation of this state. The answer must not be changed.
@@ -216,12 +222,11 @@ func (r *Registry) state(name string, entry *service) (*apiv1.Service, bool) {
 
 // wake closes and drops a channel. Closing wakes each waiter in turn, so a short goroutine does it, and a publisher does not
 // wait for a thousand watchers.
-func wake(changed *chan struct{}) {
-	if *changed == nil {
-		return
+func (r *Registry) wake(changed *chan struct{}) {
+	if closing := *changed; closing != nil {
+		r.clock.Go(func() { close(closing) })
+		*changed = nil
 	}
-	go close(*changed)
-	*changed = nil
 }
 
 func byID(a, b *apiv1.Endpoint) int { return id.CompareNames(a.GetId(), b.GetId()) }

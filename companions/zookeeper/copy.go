@@ -137,11 +137,11 @@ func (c *copier) service(ctx context.Context, name string, wanted map[string][]b
 
 // folder creates a service's folder. The mark shows that the zone created it and may delete it.
 func (c *copier) folder(ctx context.Context, folder string) error {
-	_, err := c.client.Create(ctx, folder, []byte(owner(c.zone)), zk.Persistent)
+	err := c.client.Create(ctx, folder, []byte(owner(c.zone)))
 	if errors.Is(err, errdefs.ErrNotFound) {
 		// A parent was deleted.
 		if err = c.client.Ensure(ctx, c.base); err == nil {
-			_, err = c.client.Create(ctx, folder, []byte(owner(c.zone)), zk.Persistent)
+			err = c.client.Create(ctx, folder, []byte(owner(c.zone)))
 		}
 	}
 	if errors.Is(err, errdefs.ErrAlreadyExists) {
@@ -234,7 +234,7 @@ func (c *copier) remove(ctx context.Context, name string) (gone bool, err error)
 // put writes an entry unless it exists already, or is foreign.
 func (c *copier) put(ctx context.Context, name string, entry []byte, there bool) error {
 	if !there {
-		_, err := c.client.Create(ctx, name, entry, zk.Persistent)
+		err := c.client.Create(ctx, name, entry)
 		if !errors.Is(err, errdefs.ErrAlreadyExists) {
 			if err == nil {
 				c.clearLogged(name)

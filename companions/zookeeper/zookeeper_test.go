@@ -116,7 +116,7 @@ func (r *rig) within() context.Context {
 // await waits until a service has these entries, and no others; "-" is a service without a node.
 func (r *rig) await(service string, want ...string) {
 	r.t.Helper()
-	watch := r.look.WatchChildren(r.path + "/" + service)
+	watch := r.server.WatchChildren(r.path + "/" + service)
 	var names []string
 	for strings.Join(names, " ") != strings.Join(want, " ") || names == nil {
 		var err error
@@ -168,7 +168,7 @@ func testFollow(r *rig) {
 
 	changed := endpoints("web-2", "web-3")
 	changed[0].Weight = 10
-	watch := r.look.Watch(r.path + "/web/web-2")
+	watch := r.server.Watch(r.path + "/web/web-2")
 	_, err := watch.Next(r.within())
 	must(r.t, err)
 	r.registry.Publish("web", changed)
@@ -186,7 +186,7 @@ func testFollow(r *rig) {
 
 	r.registry.Publish("web", endpoints())
 	r.await("web")
-	folder := r.look.Watch(r.path + "/web")
+	folder := r.server.Watch(r.path + "/web")
 	if node, err := folder.Next(r.within()); err != nil || !node.Exists {
 		r.t.Fatalf("a service without instances has no node: %v", err)
 	}
@@ -208,10 +208,10 @@ func testTakeover(r *rig) {
 	for path, text := range map[string]string{
 		"/web/theirs": `{"name":"web","id":"theirs","payload":null}`, "/legacy": "", "/legacy/one": "not even JSON", "/empty": "",
 	} {
-		_, err := r.look.Create(ctx, r.path+path, []byte(text), zk.Persistent)
+		err := r.look.Create(ctx, r.path+path, []byte(text))
 		if path == "/legacy/one" && err != nil {
 			must(r.t, r.look.Ensure(ctx, r.path+"/legacy"))
-			_, err = r.look.Create(ctx, r.path+path, []byte(text), zk.Persistent)
+			err = r.look.Create(ctx, r.path+path, []byte(text))
 		}
 		if path != "/legacy" {
 			must(r.t, err)
@@ -224,11 +224,11 @@ func testTakeover(r *rig) {
 	r.run(r.config())
 	r.await("web", "theirs", "web-1", "web-3")
 	r.await("legacy", "one")
-	gone := r.look.Watch(r.path + "/old")
+	gone := r.server.Watch(r.path + "/old")
 	for node, err := gone.Next(ctx); node.Exists; node, err = gone.Next(ctx) {
 		must(r.t, err)
 	}
-	if node, err := r.look.Get(ctx, r.path+"/empty"); err != nil || !node.Exists {
+	if node, err := r.look.Get(ctx, r.path+"/empty"); err != nil || len(node.Data) > 0 {
 		r.t.Errorf("the empty service of somebody else: %v", err)
 	}
 }
@@ -261,7 +261,7 @@ func testAway(r *rig) {
 func testInTheWay(r *rig) {
 	ctx := r.within()
 	must(r.t, r.look.Ensure(ctx, r.path+"/web"))
-	_, err := r.look.Create(ctx, r.path+"/web/web-1", []byte("theirs"), zk.Persistent)
+	err := r.look.Create(ctx, r.path+"/web/web-1", []byte("theirs"))
 	must(r.t, err)
 	r.run(r.config())
 	r.registry.Publish("web", endpoints("web-1", "web-2"))
@@ -283,9 +283,9 @@ func testNodeUnderAnEntry(r *rig) {
 	r.run(config)
 	r.registry.Publish("web", endpoints("web-1", "web-2"))
 	r.await("web", "web-1", "web-2")
-	_, err := r.look.Create(ctx, r.path+"/web/web-1/lock", nil, zk.Persistent)
+	err := r.look.Create(ctx, r.path+"/web/web-1/lock", nil)
 	must(r.t, err)
-	entry := r.look.Watch(r.path + "/web/web-1")
+	entry := r.server.Watch(r.path + "/web/web-1")
 	_, err = entry.Next(ctx)
 	must(r.t, err)
 	r.registry.Publish("web", endpoints("web-3"))
@@ -325,7 +325,7 @@ func testNodeUnderAnEntry(r *rig) {
 	}
 	must(r.t, r.look.Delete(ctx, r.path+"/web/web-1/lock", zk.AnyVersion))
 	r.registry.Publish("web", nil)
-	folder := r.look.Watch(r.path + "/web")
+	folder := r.server.Watch(r.path + "/web")
 	for node, err := folder.Next(ctx); node.Exists; node, err = folder.Next(ctx) {
 		must(r.t, err)
 	}
@@ -336,7 +336,7 @@ func testClosedEntry(r *rig) {
 	ctx := r.within()
 	owner := r.owner()
 	must(r.t, r.look.Ensure(ctx, r.path+"/web"))
-	_, err := owner.Create(ctx, r.path+"/web/web-1", []byte(`{"payload":{"managedBy":"mammoth/east"}}`), zk.Persistent)
+	err := owner.Create(ctx, r.path+"/web/web-1", []byte(`{"payload":{"managedBy":"mammoth/east"}}`))
 	must(r.t, err)
 	log := &text{}
 	config := r.config()

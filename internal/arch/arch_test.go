@@ -38,19 +38,31 @@ func (s source) generated() bool {
 	return ast.IsGenerated(s.syntax)
 }
 
+var root = filepath.Join("..", "..")
+
+// load reads the files of the main module.
 func load(t *testing.T) []source {
 	t.Helper()
-	root := filepath.Join("..", "..")
+	sources := loadFrom(t, ".")
+	if len(sources) < 20 {
+		t.Fatalf("found only %d Go files: the walk looks in the wrong place", len(sources))
+	}
+	return sources
+}
+
+// loadFrom reads the files of a module, which is in a folder of the repository.
+func loadFrom(t *testing.T, dir string) []source {
+	t.Helper()
 	var sources []source
 	files := token.NewFileSet()
-	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(root, dir), func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		rel, _ := filepath.Rel(root, name)
 		rel = filepath.ToSlash(rel)
 		if entry.IsDir() {
-			if rel != "." && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || isModule(name)) {
+			if rel != dir && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || isModule(name)) {
 				return fs.SkipDir
 			}
 			return nil
@@ -77,9 +89,6 @@ func load(t *testing.T) []source {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(sources) < 20 {
-		t.Fatalf("found only %d Go files: the walk looks in the wrong place", len(sources))
-	}
 	return sources
 }
 
@@ -94,7 +103,8 @@ func within(dir, folder string) bool {
 	return dir == folder || strings.HasPrefix(dir, folder+"/")
 }
 
-// layers says what each top-level folder may import of this module. What is not listed may be imported by nobody.
+// layers says what each top-level folder may import of this module. What is not listed may be imported by nobody. There is no other
+// folder.
 var layers = map[string][]string{
 	"cmd":             {"resourcemanager", "nodemanager", "dynamicdeploy", "companions", "appmaster", "proto", "internal", "cmd"},
 	"resourcemanager": {"resourcemanager", "proto", "internal"},
@@ -104,31 +114,121 @@ var layers = map[string][]string{
 	"appmaster":       {"appmaster", "proto", "internal"},
 	"proto":           {"proto"},
 	"internal":        {"internal", "proto"},
+	"examples":        {"appmaster", "companions", "proto"},
+	"docs":            {"resourcemanager", "nodemanager", "proto", "internal"}, // what is drawn and listed from the code
+	"test":            {"test", "resourcemanager", "nodemanager", "dynamicdeploy", "companions", "appmaster", "proto", "internal"},
+	"scripts":         {},
+	"tools":           {},
+}
+
+// beside are the folders that the product is not made of.
+var beside = []string{"examples", "docs", "test", "scripts", "tools"}
+
+// modules are the folders that are Go modules of their own, and what they may import of this module.
+var modules = map[string][]string{
+	"tools":              {},
+	"test/bench/peers":   {"resourcemanager", "proto", "internal"},
+	"examples/framework": {"appmaster", "proto"},
 }
 
 func TestImportsRunOneWay(t *testing.T) {
 	for _, file := range load(t) {
 		top, _, _ := strings.Cut(file.path, "/")
-		allowed, governed := layers[top]
-		if !governed {
+		for _, refused := range file.outside(layers[top]) {
+			t.Errorf("%s imports %s: %s may import only %s", file.path, refused, top, strings.Join(layers[top], ", "))
+		}
+	}
+}
+
+// outside are the packages of this module that a file imports though they are in none of some folders.
+func (s source) outside(allowed []string) []string {
+	var refused []string
+	for _, imported := range s.imports {
+		rest, ours := strings.CutPrefix(imported, module+"/")
+		layer, _, _ := strings.Cut(rest, "/")
+		if ours && !slices.Contains(allowed, layer) && !(s.test && forTests(rest)) {
+			refused = append(refused, rest)
+		}
+	}
+	return refused
+}
+
+func TestEveryFolderIsKnown(t *testing.T) {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, entry := range entries {
+		if !entry.IsDir() || strings.HasPrefix(entry.Name(), ".") {
 			continue
 		}
-		for _, imported := range file.imports {
-			rest, ours := strings.CutPrefix(imported, module+"/")
-			if !ours {
-				continue
-			}
-			layer, _, _ := strings.Cut(rest, "/")
-			if !slices.Contains(allowed, layer) && !(file.test && forTests(rest)) {
-				t.Errorf("%s imports %s: %s may import only %s", file.path, rest, top, strings.Join(allowed, ", "))
+		found = append(found, entry.Name())
+		if _, known := layers[entry.Name()]; !known {
+			t.Errorf("the folder %s is not known here: say what it may import", entry.Name())
+		}
+	}
+	for folder := range layers {
+		if !slices.Contains(found, folder) {
+			t.Errorf("there is no folder %s", folder)
+		}
+	}
+	for _, dir := range modulesIn(t) {
+		if _, known := modules[dir]; !known {
+			t.Errorf("%s is a Go module of its own that is not known here: say what it may import", dir)
+		}
+	}
+}
+
+func modulesIn(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && name != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata") {
+			return fs.SkipDir
+		}
+		if err == nil && entry.IsDir() && name != root && isModule(name) {
+			rel, _ := filepath.Rel(root, name)
+			found = append(found, filepath.ToSlash(rel))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func TestModulesImportWhatTheyMay(t *testing.T) {
+	for dir, allowed := range modules {
+		for _, file := range loadFrom(t, dir) {
+			for _, refused := range file.outside(allowed) {
+				t.Errorf("%s imports %s: %s may import only %s", file.path, refused, dir, strings.Join(allowed, ", "))
 			}
 		}
 	}
 }
 
+// A third party writes its own application master with what a short program can use.
+func TestTheExampleOfAFrameworkIsAThirdPartys(t *testing.T) {
+	const master, most = "examples/framework/main.go", 150
+	found := false
+	for _, file := range loadFrom(t, "examples/framework") {
+		if file.path == master {
+			found = true
+			if lines := strings.Count(file.text, "\n"); lines > most {
+				t.Errorf("%s has %d lines, and the master of a third party has at most %d", master, lines, most)
+			}
+		}
+	}
+	if !found {
+		t.Errorf("there is no %s", master)
+	}
+}
+
 // forTests reports whether a package is one of fakes and suites, which its name tells. Tests share them across layers: that
 // there is one of each counts for more.
-func forTests(dir string) bool { return strings.HasSuffix(dir, "test") }
+func forTests(dir string) bool { return strings.HasSuffix(dir, "test") || dir == "internal/testenv" }
 
 func TestOnlyTestsImportWhatIsForTests(t *testing.T) {
 	for _, file := range load(t) {
@@ -258,8 +358,7 @@ func TestOnePackageMakesConnections(t *testing.T) {
 		"grpc.NewClient": "credentials.Dial", "grpc.NewServer": "credentials.NewServer", "http.Server": "credentials.NewHTTPServer",
 	}
 	for _, file := range load(t) {
-		_, governed := layers[strings.SplitN(file.path, "/", 2)[0]]
-		if file.test || file.generated() || !governed || within(file.dir(), "internal/credentials") || within(file.dir(), "companions/balancer/balancertest") {
+		if file.test || file.generated() || slices.Contains(beside, strings.SplitN(file.path, "/", 2)[0]) || within(file.dir(), "internal/credentials") || within(file.dir(), "companions/balancer/balancertest") {
 			continue
 		}
 		ast.Inspect(file.syntax, func(node ast.Node) bool {

@@ -2,11 +2,11 @@ package arch_test
 
 import (
 	"go/ast"
-	"go/types"
-	"os"
-	"slices"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/mammoth-os/mammoth/internal/bordertest"
 )
 
 // parts lists, by package, the types that own their state, and the files that may select their fields. Another part calls their methods.
@@ -74,119 +74,19 @@ var records = map[string]map[string]string{
 }
 
 func TestNoPartSelectsTheFieldsOfAnother(t *testing.T) {
-	sources := load(t)
 	for dir, owned := range parts {
-		selected := map[string]bool{}
-		info := check(dir, sources)
-		for _, file := range sources {
-			if file.dir() != dir || file.test {
-				continue
-			}
-			ast.Inspect(file.syntax, func(node ast.Node) bool {
-				selector, ok := node.(*ast.SelectorExpr)
-				if !ok {
-					return true
-				}
-				structure := ownerOf(info.Selections[selector])
-				selected[structure] = true
-				files, governed := owned[structure]
-				if governed && !slices.Contains(strings.Fields(files), strings.TrimPrefix(file.path, dir+"/")) {
-					t.Errorf("%s selects %s.%s, which only %s may", file.at(selector.Pos()), structure, selector.Sel.Name, files)
-				}
-				return true
-			})
+		var list []bordertest.Part
+		for name, files := range owned {
+			list = append(list, bordertest.Part{Types: []string{name}, Files: strings.Fields(files)})
 		}
-		for structure := range owned {
-			if !selected[structure] {
-				t.Errorf("%s has no %s of which fields are selected", dir, structure)
-			}
-		}
+		bordertest.Read(t, filepath.Join(root, dir)).Selections(t, list)
 	}
 }
 
-func TestARecordIsChangedByItsOwnMethods(t *testing.T) {
-	sources := load(t)
+func TestARecordIsChangedByItsOwnFiles(t *testing.T) {
 	for dir, owned := range records {
-		changed := map[string]bool{}
-		info := check(dir, sources)
-		for _, file := range sources {
-			if file.dir() != dir || file.test {
-				continue
-			}
-			ast.Inspect(file.syntax, func(node ast.Node) bool {
-				var written []ast.Expr
-				switch node := node.(type) {
-				case *ast.AssignStmt:
-					written = node.Lhs
-				case *ast.IncDecStmt:
-					written = []ast.Expr{node.X}
-				}
-				for _, expression := range written {
-					record := changedBy(expression, owned, info)
-					changed[record] = true
-					if files := owned[record]; record != "" && !slices.Contains(strings.Fields(files), strings.TrimPrefix(file.path, dir+"/")) {
-						t.Errorf("%s changes a field of %s, which only %s may", file.at(expression.Pos()), record, files)
-					}
-				}
-				return true
-			})
-		}
-		for record := range owned {
-			if !changed[record] {
-				t.Errorf("nobody changes the fields of %s in %s", record, dir)
-			}
-		}
+		bordertest.Read(t, filepath.Join(root, dir)).Records(t, owned)
 	}
-}
-
-// changedBy is the record that an assignment to an expression changes; empty if it changes none.
-func changedBy(expression ast.Expr, owned map[string]string, info types.Info) string {
-	for {
-		switch e := expression.(type) {
-		case *ast.IndexExpr:
-			expression = e.X
-		case *ast.SelectorExpr:
-			if structure := ownerOf(info.Selections[e]); owned[structure] != "" {
-				return structure
-			}
-			expression = e.X
-		default:
-			return ""
-		}
-	}
-}
-
-// check finds the types of what a package declares. What depends on other packages has none.
-func check(dir string, sources []source) types.Info {
-	info := types.Info{Selections: map[*ast.SelectorExpr]*types.Selection{}}
-	checker := types.Config{Importer: noImports{}, Error: func(error) {}}
-	var files []*ast.File
-	for _, file := range sources {
-		if file.dir() == dir && !file.test {
-			files = append(files, file.syntax)
-		}
-	}
-	_, _ = checker.Check(dir, sources[0].files, files, &info)
-	return info
-}
-
-type noImports struct{}
-
-func (noImports) Import(string) (*types.Package, error) { return nil, os.ErrNotExist }
-
-// ownerOf is the name of the struct whose field is selected; empty if none is.
-func ownerOf(selection *types.Selection) string {
-	if selection == nil || selection.Kind() != types.FieldVal {
-		return ""
-	}
-	of := selection.Recv()
-	if pointer, ok := of.(*types.Pointer); ok {
-		of = pointer.Elem()
-	}
-	if named, ok := of.(*types.Named); ok {
-		return named.Obj().Name()
-	}
-	return ""
 }
 
 // A type with more methods is several things.
@@ -211,13 +111,8 @@ func TestNoTypeIsSeveralThings(t *testing.T) {
 		}
 	}
 	for of, n := range methods {
-		if n > max(most, longer[of]) {
+		if n > most {
 			t.Errorf("%s has %d methods: divide it into what owns its state", of, n)
 		}
 	}
-}
-
-// longer are the types that have more methods still, and how many at most.
-var longer = map[string]int{
-	"resourcemanager/term.Term": 58,
 }

@@ -177,11 +177,11 @@ func (h *handler) tags(w http.ResponseWriter, r *http.Request, repository string
 	}
 	query := r.URL.Query()
 	if last := query.Get("last"); last != "" {
-		place, found := slices.BinarySearch(tags, last)
+		position, found := slices.BinarySearch(tags, last)
 		if found {
-			place++
+			position++
 		}
-		tags = tags[place:]
+		tags = tags[position:]
 	}
 	if query.Has("n") {
 		n, err := strconv.Atoi(query.Get("n"))

@@ -18,16 +18,6 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Companions lists the settings of each companion that a framework can run. They are those of its configuration file except what
-// the node sets: its folder, its name and the ResourceManager.
-func Companions() map[string][]string {
-	all := map[string][]string{}
-	for name, settings := range companions {
-		all[name] = keys(settings)
-	}
-	return all
-}
-
 // A setting is checked as a text; a list is checked item by item.
 type setting struct {
 	check func(string) error
@@ -44,6 +34,8 @@ var (
 	aLevel    = setting{check: checkLevel}
 )
 
+// companions are the settings of each companion that a framework can run. They are those of its configuration file except what the
+// node sets: its folder, its name and the ResourceManager.
 var companions = map[string]map[string]setting{
 	"nginx": {
 		"listen": anAddress, "tlsListen": anAddress, "certificates": aPath, "program": aProgram, "workers": aCount, "lostAfter": aDuration,

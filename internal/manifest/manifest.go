@@ -182,15 +182,15 @@ func checkApp(d *decoder, root *yaml.Node, app *apiv1.AppSpec) {
 }
 
 func addFaults(d *decoder, root *yaml.Node, faults spec.Faults) {
-	// Several faults may have one place: the fault of a missing key is reported where the key is missing.
-	type placed struct {
+	// Several faults may be of one value: the fault of a missing key is reported where the key is missing.
+	type located struct {
 		at *yaml.Node
 		spec.Fault
 	}
-	var found []placed
+	var found []located
 	for _, fault := range faults {
-		if at := place(root, fault); d.mistakes()+len(found) <= maxErrors && !d.failedIn(at) {
-			found = append(found, placed{at, fault})
+		if at := faulty(root, fault); d.mistakes()+len(found) <= maxErrors && !d.failedIn(at) {
+			found = append(found, located{at, fault})
 		}
 	}
 	for _, fault := range found {
@@ -198,8 +198,8 @@ func addFaults(d *decoder, root *yaml.Node, faults spec.Faults) {
 	}
 }
 
-// place is the value with a fault, or the mapping in which it is missing.
-func place(root *yaml.Node, fault spec.Fault) *yaml.Node {
+// faulty is the value with a fault, or the mapping in which it is missing.
+func faulty(root *yaml.Node, fault spec.Fault) *yaml.Node {
 	if fault.Role != "" {
 		root = find(root, []string{"roles", fault.Role})
 	}

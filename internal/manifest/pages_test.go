@@ -26,8 +26,8 @@ type page struct {
 
 func pages() []page {
 	settings := map[string]bool{}
-	for _, of := range manifest.Companions() {
-		for _, name := range of {
+	for _, of := range manifest.Companions {
+		for name := range of {
 			settings[name] = true
 		}
 	}

@@ -18,8 +18,8 @@ const (
 
 // From is the user that made a call; a context without a connection has no user.
 func From(ctx context.Context) User {
-	if connection, ok := ctx.Value(contextKey{}).(*Connection); ok {
-		return connection.User()
+	if from, ok := ctx.Value(contextKey{}).(Program); ok {
+		return from.User()
 	}
 	remote, ok := grpcpeer.FromContext(ctx)
 	if !ok {
@@ -32,7 +32,7 @@ func From(ctx context.Context) User {
 	case info.inside:
 		return passedOn(ctx)
 	}
-	return info.connection.User()
+	return info.program.User()
 }
 
 func passedOn(ctx context.Context) User {
@@ -63,8 +63,8 @@ func outgoing(ctx context.Context) context.Context {
 	}
 	meta.Delete(userKey)
 	meta.Delete(operatorKey)
-	if connection, ok := ctx.Value(contextKey{}).(*Connection); ok {
-		who := connection.User()
+	if from, ok := ctx.Value(contextKey{}).(Program); ok {
+		who := from.User()
 		meta.Set(userKey, who.Name)
 		if who.Operator {
 			meta.Set(operatorKey, "true")
@@ -86,8 +86,8 @@ type transport struct{}
 
 type authInfo struct {
 	credentials.CommonAuthInfo
-	connection *Connection
-	inside     bool
+	program Program
+	inside  bool
 }
 
 // AuthType implements credentials.AuthInfo.
@@ -98,13 +98,13 @@ func (transport) ServerHandshake(connection net.Conn) (net.Conn, credentials.Aut
 	_, within := connection.(inside)
 	return connection, authInfo{
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity},
-		connection:     Of(connection), inside: within,
+		program:        Of(connection), inside: within,
 	}, nil
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
 func (transport) ClientHandshake(_ context.Context, _ string, connection net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return connection, authInfo{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, connection: Of(connection)}, nil
+	return connection, authInfo{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, program: Of(connection)}, nil
 }
 
 // Info implements credentials.TransportCredentials.

@@ -19,7 +19,7 @@ func owner(connection net.Conn) (uid uint32, known bool) {
 	found, err := sockets.Find(theirs, ours)
 	// For a socket in any other state the kernel reports root, since its process has closed it or is about to. That must not be
 	// trusted.
-	if err != nil || found.State != sockets.Established || !found.Held || found.Local != theirs || found.Remote != ours {
+	if err != nil || found.State != sockets.Established || found.Inode == 0 || found.Local != theirs || found.Remote != ours {
 		return 0, false
 	}
 	// If this end is still connected, the socket is its peer, and not a later one of another user on the same port.

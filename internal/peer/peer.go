@@ -28,16 +28,21 @@ func (u User) String() string {
 	return "user " + strconv.Quote(u.Name)
 }
 
-// Connection looks its user up once, when it is first needed.
-type Connection struct{ user func() User }
-
-// Of is the other end of an accepted connection. It costs nothing until the user is needed.
-func Of(connection net.Conn) *Connection {
-	return &Connection{user: sync.OnceValue(func() User { return find(connection) })}
+// Program is the program at the other end of a connection.
+type Program interface {
+	// User is the user of the program.
+	User() User
 }
 
-// User is the user of the program at the other end.
-func (c *Connection) User() User { return c.user() }
+// Of is the program at the other end of an accepted connection. It looks its user up once, when it is first needed.
+func Of(connection net.Conn) Program {
+	return program{sync.OnceValue(func() User { return find(connection) })}
+}
+
+type program struct{ user func() User }
+
+// User implements Program.
+func (p program) User() User { return p.user() }
 
 func find(connection net.Conn) User {
 	uid, known := owner(connection)
@@ -53,12 +58,12 @@ func find(connection net.Conn) User {
 
 type contextKey struct{}
 
-// With is a context for a program that a user runs in this process.
-func With(ctx context.Context, who User) context.Context {
-	return context.WithValue(ctx, contextKey{}, &Connection{user: func() User { return who }})
+// With is a context for requests of a program.
+func With(ctx context.Context, from Program) context.Context {
+	return context.WithValue(ctx, contextKey{}, from)
 }
 
 // Connected is a context for requests of a connection, for http.Server.ConnContext.
 func Connected(ctx context.Context, connection net.Conn) context.Context {
-	return context.WithValue(ctx, contextKey{}, Of(connection))
+	return With(ctx, Of(connection))
 }

@@ -187,7 +187,7 @@ func TestWhatComesInOverHTTPIsPassedOnInTheNameOfItsSender(t *testing.T) {
 		t.Errorf("the call was made by %s, want %s", body, want)
 	}
 
-	analyst := metadata.AppendToOutgoingContext(With(context.Background(), User{Name: "analyst"}), operatorKey, "true")
+	analyst := metadata.AppendToOutgoingContext(With(context.Background(), program{func() User { return User{Name: "analyst"} }}), operatorKey, "true")
 	if got := (asked{}).name(t, analyst, conn); got != "analyst,false" {
 		t.Errorf("a program of the analyst's in this process is %s", got)
 	}

@@ -94,9 +94,9 @@ func crashed(t fataler, dir, to string) string {
 
 // After a crash the store has every commit, none in part, whatever of the one that was being written is on the disk.
 func TestACrashLosesNothingThatWasCommitted(t *testing.T) {
-	place := folder(t)
+	parent := folder(t)
 	rapid.Check(t, func(r *rapid.T) {
-		dirs, err := os.MkdirTemp(place, "")
+		dirs, err := os.MkdirTemp(parent, "")
 		if err != nil {
 			r.Fatal(err)
 		}

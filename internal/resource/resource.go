@@ -41,16 +41,6 @@ func (v Vector) Scale(n int64) Vector {
 	return v
 }
 
-// Fits reports whether no element of v exceeds that of w.
-func (v Vector) Fits(w Vector) bool {
-	for i := range v {
-		if v[i] > w[i] {
-			return false
-		}
-	}
-	return true
-}
-
 // Lacking is the first index at which v exceeds w, or -1 if v fits.
 func (v Vector) Lacking(w Vector) int {
 	for i := range v {
@@ -145,8 +135,8 @@ type Schema struct {
 	names [Size - Extended]string
 }
 
-// Place is the index of a named resource.
-func (s Schema) Place(name string) (int, bool) {
+// Index is the index of a named resource.
+func (s Schema) Index(name string) (int, bool) {
 	for i, known := range s.names {
 		if known == name && name != "" {
 			return Extended + i, true
@@ -157,8 +147,8 @@ func (s Schema) Place(name string) (int, bool) {
 
 // With returns a schema that also has name, and its index. It is false if all indexes are taken.
 func (s Schema) With(name string) (Schema, int, bool) {
-	if place, ok := s.Place(name); ok {
-		return s, place, true
+	if index, ok := s.Index(name); ok {
+		return s, index, true
 	}
 	for i, known := range s.names {
 		if known == "" {
@@ -170,8 +160,8 @@ func (s Schema) With(name string) (Schema, int, bool) {
 }
 
 // Name is the name of an index.
-func (s Schema) Name(place int) string {
-	switch place {
+func (s Schema) Name(index int) string {
+	switch index {
 	case CPU:
 		return "cpu"
 	case Memory:
@@ -181,8 +171,8 @@ func (s Schema) Name(place int) string {
 	case Ports:
 		return "ports"
 	}
-	if place >= Extended && place < Size {
-		return s.names[place-Extended]
+	if index >= Extended && index < Size {
+		return s.names[index-Extended]
 	}
 	return ""
 }
@@ -199,8 +189,8 @@ func (s Schema) Names() []string {
 }
 
 // Format formats a quantity of an index for people.
-func (s Schema) Format(place int, amount int64) string {
-	switch place {
+func (s Schema) Format(index int, amount int64) string {
+	switch index {
 	case CPU:
 		return FormatCPU(amount)
 	case Memory, Disk:

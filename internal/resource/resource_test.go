@@ -14,7 +14,7 @@ func vectors() *rapid.Generator[resource.Vector] {
 	return rapid.Custom(func(t *rapid.T) resource.Vector {
 		var v resource.Vector
 		for i := range v {
-			v[i] = rapid.Int64().Draw(t, "place")
+			v[i] = rapid.Int64().Draw(t, "index")
 		}
 		return v
 	})
@@ -45,12 +45,12 @@ func TestArithmeticNeverWraps(t *testing.T) {
 	})
 }
 
-func TestLackingNamesThePlaceThatDoesNotFit(t *testing.T) {
+func TestLackingNamesTheResourceThatDoesNotFit(t *testing.T) {
 	free := resource.Vector{resource.CPU: 1000, resource.Memory: 64}
 	if got := (resource.Vector{resource.CPU: 500, resource.Memory: 65}).Lacking(free); got != resource.Memory {
-		t.Errorf("got place %d, want memory", got)
+		t.Errorf("got index %d, want memory", got)
 	}
-	if !(resource.Vector{resource.CPU: 1000}).Fits(free) {
+	if (resource.Vector{resource.CPU: 1000}).Lacking(free) >= 0 {
 		t.Error("an exact fit was refused")
 	}
 }

@@ -20,7 +20,7 @@ const (
 // ephemeral range if it can: the kernel could give such a port to another connection before the caller listens on it, or while the
 // caller restarts.
 func FreePort(allowed func(port int) bool) (int, error) {
-	first, last := ephemeralRange()
+	first, last := EphemeralRange()
 	for try := range freeTries {
 		port := firstFree + rand.IntN(pastFree-firstFree)
 		kept := port < first || port > last || try >= freeTries/2
@@ -31,8 +31,8 @@ func FreePort(allowed func(port int) bool) (int, error) {
 	return 0, errors.New("no free port was found")
 }
 
-// ephemeralRange returns the first and the last port of the kernel's ephemeral range.
-func ephemeralRange() (first, last int) {
+// EphemeralRange returns the first and the last port of the range from which the kernel takes the port of a socket that is not bound.
+func EphemeralRange() (first, last int) {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err == nil {
 		_, err = fmt.Sscan(string(text), &first, &last)

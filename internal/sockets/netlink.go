@@ -77,13 +77,12 @@ func readAnswer(body []byte) (Socket, error) {
 		Remote: netip.AddrPortFrom(remote.Unmap(), network.Uint16(body[6:])),
 		State:  body[1],
 		UID:    native.Uint32(body[64:]),
-		Held:   native.Uint32(body[68:]) != 0,
+		Inode:  uint64(native.Uint32(body[68:])),
 	}, nil
 }
 
-// dumpPorts lists all sockets. A list that changes meanwhile may be incomplete, so it is repeated a few times.
-func dumpPorts() (map[int]bool, error) {
-	bound := map[int]bool{}
+// dump calls each for all sockets. A list that changes meanwhile may be incomplete, so it is repeated a few times.
+func dump(each func(Socket)) error {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		sockets, err := netlink.SocketDiagTCP(family)
 		for range 3 {
@@ -93,13 +92,17 @@ func dumpPorts() (map[int]bool, error) {
 			sockets, err = netlink.SocketDiagTCP(family)
 		}
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return nil, fmt.Errorf("list the sockets of this machine: %w", err)
+			return fmt.Errorf("list the sockets of this machine: %w", err)
 		}
 		for _, socket := range sockets {
-			if socket.State != timeWait {
-				bound[int(socket.ID.SourcePort)] = true
-			}
+			local, _ := netip.AddrFromSlice(socket.ID.Source)
+			remote, _ := netip.AddrFromSlice(socket.ID.Destination)
+			each(Socket{
+				Local:  netip.AddrPortFrom(local.Unmap(), socket.ID.SourcePort),
+				Remote: netip.AddrPortFrom(remote.Unmap(), socket.ID.DestinationPort),
+				State:  socket.State, UID: socket.UID, Inode: uint64(socket.INode),
+			})
 		}
 	}
-	return bound, nil
+	return nil
 }

@@ -29,17 +29,6 @@ func findInTables(dir string, local, remote netip.AddrPort) (Socket, error) {
 	return found, err
 }
 
-func portsInTables(dir string) (map[int]bool, error) {
-	bound := map[int]bool{}
-	err := eachRow(dir, func(s Socket) bool {
-		if s.State != timeWait {
-			bound[int(s.Local.Port())] = true
-		}
-		return true
-	})
-	return bound, err
-}
-
 // eachRow reads the tables line by line until each returns false: on a busy host they have megabytes of closed connections.
 // Lines of another form are skipped.
 func eachRow(dir string, each func(Socket) bool) error {
@@ -86,7 +75,7 @@ func parseRow(line string) (s Socket, err error) {
 	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return s, err
 	}
-	return Socket{Local: local, Remote: remote, State: uint8(state), UID: uint32(uid), Held: inode != 0}, nil
+	return Socket{Local: local, Remote: remote, State: uint8(state), UID: uint32(uid), Inode: inode}, nil
 }
 
 // parseAddress reads 0100007F:1F90: words of four bytes in the machine's order, and a port.

@@ -1,5 +1,5 @@
-// Package sockets asks the kernel about the TCP sockets of this network namespace: the user of a socket, and the bound
-// ports. It uses netlink, and reads /proc/net/tcp and tcp6 if the kernel does not support that.
+// Package sockets asks the kernel about the TCP sockets of this network namespace: the user of a socket, the listening sockets,
+// the bound ports, and the range of ephemeral ports. It uses netlink, and reads /proc/net/tcp and tcp6 if the kernel does not support that.
 package sockets
 
 import (
@@ -11,7 +11,8 @@ import (
 const (
 	Established = 1
 	// timeWait is a closed connection: its port can be bound again.
-	timeWait = 6
+	timeWait  = 6
+	listening = 10
 )
 
 // ErrNone means that the kernel knows no such socket in this network namespace.
@@ -23,8 +24,8 @@ type Socket struct {
 	State         uint8
 	// UID is the socket's user. For a socket without a process the kernel reports root.
 	UID uint32
-	// Held is true if a process has the socket open: it has an inode.
-	Held bool
+	// Inode is the number of its inode; 0 if no process has the socket open.
+	Inode uint64
 }
 
 // Find returns the one socket between two addresses.
@@ -39,9 +40,34 @@ func Find(local, remote netip.AddrPort) (Socket, error) {
 
 // BoundPorts are the local ports of all sockets that cannot be bound again.
 func BoundPorts() (map[int]bool, error) {
-	bound, err := dumpPorts()
-	if err != nil {
-		return portsInTables("/proc/net")
+	bound := map[int]bool{}
+	err := list(func(s Socket) {
+		if s.State != timeWait {
+			bound[int(s.Local.Port())] = true
+		}
+	})
+	return bound, err
+}
+
+// Listening returns the inodes of the sockets on which connections are accepted. A process that has one open has a link to
+// socket:[INODE] among its files.
+func Listening() (map[uint64]bool, error) {
+	accepting := map[uint64]bool{}
+	err := list(func(s Socket) {
+		if s.State == listening {
+			accepting[s.Inode] = true
+		}
+	})
+	return accepting, err
+}
+
+// list calls each for all sockets, and for some of them perhaps twice.
+func list(each func(Socket)) error {
+	if dump(each) == nil {
+		return nil
 	}
-	return bound, nil
+	return eachRow("/proc/net", func(s Socket) bool {
+		each(s)
+		return true
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -31,30 +32,70 @@ func connected(t *testing.T, listen string, port int) (client, server netip.Addr
 }
 
 func mine(local, remote netip.AddrPort) Socket {
-	return Socket{Local: local, Remote: remote, State: Established, UID: uint32(os.Geteuid()), Held: true}
+	return Socket{Local: local, Remote: remote, State: Established, UID: uint32(os.Geteuid())}
+}
+
+// held requires that a process has the socket open, and returns it without its inode.
+func held(t *testing.T, s Socket) Socket {
+	t.Helper()
+	if s.Inode == 0 {
+		t.Errorf("%+v has no inode", s)
+	}
+	s.Inode = 0
+	return s
 }
 
 func TestBothWaysToAskTheKernelAgree(t *testing.T) {
 	client, server := connected(t, "127.0.0.1:0", 0)
-	want := mine(client, server)
-	if asked, err := diagnose(client, server); err != nil || asked != want {
+	asked, err := diagnose(client, server)
+	if want := mine(client, server); err != nil || held(t, asked) != want {
 		t.Errorf("netlink says %+v, %v, want %+v", asked, err, want)
 	}
-	if read, err := findInTables("/proc/net", client, server); err != nil || read != want {
-		t.Errorf("/proc/net says %+v, %v, want %+v", read, err, want)
+	if read, err := findInTables("/proc/net", client, server); err != nil || read != asked {
+		t.Errorf("/proc/net says %+v, %v, and netlink %+v", read, err, asked)
 	}
-	asked, err := dumpPorts()
+	listed := false
+	if err := dump(func(s Socket) { listed = listed || s == asked }); err != nil || !listed {
+		t.Errorf("netlink lists %+v: %v, %v", asked, listed, err)
+	}
+}
+
+func TestListeningSocketsAreKnownByTheirInodes(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	read, err := portsInTables("/proc/net")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, port := range []uint16{client.Port(), server.Port()} {
-		if !asked[int(port)] || !read[int(port)] {
-			t.Errorf("port %d is bound: by netlink %v, by /proc/net %v", port, asked[int(port)], read[int(port)])
+	inode := func(file interface {
+		SyscallConn() (syscall.RawConn, error)
+	}) (number uint64) {
+		raw, err := file.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
 		}
+		err = raw.Control(func(fd uintptr) {
+			var stat unix.Stat_t
+			if err := unix.Fstat(int(fd), &stat); err != nil {
+				t.Error(err)
+			}
+			number = stat.Ino
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return number
+	}
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	accepting, connected := inode(listener.(*net.TCPListener)), inode(conn.(*net.TCPConn))
+	if all, err := Listening(); err != nil || !all[accepting] || all[connected] {
+		t.Errorf("the listener listens: %v, its client does: %v, %v", all[accepting], all[connected], err)
+	}
+	_ = listener.Close()
+	if all, err := Listening(); err != nil || all[accepting] {
+		t.Errorf("a closed listener listens: %v, %v", all[accepting], err)
 	}
 }
 
@@ -67,7 +108,7 @@ func TestASocketIsFoundByItsAddressesToo(t *testing.T) {
 		pairs = append(pairs, [2]netip.AddrPort{client, server})
 	}
 	for _, pair := range pairs {
-		if found, err := Find(pair[0], pair[1]); err != nil || found != mine(pair[0], pair[1]) {
+		if found, err := Find(pair[0], pair[1]); err != nil || held(t, found) != mine(pair[0], pair[1]) {
 			t.Errorf("between %v and %v is %+v, %v", pair[0], pair[1], found, err)
 		}
 	}
@@ -94,7 +135,7 @@ func TestAnIPv4ConnectionOfAnIPv6SocketIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := netip.AddrPortFrom(server.Addr(), uint16(name.(*unix.SockaddrInet6).Port))
-	if found, err := diagnose(client, server); err != nil || found != mine(client, server) {
+	if found, err := diagnose(client, server); err != nil || held(t, found) != mine(client, server) {
 		t.Errorf("between %v and %v is %+v, %v", client, server, found, err)
 	}
 }
@@ -126,7 +167,7 @@ func TestBoundPortsHaveListeners(t *testing.T) {
 
 func TestRowsOfTheKernelsTables(t *testing.T) {
 	got, err := parseRow("   3: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 12345 1 0000000000000000 20 4 30 10 -1")
-	want := Socket{Local: netip.MustParseAddrPort("127.0.0.1:8080"), Remote: netip.MustParseAddrPort("127.0.0.1:50000"), State: 1, UID: 1000, Held: true}
+	want := Socket{Local: netip.MustParseAddrPort("127.0.0.1:8080"), Remote: netip.MustParseAddrPort("127.0.0.1:50000"), State: 1, UID: 1000, Inode: 12345}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -168,7 +209,7 @@ func FuzzAnswer(f *testing.F) {
 }
 
 func TestAFreePortIsNobodys(t *testing.T) {
-	first, last := ephemeralRange()
+	first, last := EphemeralRange()
 	taken := map[int]bool{}
 	for range 20 {
 		port, err := FreePort(func(port int) bool { return !taken[port] })

@@ -8,6 +8,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/mammoth-os/mammoth/internal/cron"
 	"github.com/mammoth-os/mammoth/internal/expose"
 	"github.com/mammoth-os/mammoth/internal/resource"
@@ -200,16 +202,33 @@ func (c *checker) checkResources(role *apiv1.RoleSpec) {
 		c.fail("resources.extended", "extended names %d resources, and a zone has at most %d", n, resource.Size-resource.Extended)
 	}
 	for name, amount := range r.GetExtended() {
-		key := []string{"resources", "extended", name}
-		switch {
-		case !resourceName.MatchString(name):
-			c.failAt(key, "%s cannot be the name of a resource: a name has 1 to 63 letters, digits, \"-\", \"_\", \".\" and \"/\", and starts with a letter", quoted(name))
-		case amount < 0:
-			c.failAt(key, "%s must not be negative, but is %d", name, amount)
-		case amount > MaxExtended:
-			c.failAt(key, "%s is %d, but the limit is %d", name, amount, int64(MaxExtended))
+		if why := extendedWrong(name, amount); why != "" {
+			c.failAt([]string{"resources", "extended", name}, "%s", why)
 		}
 	}
+}
+
+// CheckExtended returns what is wrong with an amount of an extended resource, as errdefs.ErrInvalidArgument.
+func CheckExtended(name string, amount int64) error {
+	if why := extendedWrong(name, amount); why != "" {
+		return fmt.Errorf("%s: %w", why, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// extendedWrong is a clause, and empty if nothing is wrong.
+func extendedWrong(name string, amount int64) string {
+	switch {
+	case !resourceName.MatchString(name):
+		return fmt.Sprintf("%s cannot be the name of a resource: a name has 1 to 63 letters, digits, \"-\", \"_\", \".\" and \"/\", and starts with a letter", quoted(name))
+	case slices.Contains([]string{"cpu", "memory", "disk", "ports"}, name):
+		return fmt.Sprintf("%s is not an extended resource: every node has it", name)
+	case amount < 0:
+		return fmt.Sprintf("%s must not be negative, but is %d", name, amount)
+	case amount > MaxExtended:
+		return fmt.Sprintf("%s is %d, but the limit is %d", name, amount, int64(MaxExtended))
+	}
+	return ""
 }
 
 // quantity is one of a container's quotas.

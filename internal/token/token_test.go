@@ -13,7 +13,7 @@ import (
 )
 
 func TestOnlyWhatTheZoneSignedIsBelieved(t *testing.T) {
-	old, current := token.NewKey(1), token.NewKey(2)
+	old, current := token.Key{ID: 1, Secret: []byte("old")}, token.Key{ID: 2, Secret: []byte("current")}
 	claims := &corev1.TokenClaims{Scope: corev1.TokenClaims_CONTAINER, NodeId: "node-1"}
 	signed, err := token.Sign(old, claims)
 	if err != nil {

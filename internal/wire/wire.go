@@ -22,14 +22,14 @@ func Resources(schema resource.Schema, v resource.Vector) *corev1.Resources {
 		Ports:       v[resource.Ports],
 	}
 	for _, name := range schema.Names() {
-		place, _ := schema.Place(name)
-		if v[place] == 0 {
+		index, _ := schema.Index(name)
+		if v[index] == 0 {
 			continue
 		}
 		if message.Extended == nil {
 			message.Extended = map[string]int64{}
 		}
-		message.Extended[name] = v[place]
+		message.Extended[name] = v[index]
 	}
 	return message
 }
@@ -38,7 +38,7 @@ func Resources(schema resource.Schema, v resource.Vector) *corev1.Resources {
 func unknownResource(schema resource.Schema, message *corev1.Resources) error {
 	known := append([]string{"cpu", "memory", "disk", "ports"}, schema.Names()...)
 	for _, name := range slices.Sorted(maps.Keys(message.GetExtended())) {
-		if _, ok := schema.Place(name); !ok {
+		if _, ok := schema.Index(name); !ok {
 			return fmt.Errorf("no node has a resource named %q; nodes have %s: %w", name, strings.Join(known, ", "), errdefs.ErrInvalidArgument)
 		}
 	}
@@ -55,15 +55,15 @@ func Vector(schema resource.Schema, message *corev1.Resources) (resource.Vector,
 		resource.Ports:  message.GetPorts(),
 	}
 	for name, amount := range message.GetExtended() {
-		place, ok := schema.Place(name)
+		index, ok := schema.Index(name)
 		if !ok {
 			return v, unknownResource(schema, message)
 		}
-		v[place] = amount
+		v[index] = amount
 	}
-	for place, amount := range v {
+	for index, amount := range v {
 		if amount < 0 {
-			return v, fmt.Errorf("%s must not be negative, but is %d: %w", schema.Name(place), amount, errdefs.ErrInvalidArgument)
+			return v, fmt.Errorf("%s must not be negative, but is %d: %w", schema.Name(index), amount, errdefs.ErrInvalidArgument)
 		}
 	}
 	return v, nil

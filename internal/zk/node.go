@@ -15,41 +15,15 @@ const AnyVersion = -1
 
 // Node is the content of a node.
 type Node struct {
-	Exists bool
-	Data   []byte
+	Data []byte
 	// Rises with each change of the data.
 	Version int32
-	// The session that an ephemeral node belongs to; zero for others.
-	Owner int64
-	// The transactions that made the node and changed it last.
-	made, changed int64
 }
 
-func nodeOf(data []byte, stat *zk.Stat) Node {
-	return Node{Exists: true, Data: data, Version: stat.Version, Owner: stat.EphemeralOwner, made: stat.Czxid, changed: stat.Mzxid}
-}
-
-// Kind is the lifetime of a node.
-type Kind int32
-
-// Kinds of nodes.
-const (
-	Persistent Kind = 0
-	// Until the session ends.
-	Ephemeral Kind = zk.FlagEphemeral
-	// Ephemeral, with a rising number after its name.
-	EphemeralSequence Kind = zk.FlagEphemeral | zk.FlagSequence
-)
-
-// Create creates a node and returns its path, which ends with a number for EphemeralSequence. Parents must exist.
-func (c *Client) Create(ctx context.Context, name string, data []byte, kind Kind) (string, error) {
-	return call(ctx, c, "creating", name, func(full string) (string, error) {
-		created, err := c.conn.Create(full, data, int32(kind), c.acl)
-		if err != nil || len(created) <= len(c.config.Chroot) {
-			return name, err
-		}
-		return created[len(c.config.Chroot):], nil
-	})
+// Create creates a node, which exists until it is deleted. Its parent must exist.
+func (c *Client) Create(ctx context.Context, name string, data []byte) error {
+	_, err := call(ctx, c, "creating", name, func(full string) (string, error) { return c.conn.Create(full, data, 0, c.acl) })
+	return err
 }
 
 // Ensure creates a node without data, and its parents, including the chroot's. Existing ones are not an error.
@@ -88,7 +62,7 @@ func (c *Client) Get(ctx context.Context, name string) (Node, error) {
 		if err != nil {
 			return Node{}, err
 		}
-		return nodeOf(data, stat), nil
+		return Node{Data: data, Version: stat.Version}, nil
 	})
 }
 

@@ -4,7 +4,6 @@ package zk
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,10 +26,8 @@ type Config struct {
 	// How long the servers keep the session of a silent client. Default 10s.
 	SessionTimeout time.Duration `yaml:"sessionTimeout"`
 	// "user:password". Only this user can change what the client creates; everybody can read it.
-	Digest string `yaml:"digest"`
-	// Set to speak TLS.
-	TLS *tls.Config  `yaml:"-"`
-	Log *slog.Logger `yaml:"-"`
+	Digest string       `yaml:"digest"`
+	Log    *slog.Logger `yaml:"-"`
 }
 
 // Validate sets defaults and returns what is wrong.
@@ -64,11 +61,9 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// State is the state of a client's connection and session.
+// State is the state of a client's connection.
 type State struct {
 	Connected bool
-	// The session; ephemeral nodes live as long as it does.
-	Session int64
 	// The number of the connection: after a new one changes may have been missed.
 	Connection int64
 }
@@ -124,13 +119,7 @@ func (l logger) Printf(format string, values ...any) {
 
 func (c *Client) dial(network, address string, timeout time.Duration) (net.Conn, error) {
 	dialer := &net.Dialer{Timeout: timeout}
-	var conn net.Conn
-	var err error
-	if c.config.TLS == nil {
-		conn, err = dialer.Dial(network, address)
-	} else {
-		conn, err = tls.DialWithDialer(dialer, network, address, c.config.TLS)
-	}
+	conn, err := dialer.Dial(network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +168,6 @@ func (c *Client) onEvent(event zk.Event) {
 	case zk.StateHasSession:
 		c.state.Connected = true
 		c.state.Connection++
-		c.state.Session = c.conn.SessionID()
 	case zk.StateDisconnected, zk.StateExpired, zk.StateConnecting:
 		if !c.state.Connected {
 			return

@@ -223,7 +223,6 @@ type version interface {
 	removeEmpty() error
 	oomKills() (int64, error)
 	watchOOM() (*OOMWatch, error)
-	usage() (Usage, error)
 	limits() (Limits, error)
 }
 
@@ -328,20 +327,6 @@ func (g *Group) Delete() error {
 
 // OOMKills is how many processes of the group the kernel has killed at the memory quota.
 func (g *Group) OOMKills() (int64, error) { return g.main.oomKills() }
-
-// Usage is what a group uses.
-type Usage struct {
-	// CPU is the time spent since the group was created.
-	CPU         time.Duration
-	MemoryBytes int64
-	Pids        int64
-	// Periods is the number of periods of the cpu quota (100 ms) in which something ran, and Throttled in how many of them
-	// the quota was used up.
-	Periods, Throttled int64
-}
-
-// Usage measures the group.
-func (g *Group) Usage() (Usage, error) { return g.main.usage() }
 
 // Limits reads the limits back from the kernel; zero is none.
 func (g *Group) Limits() (Limits, error) { return g.main.limits() }

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/errdefs"
@@ -158,21 +157,6 @@ func (g *v1) oomKills() (int64, error) {
 	}
 	metrics, err := group.Stat()
 	return int64(metrics.GetMemoryOomControl().GetOomKill()), err
-}
-
-func (g *v1) usage() (Usage, error) {
-	group, err := g.load()
-	if err != nil {
-		return Usage{}, err
-	}
-	m, err := group.Stat()
-	return Usage{
-		CPU:         time.Duration(m.GetCPU().GetUsage().GetTotal()),
-		MemoryBytes: int64(m.GetMemory().GetUsage().GetUsage()),
-		Pids:        int64(m.GetPids().GetCurrent()),
-		Periods:     int64(m.GetCPU().GetThrottling().GetPeriods()),
-		Throttled:   int64(m.GetCPU().GetThrottling().GetThrottledPeriods()),
-	}, err
 }
 
 func (g *v1) limits() (Limits, error) {

@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/containerd/errdefs"
@@ -112,21 +111,6 @@ func (g *v2) oomKills() (int64, error) {
 	}
 	metrics, err := manager.StatFiltered(cgroup2.StatMemoryEvents)
 	return int64(metrics.GetMemoryEvents().GetOomKill()), err
-}
-
-func (g *v2) usage() (Usage, error) {
-	manager, err := g.load()
-	if err != nil {
-		return Usage{}, err
-	}
-	m, err := manager.StatFiltered(cgroup2.StatCPU | cgroup2.StatMemory | cgroup2.StatPids)
-	return Usage{
-		CPU:         time.Duration(m.GetCPU().GetUsageUsec()) * time.Microsecond,
-		MemoryBytes: int64(m.GetMemory().GetUsage()),
-		Pids:        int64(m.GetPids().GetCurrent()),
-		Periods:     int64(m.GetCPU().GetNrPeriods()),
-		Throttled:   int64(m.GetCPU().GetNrThrottled()),
-	}, err
 }
 
 func (g *v2) limits() (Limits, error) {

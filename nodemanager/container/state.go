@@ -91,18 +91,7 @@ const (
 	PurgeDue
 	Purged
 	PurgeFailed
-
-	events = iota
 )
-
-// Events lists all events.
-func Events() []Event {
-	all := make([]Event, events)
-	for i := range all {
-		all[i] = Event(i)
-	}
-	return all
-}
 
 func (e Event) String() string {
 	return [...]string{

@@ -96,7 +96,7 @@ func (a *archive) readEntries(expanded *guard, dir string) error {
 }
 
 // add stores one entry.
-func (a *archive) add(header *tar.Header, content io.Reader, place string) error {
+func (a *archive) add(header *tar.Header, content io.Reader, onDisk string) error {
 	if header.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
@@ -123,7 +123,7 @@ func (a *archive) add(header *tar.Header, content io.Reader, place string) error
 	if isSparse(header) {
 		return invalid("the archive's %q is a sparse file, which is not supported", header.Name)
 	}
-	stored, err := store(io.TeeReader(content, a.reserve), place)
+	stored, err := store(io.TeeReader(content, a.reserve), onDisk)
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (a *archive) add(header *tar.Header, content io.Reader, place string) error
 	}
 	if twice {
 		// Builders that write several images repeat the layers that they share.
-		return os.Remove(place)
+		return os.Remove(onDisk)
 	}
 	a.files[name] = stored
 	return nil
@@ -229,8 +229,8 @@ func inside(name string) (string, error) {
 }
 
 // store writes content to a new file.
-func store(content io.Reader, place string) (part, error) {
-	file, err := os.OpenFile(place, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+func store(content io.Reader, onDisk string) (part, error) {
+	file, err := os.OpenFile(onDisk, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return part{}, fmt.Errorf("unpack the archive: %w", diskError(err))
 	}
@@ -239,7 +239,7 @@ func store(content io.Reader, place string) (part, error) {
 	if err := errors.Join(err, file.Close()); err != nil {
 		return part{}, err
 	}
-	return part{digest: digest.NewDigest(digest.SHA256, sum), size: size, path: place}, nil
+	return part{digest: digest.NewDigest(digest.SHA256, sum), size: size, path: onDisk}, nil
 }
 
 // copyContent distinguishes a damaged source from a full disk.

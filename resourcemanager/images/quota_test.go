@@ -16,13 +16,14 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/distribution"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/peer/peertest"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
 // by is a request of a user's program.
 func by(t *testing.T, user string) context.Context {
-	return peer.With(t.Context(), peer.User{Name: user, Operator: user == "root"})
+	return peertest.With(t.Context(), peer.User{Name: user, Operator: user == "root"})
 }
 
 // noise is content that stays as large as it is.

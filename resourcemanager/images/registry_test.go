@@ -17,10 +17,10 @@ import (
 // pushBlob uploads a blob as Docker does: start, one chunk, finish.
 func pushBlob(t *testing.T, store *Store, repository string, content []byte) {
 	t.Helper()
-	place := ask(t, store, "POST", "/v2/"+repository+"/blobs/uploads/", nil).want(t, 202, "").header.Get("Location")
-	ask(t, store, "PATCH", place, bytes.NewReader(content)).want(t, 202, "")
+	location := ask(t, store, "POST", "/v2/"+repository+"/blobs/uploads/", nil).want(t, 202, "").header.Get("Location")
+	ask(t, store, "PATCH", location, bytes.NewReader(content)).want(t, 202, "")
 	sum := digest.FromBytes(content).String()
-	done := ask(t, store, "PUT", place+"?digest="+sum, nil).want(t, 201, "")
+	done := ask(t, store, "PUT", location+"?digest="+sum, nil).want(t, 201, "")
 	if got := done.header.Get("Docker-Content-Digest"); got != sum {
 		t.Errorf("stored as %s, not %s", got, sum)
 	}
@@ -43,24 +43,24 @@ func TestPushInChunksAndResume(t *testing.T) {
 	store := openStore(t, t.TempDir(), Limits{})
 	content := []byte("0123456789abcdef")
 	sum := digest.FromBytes(content).String()
-	place := ask(t, store, "POST", "/v2/web/blobs/uploads/", nil).want(t, 202, "").header.Get("Location")
-	ask(t, store, "PATCH", place, bytes.NewReader(content[:6]), "Content-Range", "0-5").want(t, 202, "")
-	ask(t, store, "PATCH", place, bytes.NewReader(content[8:]), "Content-Range", "8-15").want(t, 416, "BLOB_UPLOAD_INVALID")
-	ask(t, store, "PATCH", place, bytes.NewReader(content[6:8]), "Content-Range", "6-9").want(t, 416, "does not fit the content")
-	if at := ask(t, store, "GET", place, nil).want(t, 204, "").header.Get("Range"); at != "0-5" {
+	location := ask(t, store, "POST", "/v2/web/blobs/uploads/", nil).want(t, 202, "").header.Get("Location")
+	ask(t, store, "PATCH", location, bytes.NewReader(content[:6]), "Content-Range", "0-5").want(t, 202, "")
+	ask(t, store, "PATCH", location, bytes.NewReader(content[8:]), "Content-Range", "8-15").want(t, 416, "BLOB_UPLOAD_INVALID")
+	ask(t, store, "PATCH", location, bytes.NewReader(content[6:8]), "Content-Range", "6-9").want(t, 416, "does not fit the content")
+	if at := ask(t, store, "GET", location, nil).want(t, 204, "").header.Get("Range"); at != "0-5" {
 		t.Errorf("the upload holds %q", at)
 	}
 	// Ids of one repository mean nothing in another.
-	ask(t, store, "GET", strings.Replace(place, "/web/", "/api/", 1), nil).want(t, 404, "BLOB_UPLOAD_UNKNOWN")
-	ask(t, store, "PATCH", place, bytes.NewReader(content[6:10]), "Content-Range", "6-9").want(t, 202, "")
-	ask(t, store, "PUT", place+"?digest="+sum, bytes.NewReader(content[10:])).want(t, 201, "")
+	ask(t, store, "GET", strings.Replace(location, "/web/", "/api/", 1), nil).want(t, 404, "BLOB_UPLOAD_UNKNOWN")
+	ask(t, store, "PATCH", location, bytes.NewReader(content[6:10]), "Content-Range", "6-9").want(t, 202, "")
+	ask(t, store, "PUT", location+"?digest="+sum, bytes.NewReader(content[10:])).want(t, 201, "")
 	if got := ask(t, store, "GET", "/v2/web/blobs/"+sum, nil).want(t, 200, ""); !bytes.Equal(got.body, content) {
 		t.Errorf("it reads %q", got.body)
 	}
 	if got := ask(t, store, "GET", "/v2/web/blobs/"+sum, nil, "Range", "bytes=10-").want(t, 206, ""); string(got.body) != "abcdef" {
 		t.Errorf("the range reads %q", got.body)
 	}
-	ask(t, store, "PUT", place+"?digest="+sum, nil).want(t, 404, "BLOB_UPLOAD_UNKNOWN")
+	ask(t, store, "PUT", location+"?digest="+sum, nil).want(t, 404, "BLOB_UPLOAD_UNKNOWN")
 }
 
 // deadlines notes until when the server waits for a body.
@@ -76,9 +76,9 @@ func (d *deadlines) SetReadDeadline(until time.Time) error {
 
 func TestAPushThatBringsNothingIsNotWaitedForWithoutEnd(t *testing.T) {
 	store := openStore(t, t.TempDir(), Limits{})
-	place := ask(t, store, "POST", "/v2/web/blobs/uploads/", nil).want(t, 202, "").header.Get("Location")
+	location := ask(t, store, "POST", "/v2/web/blobs/uploads/", nil).want(t, 202, "").header.Get("Location")
 	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
-	store.Handler().ServeHTTP(w, httptest.NewRequest("PATCH", place, strings.NewReader("0123")))
+	store.Handler().ServeHTTP(w, httptest.NewRequest("PATCH", location, strings.NewReader("0123")))
 	if w.Code != 202 || len(w.set) < 2 {
 		t.Fatalf("answer %d, deadlines %v", w.Code, w.set)
 	}

@@ -2,8 +2,8 @@
 // so a fault can be reproduced any number of times.
 //
 // A recording is a file of JSON lines. The first has the start of the zone with its stored records. Each turn has a line for its time
-// and random bytes, one for each input, and one with a digest of its decisions. A line is written before the zone applies what is in
-// it, so that the last line of a recording is the cause of a crash.
+// and random bytes, one for each input, and one with digests of its decisions and of the answers to its inputs. The line of an input is
+// written before the zone applies it, so that the last line of a recording is the cause of a crash.
 //
 // A recording contains the keys and tokens of its zone.
 package recording
@@ -13,15 +13,19 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"hash"
 	"io"
 	"reflect"
 	"time"
 
+	"google.golang.org/grpc/status"
+
+	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
-// line is one line of a recording; one of its fields is set.
+// line is one line of a recording: the start of a zone, the beginning of a turn, an input, or the end of a turn.
 type line struct {
 	Begun *begun          `json:"begun,omitempty"`
 	Turn  json.RawMessage `json:"turn,omitempty"`
@@ -30,6 +34,8 @@ type line struct {
 	Kind string `json:"kind,omitempty"`
 	// Ready is the digest of a turn's decisions, or of those of the start.
 	Ready string `json:"ready,omitempty"`
+	// Answers is the digest of what the zone has answered to the inputs of a turn. It stands beside Ready.
+	Answers string `json:"answers,omitempty"`
 }
 
 // begun is the state with which a zone begins.
@@ -49,13 +55,16 @@ type moment struct {
 
 // Writer records one zone from its start. It is not safe for use by several goroutines.
 type Writer struct {
-	to     io.Writer
-	left   int64
-	failed error
+	to      io.Writer
+	left    int64
+	answers answers
+	failed  error
 }
 
 // NewWriter records to a writer, at most most bytes.
-func NewWriter(to io.Writer, most int64) *Writer { return &Writer{to: to, left: most} }
+func NewWriter(to io.Writer, most int64) *Writer {
+	return &Writer{to: to, left: most, answers: newAnswers()}
+}
 
 // Err is why recording has stopped; nil while it continues.
 func (w *Writer) Err() error { return w.failed }
@@ -78,13 +87,21 @@ func (w *Writer) Load(stored zone.Records, start zone.Start) (*zone.Core, *zone.
 
 // Begin records that a turn begins.
 func (w *Writer) Begin(now time.Time, seed zone.Seed) {
+	w.answers.Reset()
 	w.write(line{Turn: w.encode(moment{now, seed})})
 }
 
 // Input records an input before the zone applies it.
 func (w *Writer) Input(in zone.Input) { w.write(line{Kind: kindOf(in), Input: w.encode(in)}) }
 
-// Ready records the digest of a turn's decisions.
+// Answer notes what the zone has answered to the input that was recorded last.
+func (w *Writer) Answer(value any, err error) {
+	if w.failed == nil {
+		w.failed = w.answers.add(value, err)
+	}
+}
+
+// Ready records the digests of a turn's decisions and of its answers.
 func (w *Writer) Ready(out *zone.Ready) {
 	if w.failed != nil {
 		return
@@ -93,7 +110,7 @@ func (w *Writer) Ready(out *zone.Ready) {
 	if err != nil {
 		w.failed = err
 	}
-	w.write(line{Ready: digest})
+	w.write(line{Ready: digest, Answers: w.answers.digest()})
 }
 
 func (w *Writer) encode(value any) json.RawMessage {
@@ -145,6 +162,39 @@ func digest(out *zone.Ready) (string, error) {
 	sum := sha256.Sum256(raw)
 	return hex.EncodeToString(sum[:16]), nil
 }
+
+// answers is a digest of what a zone has answered in a turn. An answer is added at once, because later inputs may change what it
+// points to.
+type answers struct{ hash.Hash }
+
+func newAnswers() answers { return answers{sha256.New()} }
+
+// add adds the answer to an input: a value, or an error with its class and its sentence.
+func (a answers) add(value any, err error) error {
+	answer := struct {
+		Value any
+		Code  int
+		Error string
+	}{}
+	if err != nil {
+		answer.Code, answer.Error = int(status.Code(wire.Status(err))), err.Error()
+	}
+	if value != nil {
+		encoded, err := encode(reflect.ValueOf(value))
+		if err != nil {
+			return fmt.Errorf("record the answer %T: %w", value, err)
+		}
+		answer.Value = encoded
+	}
+	raw, err := json.Marshal(answer)
+	if err != nil {
+		return err
+	}
+	_, _ = a.Write(append(raw, '\n')) // a hash takes everything
+	return nil
+}
+
+func (a answers) digest() string { return hex.EncodeToString(a.Sum(nil)[:16]) }
 
 // readRecords passes on the stored records and keeps a copy.
 type readRecords struct {

@@ -2,6 +2,7 @@ package recording_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/peer"
@@ -24,8 +26,11 @@ import (
 
 var began = time.Unix(1_700_000_000, 0)
 
-// anHour is the recording of an hour with a node and an app, and the zone at its end.
-func anHour(t *testing.T, most int64) (string, *zone.Core, error) {
+// turns is how many turns a recording of these tests has. Package test/world has an hour of a whole zone recorded and replayed.
+const turns = 60
+
+// aMinute is the recording of a minute with a node and an app, and the zone at its end.
+func aMinute(t *testing.T, most int64) (string, *zone.Core, error) {
 	t.Helper()
 	var to bytes.Buffer
 	w := recording.NewWriter(&to, most)
@@ -38,7 +43,7 @@ func anHour(t *testing.T, most int64) (string, *zone.Core, error) {
 	spec := &apiv1.AppSpec{Name: "web", Queue: "default", Roles: []*apiv1.RoleSpec{{
 		Image: "web:1", Instances: 3, Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
 	}}}
-	for second := range 3600 {
+	for second := range turns {
 		now := began.Add(time.Duration(second) * time.Second)
 		seed := zone.Seed{byte(second), byte(second >> 8)}
 		w.Begin(now, seed)
@@ -52,14 +57,18 @@ func anHour(t *testing.T, most int64) (string, *zone.Core, error) {
 				NodeId: "node-1", Address: "10.0.0.1", ContainerManager: "10.0.0.1:7071", Health: &corev1.NodeHealth{Healthy: true},
 				Capacity: &corev1.Resources{CpuMillis: 4000, MemoryBytes: 4 << 30, DiskBytes: 40 << 30},
 			}})
-		case 2000:
+		case 30:
+			inputs = append(inputs, zone.RestartApp{AppRequest: zone.AppRequest{Who: root, App: "shop"}})
+		case 40:
 			inputs = append(inputs, zone.RemoveApp{AppRequest: zone.AppRequest{Who: root, App: "web"}})
 		}
 		for _, in := range inputs {
 			w.Input(in)
-			if _, err := core.Step(in); err != nil {
+			answer, err := core.Step(in)
+			if err != nil && second != 30 {
 				t.Fatalf("%+v: %v", in, err)
 			}
+			w.Answer(answer, err)
 		}
 		out, err := core.Ready()
 		if err != nil {
@@ -81,13 +90,13 @@ func replay(recorded string) (played recording.Played, others []int, err error) 
 	return played, others, err
 }
 
-func TestARecordedHourDecidesTheSame(t *testing.T) {
-	recorded, core, err := anHour(t, 1<<30)
+func TestARecordingDecidesTheSame(t *testing.T) {
+	recorded, core, err := aMinute(t, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
 	played, others, err := replay(recorded)
-	if err != nil || played.Turns != 3600 || played.Inputs != 3603 || len(others) > 0 || !played.Until.Equal(began.Add(3599*time.Second)) {
+	if err != nil || played.Turns != turns || played.Inputs != turns+4 || len(others) > 0 || !played.Until.Equal(began.Add((turns-1)*time.Second)) {
 		t.Fatalf("%d turns with %d inputs until %v, those that differ are %v, %v", played.Turns, played.Inputs, played.Until, others, err)
 	}
 	for what, of := range map[string]func(*zone.Core) any{
@@ -103,7 +112,7 @@ func TestARecordedHourDecidesTheSame(t *testing.T) {
 
 // Whatever a turn was given, a change of it shows in what is decided.
 func TestAnotherInputIsNoticed(t *testing.T) {
-	recorded, _, err := anHour(t, 1<<30)
+	recorded, _, err := aMinute(t, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,9 +127,58 @@ func TestAnotherInputIsNoticed(t *testing.T) {
 	}
 }
 
+// Some inputs decide nothing, and are only answered: with a value or with an error.
+func TestAnotherAnswerIsNoticed(t *testing.T) {
+	recorded, _, err := aMinute(t, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, change := range map[string]struct{ from, to string }{
+		"the error of an input":  {`"App":"shop"`, `"App":"soap"`},
+		"an answer that is lost": {`"answers":"`, `"answers":"00`},
+	} {
+		changed := strings.Replace(recorded, change.from, change.to, 1)
+		if changed == recorded {
+			t.Errorf("%s: nothing of the kind is recorded", what)
+		}
+		if _, others, err := replay(changed); err != nil || len(others) != 1 {
+			t.Errorf("%s: the turns that differ are %v, %v", what, others, err)
+		}
+	}
+}
+
+func TestEveryAnswerCounts(t *testing.T) {
+	type answer struct {
+		value any
+		err   error
+	}
+	digests := map[string]answer{}
+	for _, a := range []answer{
+		{nil, nil},
+		{&apiv1.App{Name: "web"}, nil},
+		{&apiv1.App{Name: "web", Generation: 1}, nil},
+		{nil, errors.New("no app is named web")},
+		{nil, fmt.Errorf("no app is named web: %w", errdefs.ErrNotFound)},
+		{nil, fmt.Errorf("no app is named web: %w", errdefs.ErrAborted)},
+	} {
+		var to bytes.Buffer
+		w := recording.NewWriter(&to, 1<<20)
+		w.Begin(began, zone.Seed{})
+		w.Answer(a.value, a.err)
+		w.Ready(&zone.Ready{})
+		if err := w.Err(); err != nil {
+			t.Fatal(err)
+		}
+		if same, ok := digests[to.String()]; ok {
+			t.Errorf("the answer %+v is recorded as %+v", a, same)
+		}
+		digests[to.String()] = a
+	}
+}
+
 // A recording may end within a turn, when the program ended.
 func TestARecordingMayEndAnywhere(t *testing.T) {
-	recorded, _, err := anHour(t, 1<<30)
+	recorded, _, err := aMinute(t, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +191,7 @@ func TestARecordingMayEndAnywhere(t *testing.T) {
 }
 
 func TestWhatIsNoRecordingIsSaidSo(t *testing.T) {
-	recorded, _, err := anHour(t, 1<<30)
+	recorded, _, err := aMinute(t, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,8 +209,8 @@ func TestWhatIsNoRecordingIsSaidSo(t *testing.T) {
 }
 
 func TestARecordingEndsAtItsBound(t *testing.T) {
-	recorded, _, err := anHour(t, 100_000)
-	if err == nil || !strings.Contains(err.Error(), "as long as it may be") || len(recorded) > 100_000 {
+	recorded, _, err := aMinute(t, 10_000)
+	if err == nil || !strings.Contains(err.Error(), "as long as it may be") || len(recorded) > 10_000 {
 		t.Errorf("%d bytes, %v", len(recorded), err)
 	}
 	if _, others, err := replay(recorded); err != nil || len(others) > 0 {

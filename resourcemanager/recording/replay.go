@@ -19,12 +19,18 @@ type Turn struct {
 	Number int
 	Now    time.Time
 	Inputs []zone.Input
-	// Answers has the error of each input, or nil.
-	Answers []error
-	// Ready is what the turn has decided. Same is true if the recorded turn decided the same, or if the recording ends within the
-	// turn.
+	// Answers has the answer to each input.
+	Answers []Answer
+	// Ready is what the turn has decided. Same is true if the recorded turn decided and answered the same, or if the recording ends
+	// within the turn.
 	Ready *zone.Ready
 	Same  bool
+}
+
+// Answer is what the zone has answered to an input: a value, which may be nil, or an error.
+type Answer struct {
+	Value any
+	Err   error
 }
 
 // Played is the result of a replay.
@@ -33,7 +39,7 @@ type Played struct {
 	Start zone.Start
 	Zone  *zone.Core
 	Until time.Time
-	// Turns and Inputs count the turns and inputs. Others counts the turns whose decisions differ from the recorded ones;
+	// Turns and Inputs count the turns and inputs. Others counts the turns whose decisions or answers differ from the recorded ones;
 	// FirstOther is the number of the first of them.
 	Turns, Inputs, Others, FirstOther int
 }
@@ -41,7 +47,7 @@ type Played struct {
 // Replay replays a recording and calls each after every turn, until each fails. It fails if the file is not a recording of this
 // version of the program, and then also returns the result so far.
 func Replay(from io.Reader, each func(Turn) error) (Played, error) {
-	p := &player{lines: bufio.NewReader(from), kinds: map[string]reflect.Type{}, each: each}
+	p := &player{lines: bufio.NewReader(from), kinds: map[string]reflect.Type{}, each: each, answers: newAnswers()}
 	for _, in := range zone.Inputs() {
 		p.kinds[kindOf(in)] = reflect.TypeOf(in)
 	}
@@ -68,6 +74,8 @@ type player struct {
 	core   *zone.Core
 	line   int
 	turn   Turn
+	// answers is the digest of those of the turn.
+	answers answers
 	// open is true between the beginning and the end of a turn.
 	open bool
 }
@@ -89,6 +97,7 @@ func (p *player) play(raw []byte) error {
 		}
 		p.turn = Turn{Number: p.turn.Number + 1, Now: at.Now}
 		p.open = true
+		p.answers.Reset()
 		p.core.Begin(at.Now, at.Seed)
 		return nil
 	case l.Kind != "":
@@ -101,7 +110,7 @@ func (p *player) play(raw []byte) error {
 				return err
 			}
 		}
-		return p.ended(out, l.Ready)
+		return p.ended(out, l)
 	}
 	return errors.New("this line is empty or of another version of the program")
 }
@@ -137,17 +146,17 @@ func (p *player) step(l line) error {
 	}
 	input := in.Interface().(zone.Input)
 	p.turn.Inputs = append(p.turn.Inputs, input)
-	_, err := p.core.Step(input)
-	p.turn.Answers = append(p.turn.Answers, err)
-	return nil
+	value, err := p.core.Step(input)
+	p.turn.Answers = append(p.turn.Answers, Answer{value, err})
+	return p.answers.add(value, err)
 }
 
-func (p *player) ended(out *zone.Ready, recorded string) error {
+func (p *player) ended(out *zone.Ready, recorded line) error {
 	played, err := digest(out)
 	if err != nil {
 		return err
 	}
-	p.turn.Ready, p.turn.Same, p.open = out, played == recorded, false
+	p.turn.Ready, p.turn.Same, p.open = out, played == recorded.Ready && p.answers.digest() == recorded.Answers, false
 	return p.count()
 }
 

@@ -37,6 +37,9 @@ type SetQueues struct {
 	Contracts []Contract
 }
 
+// SetSchema replaces Config.Schema. The names that there are keep their indexes.
+type SetSchema struct{ Schema resource.Schema }
+
 // SetNode adds a node or changes one. Containers that it holds stay held, even when it shrinks below them.
 type SetNode struct{ Node NodeSpec }
 
@@ -55,8 +58,6 @@ type AddApp struct {
 	User string
 	// Priority decides the order of the asks in a leaf before anything else; higher is served first.
 	Priority int32
-	// Weight is the app's share of a fair leaf, against the other apps there; zero is 1.
-	Weight float64
 	// Recovered is true if the app was admitted before: the queue's state, limit of apps and submit list are not checked again.
 	Recovered bool
 	// Allowed is true if the caller has checked that the app may be submitted: the submit list is not checked.
@@ -105,6 +106,7 @@ type Checkpoint struct {
 type SetContracts struct{ Contracts []Contract }
 
 func (SetQueues) isInput()  {}
+func (SetSchema) isInput()  {}
 func (SetNode) isInput()    {}
 func (RemoveNode) isInput() {}
 func (AddApp) isInput()     {}
@@ -132,8 +134,7 @@ type QueueSpec struct {
 	// MaxMasterPercent is the share of the queue's maximum that application masters may hold; zero is 50. One master is always
 	// allowed.
 	MaxMasterPercent float64
-	// Fair serves apps of equal priority in the leaf by their weighted shares, the smallest first, instead of in the order of their
-	// submission.
+	// Fair serves the apps of a leaf by their shares, the smallest first, instead of in the order of their submission.
 	Fair bool
 	// UserLimitPercent is the share of the queue's maximum that one user may hold; zero is no limit.
 	UserLimitPercent float64
@@ -376,6 +377,4 @@ type Interface interface {
 	QueuesAfter(SetQueues) ([]QueueUsage, error)
 	// Used is what containers hold on a node.
 	Used(node id.Node) resource.Vector
-	// Largest is, for each resource, the most that any node has.
-	Largest() resource.Vector
 }

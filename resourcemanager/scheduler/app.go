@@ -38,8 +38,6 @@ type app struct {
 	name     *appName
 	user     string
 	priority int32
-	// weight is the app's share of a fair leaf, against those of other apps there.
-	weight float64
 	// removed is set when the app was removed and still holds containers.
 	removed bool
 	// leaf is the app's queue; nil if the app was never added and only holds containers.
@@ -56,7 +54,7 @@ type app struct {
 	// containers is the first of the list of the app's containers. groups count them.
 	containers *container
 	groups     []*group
-	// used is what they hold, share what that is of the zone, divided by the weight.
+	// used is what they hold, share what that is of the zone.
 	used  resource.Vector
 	share float64
 	// lastSeq is the number of the last container.
@@ -99,14 +97,14 @@ func (as *apps) rank(zone *resource.Vector) {
 }
 
 // hold counts a container for its app, its group and its name.
-func (as *apps) hold(k *container, words int) {
-	a, slot := k.app, k.node.slot
-	k.nextOfApp = a.containers
+func (as *apps) hold(ctr *container, words int) {
+	a, slot := ctr.app, ctr.node.slot
+	ctr.nextOfApp = a.containers
 	if a.containers != nil {
-		a.containers.previousOfApp = k
+		a.containers.previousOfApp = ctr
 	}
-	a.containers = k
-	k.group.add(slot, words)
+	a.containers = ctr
+	ctr.group.add(slot, words)
 	a.name.held++
 	if a.name.tracked {
 		a.name.nodes.Set(slot, words)
@@ -114,26 +112,26 @@ func (as *apps) hold(k *container, words int) {
 }
 
 // unhold is the reverse of hold. The node does not hold the container any more.
-func (as *apps) unhold(k *container) {
-	a := k.app
-	if k.previousOfApp != nil {
-		k.previousOfApp.nextOfApp = k.nextOfApp
+func (as *apps) unhold(ctr *container) {
+	a := ctr.app
+	if ctr.previousOfApp != nil {
+		ctr.previousOfApp.nextOfApp = ctr.nextOfApp
 	} else {
-		a.containers = k.nextOfApp
+		a.containers = ctr.nextOfApp
 	}
-	if k.nextOfApp != nil {
-		k.nextOfApp.previousOfApp = k.previousOfApp
+	if ctr.nextOfApp != nil {
+		ctr.nextOfApp.previousOfApp = ctr.previousOfApp
 	}
-	k.previousOfApp, k.nextOfApp = nil, nil
-	k.group.remove(k.node.slot)
+	ctr.previousOfApp, ctr.nextOfApp = nil, nil
+	ctr.group.remove(ctr.node.slot)
 	a.name.held--
 	if a.name.tracked {
-		a.name.vacate(k.node)
+		a.name.vacate(ctr.node)
 	}
 }
 
-// setShare updates the weighted share of an app in the zone.
-func (a *app) setShare(zone *resource.Vector) { a.share = shareOf(&a.used, zone) / a.weight }
+// setShare updates the share of an app in the zone.
+func (a *app) setShare(zone *resource.Vector) { a.share = shareOf(&a.used, zone) }
 
 // title is the app's name for people.
 func (a *app) title() string {
@@ -146,7 +144,7 @@ func (a *app) title() string {
 // add makes the record of a new app.
 func (as *apps) add(name id.App) *app {
 	as.arrivals++
-	a := &app{id: name, order: as.arrivals, asks: make(map[string]*ask), weight: 1, lastSeq: as.lastSeq[name], name: as.named("")}
+	a := &app{id: name, order: as.arrivals, asks: make(map[string]*ask), lastSeq: as.lastSeq[name], name: as.named("")}
 	a.name.apps++
 	delete(as.lastSeq, name)
 	as.byID[name] = a
@@ -206,8 +204,8 @@ func (as *apps) track(name string) *appName {
 	}
 	m.tracked = true
 	for _, a := range as.sorted() {
-		for k := a.containers; a.name == m && k != nil; k = k.nextOfApp {
-			m.nodes.Set(k.node.slot, as.fleet.words())
+		for ctr := a.containers; a.name == m && ctr != nil; ctr = ctr.nextOfApp {
+			m.nodes.Set(ctr.node.slot, as.fleet.words())
 		}
 	}
 	return m

@@ -230,7 +230,7 @@ func (bl *backlog) enter(k *ask) {
 
 // pending is the sum of the asks below each queue of a tree, in the order of the queues.
 func (bl *backlog) pending(queues *queueSet) []resource.Vector {
-	pending := make([]resource.Vector, len(queues.ordered))
+	pending := make([]resource.Vector, len(queues.all()))
 	for _, s := range bl.shapes {
 		for _, b := range s.backlog.buckets {
 			for _, waiting := range b.asks.Items() {

@@ -57,9 +57,9 @@ type containers struct {
 // find is the container of an id; nil is none.
 func (cs *containers) find(name id.Container) *container { return cs.byID[name] }
 
-func (cs *containers) add(k *container) { cs.byID[k.id] = k }
+func (cs *containers) add(ctr *container) { cs.byID[ctr.id] = ctr }
 
-func (cs *containers) remove(k *container) { delete(cs.byID, k.id) }
+func (cs *containers) remove(ctr *container) { delete(cs.byID, ctr.id) }
 
 // nextGang counts a new gang; lastGang is its number.
 func (cs *containers) nextGang() { cs.gangs++ }
@@ -67,18 +67,18 @@ func (cs *containers) nextGang() { cs.gangs++ }
 func (cs *containers) lastGang() int64 { return cs.gangs }
 
 // rejoin adds a container that is applied again to its gang.
-func (cs *containers) rejoin(k *container, number int64) {
+func (cs *containers) rejoin(ctr *container, number int64) {
 	cs.gangs = max(cs.gangs, number)
-	for other := k.app.containers; other != nil; other = other.nextOfApp {
+	for other := ctr.app.containers; other != nil; other = other.nextOfApp {
 		if other.gang != nil && other.gang.number == number {
-			k.gang = other.gang
+			ctr.gang = other.gang
 			break
 		}
 	}
-	if k.gang == nil {
-		k.gang = &gang{number: number}
+	if ctr.gang == nil {
+		ctr.gang = &gang{number: number}
 	}
-	k.gang.members = append(k.gang.members, k)
+	ctr.gang.members = append(ctr.gang.members, ctr)
 }
 
 // take returns an unused record for a container.
@@ -90,15 +90,15 @@ func (cs *containers) take() *container {
 		}
 		cs.free = &slab[0]
 	}
-	k := cs.free
-	cs.free, k.nextOfApp = k.nextOfApp, nil
-	return k
+	ctr := cs.free
+	cs.free, ctr.nextOfApp = ctr.nextOfApp, nil
+	return ctr
 }
 
 // recycle takes back the record of a container that is gone.
-func (cs *containers) recycle(k *container) {
-	*k = container{nextOfApp: cs.free}
-	cs.free = k
+func (cs *containers) recycle(ctr *container) {
+	*ctr = container{nextOfApp: cs.free}
+	cs.free = ctr
 }
 
 // gang has the containers that were granted together and are still held, in the order of their grants.
@@ -125,42 +125,42 @@ func (c *Core) holdExisting(in Hold) error {
 	if in.Container.Epoch == c.config.Epoch {
 		a.lastSeq = max(a.lastSeq, in.Container.Seq)
 	}
-	k := c.containers.take()
-	k.id, k.app, k.group, k.node, k.ask = in.Container, a, a.group(in.Group), c.fleet.named(in.Node), in.Ask
-	k.need, k.master, k.startedAt, k.duration, k.service = in.Resources, in.Master, in.StartedAt, in.Duration, in.Service || in.Master
+	ctr := c.containers.take()
+	ctr.id, ctr.app, ctr.group, ctr.node, ctr.ask = in.Container, a, a.group(in.Group), c.fleet.named(in.Node), in.Ask
+	ctr.need, ctr.master, ctr.startedAt, ctr.duration, ctr.service = in.Resources, in.Master, in.StartedAt, in.Duration, in.Service || in.Master
 	if in.Gang > 0 {
-		c.containers.rejoin(k, in.Gang)
+		c.containers.rejoin(ctr, in.Gang)
 	}
-	c.containers.add(k)
-	c.hold(k)
-	c.fleet.touch(k.node)
+	c.containers.add(ctr)
+	c.hold(ctr)
+	c.fleet.touch(ctr.node)
 	c.lending.noteGrant(a)
 	return nil
 }
 
 // release ends a container.
 func (c *Core) release(name id.Container) {
-	k := c.containers.find(name)
-	if k == nil {
+	ctr := c.containers.find(name)
+	if ctr == nil {
 		return
 	}
 	// The capacity of a lost node does not count as returned by the borrower.
-	if given := k.notice; given != nil && given.contract != nil && !given.stopped && k.node.known {
+	if given := ctr.notice; given != nil && given.contract != nil && !given.stopped && ctr.node.known {
 		given.contract.ledger.countReturn()
 	}
-	c.forget(k)
+	c.forget(ctr)
 }
 
 // forget ends a container that is gone.
-func (c *Core) forget(k *container) {
-	c.containers.remove(k)
-	a, n := k.app, k.node
-	c.unhold(k)
-	c.preemption.drop(k)
-	if g := k.gang; g != nil {
-		g.members = slices.DeleteFunc(g.members, func(other *container) bool { return other == k })
+func (c *Core) forget(ctr *container) {
+	c.containers.remove(ctr)
+	a, n := ctr.app, ctr.node
+	c.unhold(ctr)
+	c.preemption.drop(ctr)
+	if g := ctr.gang; g != nil {
+		g.members = slices.DeleteFunc(g.members, func(other *container) bool { return other == ctr })
 	}
-	c.containers.recycle(k)
+	c.containers.recycle(ctr)
 	if a.removed || a.leaf == nil {
 		c.forgetApp(a)
 	}
@@ -168,50 +168,50 @@ func (c *Core) forget(k *container) {
 }
 
 // hold counts a container for its node, its app and its queues.
-func (c *Core) hold(k *container) {
-	a := k.app
-	c.fleet.hold(k)
-	c.apps.hold(k, c.fleet.words())
+func (c *Core) hold(ctr *container) {
+	a := ctr.app
+	c.fleet.hold(ctr)
+	c.apps.hold(ctr, c.fleet.words())
 	if a.name.tracked {
-		c.fleet.touch(k.node)
+		c.fleet.touch(ctr.node)
 	}
 	if a.leaf != nil {
-		c.chargeContainer(k, 1)
+		c.chargeContainer(ctr, 1)
 	}
 }
 
 // unhold is the reverse of hold.
-func (c *Core) unhold(k *container) {
-	a := k.app
-	if k.awaitedBy != nil {
-		k.awaitedBy.arrived(k)
+func (c *Core) unhold(ctr *container) {
+	a := ctr.app
+	if ctr.awaitedBy != nil {
+		ctr.awaitedBy.arrived(ctr)
 	}
-	c.fleet.unhold(k)
-	c.apps.unhold(k)
+	c.fleet.unhold(ctr)
+	c.apps.unhold(ctr)
 	if a.name.tracked && a.name.held == 0 && !c.pass.onTrial {
 		c.backlog.retry(a.name)
 	}
-	c.fleet.touch(k.node)
+	c.fleet.touch(ctr.node)
 	if a.leaf != nil {
-		c.chargeContainer(k, -1)
+		c.chargeContainer(ctr, -1)
 	}
 }
 
 // chargeContainer counts a container for its app, user and queues; sign is 1 or -1.
-func (c *Core) chargeContainer(k *container, sign int64) {
-	a, leaf := k.app, k.app.leaf
-	for i := range k.need {
-		a.used[i] += sign * k.need[i]
+func (c *Core) chargeContainer(ctr *container, sign int64) {
+	a, leaf := ctr.app, ctr.app.leaf
+	for i := range ctr.need {
+		a.used[i] += sign * ctr.need[i]
 	}
 	switch {
-	case k.notice != nil:
-		leaf.addLeaving(&k.need, sign)
+	case ctr.notice != nil:
+		leaf.addLeaving(&ctr.need, sign)
 	case sign > 0:
-		leaf.addHeld(k)
+		leaf.addHeld(ctr)
 	default:
-		leaf.unlink(k)
+		leaf.unlink(ctr)
 	}
-	if limits := c.tree.charge(k, sign); limits && sign < 0 && !c.pass.onTrial {
+	if limits := c.tree.charge(ctr, sign); limits && sign < 0 && !c.pass.onTrial {
 		c.backlog.liftLimits(leaf)
 	}
 	if leaf.spec.Fair {
@@ -222,12 +222,12 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 
 // checkpoint records until when the work of a container is saved.
 func (cs *containers) checkpoint(in Checkpoint) error {
-	k := cs.find(in.Container)
-	if k == nil {
+	ctr := cs.find(in.Container)
+	if ctr == nil {
 		return fmt.Errorf("container %s is not held: %w", in.Container, errdefs.ErrNotFound)
 	}
-	if in.At.After(k.checkpoint) {
-		k.checkpoint = in.At
+	if in.At.After(ctr.checkpoint) {
+		ctr.checkpoint = in.At
 	}
 	return nil
 }

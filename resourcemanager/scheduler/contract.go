@@ -68,7 +68,7 @@ type contract struct {
 }
 
 // isOpen reports whether the contract lends.
-func (k *contract) isOpen() bool { return k.phase == phaseOpen || k.phase == phaseClosing }
+func (lc *contract) isOpen() bool { return lc.phase == phaseOpen || lc.phase == phaseClosing }
 
 // phase is a state of a contract.
 type phase uint8
@@ -101,9 +101,9 @@ type loan struct {
 }
 
 // stop counts a container that is stopped, and the work that is lost with it.
-func (l *ledger) stop(k *container, lost time.Duration) {
+func (l *ledger) stop(ctr *container, lost time.Duration) {
 	l.stopped++
-	l.lost += lost.Seconds() * float64(k.need[resource.CPU]) / 1000
+	l.lost += lost.Seconds() * float64(ctr.need[resource.CPU]) / 1000
 	if l.pending != nil {
 		l.pending.Stopped++
 	}
@@ -148,13 +148,13 @@ func buildContracts(specs []Contract, queues *queueSet) ([]*contract, error) {
 			return nil, invalid("lending contract %s has no borrowers", spec.Name)
 		}
 		seen[spec.Name] = true
-		k := &contract{spec: spec, lender: queues.named(spec.Lender)}
+		lc := &contract{spec: spec, lender: queues.named(spec.Lender)}
 		switch {
-		case k.lender == nil:
+		case lc.lender == nil:
 			return nil, invalid("lending contract %s has the lender %q, which is no queue", spec.Name, spec.Lender)
-		case k.lender.parent == nil:
+		case lc.lender.parent == nil:
 			return nil, invalid("lending contract %s has the root as lender; there is nobody to lend to", spec.Name)
-		case k.lender.spec.Guaranteed == (Capacity{}):
+		case lc.lender.spec.Guaranteed == (Capacity{}):
 			return nil, invalid("lending contract %s has the lender %s, which has no guarantee to lend", spec.Name, spec.Lender)
 		}
 		for _, name := range spec.Borrowers {
@@ -162,17 +162,17 @@ func buildContracts(specs []Contract, queues *queueSet) ([]*contract, error) {
 			switch {
 			case q == nil:
 				return nil, invalid("lending contract %s has the borrower %q, which is no queue", spec.Name, name)
-			case q.isUnder(k.lender) || k.lender.isUnder(q):
+			case q.isUnder(lc.lender) || lc.lender.isUnder(q):
 				return nil, invalid("lending contract %s lends from %s to %s, which are not apart in the tree", spec.Name, spec.Lender, name)
 			}
-			k.borrowers = append(k.borrowers, q)
+			lc.borrowers = append(lc.borrowers, q)
 		}
 		for i, w := range spec.Windows {
 			if !w.Close.After(w.Open) || i > 0 && w.Open.Before(spec.Windows[i-1].Close) {
 				return nil, invalid("lending contract %s has windows out of order", spec.Name)
 			}
 		}
-		contracts = append(contracts, k)
+		contracts = append(contracts, lc)
 	}
 	return contracts, nil
 }

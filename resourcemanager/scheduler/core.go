@@ -67,6 +67,10 @@ func (c *Core) Apply(input Input) error {
 	switch in := input.(type) {
 	case SetQueues:
 		return c.setQueues(in)
+	case SetSchema:
+		c.config.Schema = in.Schema
+		c.explainer.setSchema(in.Schema)
+		return nil
 	case SetNode:
 		return c.setNode(in.Node)
 	case RemoveNode:
@@ -173,9 +177,6 @@ func (c *Core) MayAdminister(queue id.Queue, user string) bool {
 // Used implements Interface.
 func (c *Core) Used(name id.Node) resource.Vector { return c.fleet.used(name) }
 
-// Largest implements Interface.
-func (c *Core) Largest() resource.Vector { return c.fleet.most() }
-
 // addApp adds an app, or changes it.
 func (c *Core) addApp(in AddApp) error {
 	leaf, err := c.tree.leafFor(in.Queue)
@@ -188,13 +189,9 @@ func (c *Core) addApp(in AddApp) error {
 			return err
 		}
 	}
-	weight := in.Weight
-	if !(weight > 0) {
-		weight = 1
-	}
 	if a == nil {
 		a = c.apps.add(in.App)
-	} else if !a.removed && a.leaf == leaf && a.name.name == in.Name && a.user == in.User && a.priority == in.Priority && a.weight == weight {
+	} else if !a.removed && a.leaf == leaf && a.name.name == in.Name && a.user == in.User && a.priority == in.Priority {
 		return nil
 	}
 	// Rename first: it gives asks new shapes, and the app's own asks must be in the backlog for that.
@@ -214,7 +211,7 @@ func (c *Core) addApp(in AddApp) error {
 			a.leaf.apps--
 		}
 	}
-	a.removed, a.weight = false, weight
+	a.removed = false
 	a.leaf, a.user, a.owner, a.priority = leaf, in.User, leaf.user(in.User), in.Priority
 	leaf.apps++
 	for k := range a.held() {
@@ -231,17 +228,17 @@ func (c *Core) rename(a *app, name string) {
 	old := a.name
 	a.name = c.apps.named(name)
 	a.name.apps++
-	for k := range a.held() {
+	for ctr := range a.held() {
 		a.name.held++
 		old.held--
 		if a.name.tracked {
-			a.name.nodes.Set(k.node.slot, c.fleet.words())
+			a.name.nodes.Set(ctr.node.slot, c.fleet.words())
 		}
 		if old.tracked {
-			old.vacate(k.node)
+			old.vacate(ctr.node)
 		}
 		if a.name.tracked || old.tracked {
-			c.fleet.touch(k.node)
+			c.fleet.touch(ctr.node)
 		}
 	}
 	if old.tracked && old.held == 0 {

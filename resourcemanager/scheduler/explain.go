@@ -73,6 +73,8 @@ type miss struct {
 	closest failure
 }
 
+func (e *explainer) setSchema(schema resource.Schema) { e.schema = schema }
+
 // ask explains why an ask waits.
 func (e *explainer) ask(k *ask) AskExplanation {
 	need := k.spec.Resources

@@ -55,9 +55,6 @@ type totals struct {
 	capacity resource.Vector
 	// changed is true if capacity has changed since the shares of queues were computed.
 	changed bool
-	// largest is, for each resource, the most that any node has; largestKnown is false if largest has to be computed again.
-	largest      resource.Vector
-	largestKnown bool
 }
 
 // weights turn a vector into one number: the share of the zone's cpu plus the share of its memory.
@@ -144,7 +141,6 @@ func (fl *fleet) changed(n *node) {
 		l.update(n)
 	}
 	fl.countCapacity(n)
-	fl.totals.largestKnown = false
 	fl.reindex(n)
 	fl.touch(n)
 }
@@ -192,19 +188,19 @@ func (fl *fleet) takeCapacityChange() bool {
 }
 
 // hold counts a container on its node.
-func (fl *fleet) hold(k *container) {
-	n := k.node
-	k.nextOfNode = n.containers
+func (fl *fleet) hold(ctr *container) {
+	n := ctr.node
+	ctr.nextOfNode = n.containers
 	if n.containers != nil {
-		n.containers.previousOfNode = k
+		n.containers.previousOfNode = ctr
 	}
-	n.containers = k
-	for i := range k.need {
-		n.used[i] += k.need[i]
+	n.containers = ctr
+	for i := range ctr.need {
+		n.used[i] += ctr.need[i]
 	}
-	if !k.service {
-		for i := range k.need {
-			n.ending[i] += k.need[i]
+	if !ctr.service {
+		for i := range ctr.need {
+			n.ending[i] += ctr.need[i]
 		}
 	}
 	if !n.isOpen() {
@@ -214,23 +210,23 @@ func (fl *fleet) hold(k *container) {
 }
 
 // unhold is the reverse of hold.
-func (fl *fleet) unhold(k *container) {
-	n := k.node
-	if k.previousOfNode != nil {
-		k.previousOfNode.nextOfNode = k.nextOfNode
+func (fl *fleet) unhold(ctr *container) {
+	n := ctr.node
+	if ctr.previousOfNode != nil {
+		ctr.previousOfNode.nextOfNode = ctr.nextOfNode
 	} else {
-		n.containers = k.nextOfNode
+		n.containers = ctr.nextOfNode
 	}
-	if k.nextOfNode != nil {
-		k.nextOfNode.previousOfNode = k.previousOfNode
+	if ctr.nextOfNode != nil {
+		ctr.nextOfNode.previousOfNode = ctr.previousOfNode
 	}
-	k.previousOfNode, k.nextOfNode = nil, nil
-	for i := range k.need {
-		n.used[i] -= k.need[i]
+	ctr.previousOfNode, ctr.nextOfNode = nil, nil
+	for i := range ctr.need {
+		n.used[i] -= ctr.need[i]
 	}
-	if !k.service {
-		for i := range k.need {
-			n.ending[i] -= k.need[i]
+	if !ctr.service {
+		for i := range ctr.need {
+			n.ending[i] -= ctr.need[i]
 		}
 	}
 	if !n.isOpen() {
@@ -302,17 +298,4 @@ func (fl *fleet) used(name id.Node) resource.Vector {
 		return fl.nodes[slot].used
 	}
 	return resource.Vector{}
-}
-
-// most is, for each resource, the most that any node has.
-func (fl *fleet) most() resource.Vector {
-	if !fl.totals.largestKnown {
-		fl.totals.largest, fl.totals.largestKnown = resource.Vector{}, true
-		for _, n := range fl.nodes {
-			if n.known {
-				fl.totals.largest = fl.totals.largest.Max(n.spec.Capacity)
-			}
-		}
-	}
-	return fl.totals.largest
 }

@@ -42,9 +42,9 @@ func (g *group) track(words int) {
 		return
 	}
 	g.tracked = true
-	for k := g.app.containers; k != nil; k = k.nextOfApp {
-		if k.group == g {
-			g.levelUp(k.node.slot, words)
+	for ctr := g.app.containers; ctr != nil; ctr = ctr.nextOfApp {
+		if ctr.group == g {
+			g.levelUp(ctr.node.slot, words)
 		}
 	}
 }
@@ -106,9 +106,9 @@ func (t *tally) recount(g *group) {
 	t.grow()
 	clear(t.counts)
 	t.version = -1
-	for k := g.app.containers; k != nil; k = k.nextOfApp {
-		if k.group == g {
-			t.counts[t.label.of[k.node.slot]]++
+	for ctr := g.app.containers; ctr != nil; ctr = ctr.nextOfApp {
+		if ctr.group == g {
+			t.counts[t.label.of[ctr.node.slot]]++
 		}
 	}
 }

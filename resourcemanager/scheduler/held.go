@@ -25,30 +25,30 @@ type queueReclaim struct {
 func (q *queue) newest() *container { return q.reclaim.newest }
 
 // link inserts a container into a leaf's list by age. It passes only a few others, and reports whether the list is sorted then.
-func (q *queue) link(k *container) bool {
+func (q *queue) link(ctr *container) bool {
 	var before *container
 	after := q.reclaim.newest
 	for range 64 {
-		if after == nil || !after.startedAt.After(k.startedAt) {
+		if after == nil || !after.startedAt.After(ctr.startedAt) {
 			break
 		}
 		before, after = after, after.nextOfLeaf
 	}
-	k.previousOfLeaf, k.nextOfLeaf = before, after
+	ctr.previousOfLeaf, ctr.nextOfLeaf = before, after
 	if before != nil {
-		before.nextOfLeaf = k
+		before.nextOfLeaf = ctr
 	} else {
-		q.reclaim.newest = k
+		q.reclaim.newest = ctr
 	}
 	if after != nil {
-		after.previousOfLeaf = k
+		after.previousOfLeaf = ctr
 	}
-	return after == nil || !after.startedAt.After(k.startedAt)
+	return after == nil || !after.startedAt.After(ctr.startedAt)
 }
 
 // addHeld inserts a container into a leaf's list. If it does not belong near the front, the list is sorted later.
-func (q *queue) addHeld(k *container) {
-	if !q.link(k) {
+func (q *queue) addHeld(ctr *container) {
+	if !q.link(ctr) {
 		q.reclaim.disordered = true
 	}
 }
@@ -60,8 +60,8 @@ func (q *queue) sortHeld() {
 	}
 	q.reclaim.disordered = false
 	var all []*container
-	for k := q.reclaim.newest; k != nil; k = k.nextOfLeaf {
-		all = append(all, k)
+	for ctr := q.reclaim.newest; ctr != nil; ctr = ctr.nextOfLeaf {
+		all = append(all, ctr)
 	}
 	slices.SortFunc(all, func(x, y *container) int {
 		return cmp.Or(y.startedAt.Compare(x.startedAt), y.id.Compare(x.id))
@@ -72,16 +72,16 @@ func (q *queue) sortHeld() {
 	}
 }
 
-func (q *queue) unlink(k *container) {
-	if k.previousOfLeaf != nil {
-		k.previousOfLeaf.nextOfLeaf = k.nextOfLeaf
+func (q *queue) unlink(ctr *container) {
+	if ctr.previousOfLeaf != nil {
+		ctr.previousOfLeaf.nextOfLeaf = ctr.nextOfLeaf
 	} else {
-		q.reclaim.newest = k.nextOfLeaf
+		q.reclaim.newest = ctr.nextOfLeaf
 	}
-	if k.nextOfLeaf != nil {
-		k.nextOfLeaf.previousOfLeaf = k.previousOfLeaf
+	if ctr.nextOfLeaf != nil {
+		ctr.nextOfLeaf.previousOfLeaf = ctr.previousOfLeaf
 	}
-	k.previousOfLeaf, k.nextOfLeaf = nil, nil
+	ctr.previousOfLeaf, ctr.nextOfLeaf = nil, nil
 }
 
 // addLeaving adds to leaving of the queue and of those above it.

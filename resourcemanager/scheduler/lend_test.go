@@ -57,11 +57,11 @@ func (z *lendingZone) apply(t *rapid.T, in Input) {
 // second is a pass, and what the containers do until the next.
 func (z *lendingZone) second(t *rapid.T) {
 	for _, times := range []map[id.Container]time.Time{z.live, z.stops} {
-		for k, at := range times {
+		for ctr, at := range times {
 			if !at.After(z.now) {
-				z.apply(t, Release{Container: k})
-				delete(z.live, k)
-				delete(z.stops, k)
+				z.apply(t, Release{Container: ctr})
+				delete(z.live, ctr)
+				delete(z.stops, ctr)
 			}
 		}
 	}
@@ -147,8 +147,8 @@ func TestEveryLenderHasItsCapacityBackHoweverTheWindowsOverlap(t *testing.T) {
 			}
 			z.apply(t, SetAsk{App: id.App{ClusterStart: 1, Seq: 2}, Ask: k})
 			z.second(t)
-			for _, k := range contracts {
-				if z.now.Equal(k.Windows[0].Close) {
+			for _, lc := range contracts {
+				if z.now.Equal(lc.Windows[0].Close) {
 					z.checkBack(t, contracts)
 				}
 			}
@@ -166,16 +166,16 @@ func (z *lendingZone) checkBack(t *rapid.T, contracts []Contract) {
 		owed := int64(0)
 		for _, name := range []id.Queue{"apps", "web"} {
 			closes, lent, floor := false, 0.0, 0.0
-			for _, k := range contracts {
-				w := k.Windows[0]
-				if k.Lender == name && !z.now.Before(w.Open) && z.now.Before(w.Close) {
-					lent += k.LendPercent
+			for _, lc := range contracts {
+				w := lc.Windows[0]
+				if lc.Lender == name && !z.now.Before(w.Open) && z.now.Before(w.Close) {
+					lent += lc.LendPercent
 					// A floor that began to apply during the hand-back was not known at its beginning.
 					if z.now.Sub(w.Open) > 10*time.Second {
-						floor = max(floor, k.FloorPercent)
+						floor = max(floor, lc.FloorPercent)
 					}
 				}
-				closes = closes || k.Lender == name && z.now.Equal(w.Close)
+				closes = closes || lc.Lender == name && z.now.Equal(w.Close)
 			}
 			if closes {
 				owed += z.core.tree.named(name).guaranteed.Percent(100 - min(lent, 100-floor))[dim]

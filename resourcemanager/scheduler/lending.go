@@ -33,7 +33,7 @@ type lending struct {
 
 // set replaces all contracts. One that is set again under its name keeps its ledger.
 func (l *lending) set(specs []Contract) error {
-	contracts, err := buildContracts(specs, &l.tree.queueSet)
+	contracts, err := buildContracts(specs, l.tree.present())
 	if err != nil {
 		return err
 	}
@@ -43,22 +43,22 @@ func (l *lending) set(specs []Contract) error {
 
 // replace replaces the contracts. One of the same name as before keeps its phase.
 func (l *lending) replace(contracts []*contract) {
-	for _, k := range contracts {
+	for _, lc := range contracts {
 		for _, old := range l.contracts {
-			if old.spec.Name != k.spec.Name {
+			if old.spec.Name != lc.spec.Name {
 				continue
 			}
-			k.ledger = old.ledger
+			lc.ledger = old.ledger
 			if old.phase != phaseIdle {
-				k.phase, k.window, k.lent = old.phase, old.window, old.lent
+				lc.phase, lc.window, lc.lent = old.phase, old.window, old.lent
 			}
-			for _, given := range l.preemption.noticesUnder(func(c *contract) bool { return c == old }) {
-				given.contract = k
+			for _, given := range l.preemption.noticesUnder(func(lc *contract) bool { return lc == old }) {
+				given.contract = lc
 			}
 		}
 	}
 	l.contracts = contracts
-	for _, given := range l.preemption.noticesUnder(func(c *contract) bool { return !slices.Contains(contracts, c) }) {
+	for _, given := range l.preemption.noticesUnder(func(lc *contract) bool { return !slices.Contains(contracts, lc) }) {
 		l.cancelReturn(given)
 	}
 	l.changed, l.nextChange = true, time.Time{}
@@ -70,16 +70,16 @@ func (l *lending) hasContracts() bool { return len(l.contracts) > 0 }
 // specs are the contracts as they were set.
 func (l *lending) specs() []Contract {
 	var specs []Contract
-	for _, k := range l.contracts {
-		specs = append(specs, k.spec)
+	for _, lc := range l.contracts {
+		specs = append(specs, lc.spec)
 	}
 	return specs
 }
 
 // rebind sets the contracts' queues to those of a new tree. same are the same contracts, built for that tree.
 func (l *lending) rebind(same []*contract) {
-	for i, k := range l.contracts {
-		k.lender, k.borrowers = same[i].lender, same[i].borrowers
+	for i, lc := range l.contracts {
+		lc.lender, lc.borrowers = same[i].lender, same[i].borrowers
 	}
 }
 
@@ -99,8 +99,8 @@ func (l *lending) advance() {
 	if l.changed || !l.nextChange.IsZero() && !l.nextChange.After(l.pass.now) {
 		changed := l.changed
 		l.changed, l.nextChange = false, time.Time{}
-		for _, k := range l.contracts {
-			if l.updatePhase(k) {
+		for _, lc := range l.contracts {
+			if l.updatePhase(lc) {
 				changed = true
 			}
 		}
@@ -115,18 +115,18 @@ func (l *lending) advance() {
 }
 
 // updatePhase sets a contract's phase and nextChange, and reports whether the phase or window has changed.
-func (l *lending) updatePhase(k *contract) bool {
-	now, was, window := l.pass.now, k.phase, k.window
+func (l *lending) updatePhase(lc *contract) bool {
+	now, was, window := l.pass.now, lc.phase, lc.window
 	until := func(at time.Time) {
 		if l.nextChange.IsZero() || at.Before(l.nextChange) {
 			l.nextChange = at
 		}
 	}
-	k.phase = phaseIdle
-	if was != phaseIdle && now.Before(k.guardEnds()) && !now.Before(window.Close) {
-		k.phase = phaseGuarded
+	lc.phase = phaseIdle
+	if was != phaseIdle && now.Before(lc.guardEnds()) && !now.Before(window.Close) {
+		lc.phase = phaseGuarded
 	}
-	for _, w := range k.spec.Windows {
+	for _, w := range lc.spec.Windows {
 		if !now.Before(w.Close) {
 			continue
 		}
@@ -134,53 +134,53 @@ func (l *lending) updatePhase(k *contract) bool {
 			until(w.Open)
 			break
 		}
-		k.window, k.phase = w, phaseOpen
-		if !now.Before(k.returnBegins()) {
-			k.phase = phaseClosing
+		lc.window, lc.phase = w, phaseOpen
+		if !now.Before(lc.returnBegins()) {
+			lc.phase = phaseClosing
 		}
 		break
 	}
 	// A window that was cut short while it was open ends like any other.
-	if k.phase == phaseIdle && (was == phaseOpen || was == phaseClosing) && now.Before(window.Close) {
-		k.window.Close = now.Add(min(window.Close.Sub(now), k.spec.Notice+k.spec.Grace))
-		k.phase = phaseClosing
+	if lc.phase == phaseIdle && (was == phaseOpen || was == phaseClosing) && now.Before(window.Close) {
+		lc.window.Close = now.Add(min(window.Close.Sub(now), lc.spec.Notice+lc.spec.Grace))
+		lc.phase = phaseClosing
 	}
-	switch k.phase {
+	switch lc.phase {
 	case phaseOpen:
-		until(k.returnBegins())
+		until(lc.returnBegins())
 	case phaseClosing:
-		until(k.window.Close)
+		until(lc.window.Close)
 	case phaseGuarded:
-		until(k.guardEnds())
+		until(lc.guardEnds())
 	}
-	l.beginOrEndReturn(k, was)
-	return k.phase != was || k.window != window
+	l.beginOrEndReturn(lc, was)
+	return lc.phase != was || lc.window != window
 }
 
 // beginOrEndReturn begins a hand-back, or ends one, as the contract's phase says.
-func (l *lending) beginOrEndReturn(k *contract, was phase) {
-	pending := k.ledger.pending
+func (l *lending) beginOrEndReturn(lc *contract, was phase) {
+	pending := lc.ledger.pending
 	switch {
 	case pending == nil:
-	case k.phase == phaseOpen && l.pass.now.Before(pending.Promised):
+	case lc.phase == phaseOpen && l.pass.now.Before(pending.Promised):
 		// The window was extended: nothing has to return yet.
-		k.ledger.pending = nil
-		for _, given := range l.preemption.noticesUnder(func(c *contract) bool { return c == k }) {
+		lc.ledger.pending = nil
+		for _, given := range l.preemption.noticesUnder(func(lc *contract) bool { return lc == lc }) {
 			l.cancelReturn(given)
 		}
-	case k.phase == phaseIdle:
-		if pending.Done.IsZero() && l.isReturned(k) {
+	case lc.phase == phaseIdle:
+		if pending.Done.IsZero() && l.isReturned(lc) {
 			pending.Done = l.pass.now
 		}
-		k.ledger.close()
-	case !l.pass.now.Before(pending.Promised) && k.phase != phaseGuarded:
+		lc.ledger.close()
+	case !l.pass.now.Before(pending.Promised) && lc.phase != phaseGuarded:
 		// The next window opens before all was seen to have returned from the last.
-		k.ledger.close()
-	case k.phase == phaseClosing:
-		pending.Promised = k.window.Close
+		lc.ledger.close()
+	case lc.phase == phaseClosing:
+		pending.Promised = lc.window.Close
 	}
-	if (k.phase == phaseClosing || k.phase == phaseGuarded && was == phaseOpen) && k.ledger.pending == nil {
-		k.ledger.pending = &HandBack{Promised: k.window.Close}
+	if (lc.phase == phaseClosing || lc.phase == phaseGuarded && was == phaseOpen) && lc.ledger.pending == nil {
+		lc.ledger.pending = &HandBack{Promised: lc.window.Close}
 	}
 }
 
@@ -196,13 +196,13 @@ func (l *lending) cancelReturn(given *notice) {
 }
 
 // returnBegins is when the capacity begins to return.
-func (k *contract) returnBegins() time.Time {
-	return k.window.Close.Add(-k.spec.Notice - k.spec.Grace)
+func (lc *contract) returnBegins() time.Time {
+	return lc.window.Close.Add(-lc.spec.Notice - lc.spec.Grace)
 }
 
 // guardEnds is until when the lender's guarantee stays reserved after the window.
-func (k *contract) guardEnds() time.Time {
-	return k.window.Close.Add(max(k.spec.Notice, time.Minute))
+func (lc *contract) guardEnds() time.Time {
+	return lc.window.Close.Add(max(lc.spec.Notice, time.Minute))
 }
 
 func (l *ledger) close() {
@@ -214,25 +214,25 @@ func (l *ledger) close() {
 func (l *lending) account() {
 	seconds := l.pass.now.Sub(l.counted).Seconds()
 	if !l.counted.IsZero() && seconds > 0 {
-		for _, k := range l.contracts {
-			if !k.isOpen() {
+		for _, lc := range l.contracts {
+			if !lc.isOpen() {
 				continue
 			}
-			borrowed := k.borrowed()
-			k.ledger.lent += seconds * float64(k.lent[resource.CPU]) / 1000
-			k.ledger.used += seconds * float64(borrowed[resource.CPU]) / 1000
+			borrowed := lc.borrowed()
+			lc.ledger.lent += seconds * float64(lc.lent[resource.CPU]) / 1000
+			lc.ledger.used += seconds * float64(borrowed[resource.CPU]) / 1000
 		}
 	}
 	l.counted = l.pass.now
 }
 
 // borrowed is what the borrowers hold beyond their guarantees, up to what is lent.
-func (k *contract) borrowed() resource.Vector {
+func (lc *contract) borrowed() resource.Vector {
 	var sum resource.Vector
-	for _, q := range k.borrowers {
+	for _, q := range lc.borrowers {
 		sum = sum.Add(q.used.Sub(q.guaranteed).Max(resource.Vector{}))
 	}
-	return sum.Min(k.lent)
+	return sum.Min(lc.lent)
 }
 
 // resolve computes what open contracts entitle their borrowers to. Contracts of one lender share what its floors leave, in their
@@ -242,15 +242,15 @@ func (l *lending) resolve() {
 		q.lent = q.lent[:0]
 		q.entitled = q.guaranteed
 	}
-	for i, k := range l.contracts {
-		k.lent = resource.Vector{}
-		if !k.isOpen() {
+	for i, lc := range l.contracts {
+		lc.lent = resource.Vector{}
+		if !lc.isOpen() {
 			continue
 		}
-		left := k.lender.guaranteed
+		left := lc.lender.guaranteed
 		floor := 0.0
 		for j, other := range l.contracts {
-			if other.lender != k.lender || !other.isOpen() {
+			if other.lender != lc.lender || !other.isOpen() {
 				continue
 			}
 			floor = max(floor, other.spec.FloorPercent)
@@ -258,15 +258,15 @@ func (l *lending) resolve() {
 				left = left.Sub(other.lent)
 			}
 		}
-		left = left.Sub(k.lender.guaranteed.Percent(floor)).Max(resource.Vector{})
-		k.lent = k.lender.guaranteed.Percent(k.spec.LendPercent).Min(left)
-		if k.phase == phaseClosing {
+		left = left.Sub(lc.lender.guaranteed.Percent(floor)).Max(resource.Vector{})
+		lc.lent = lc.lender.guaranteed.Percent(lc.spec.LendPercent).Min(left)
+		if lc.phase == phaseClosing {
 			continue
 		}
-		each := k.lent.Percent(100 / float64(len(k.borrowers)))
-		for _, borrower := range k.borrowers {
-			for q := borrower; !k.lender.isUnder(q); q = q.parent {
-				q.lent = append(q.lent, loan{k, each})
+		each := lc.lent.Percent(100 / float64(len(lc.borrowers)))
+		for _, borrower := range lc.borrowers {
+			for q := borrower; !lc.lender.isUnder(q); q = q.parent {
+				q.lent = append(q.lent, loan{lc, each})
 				q.entitled = q.entitled.Add(each)
 			}
 		}
@@ -276,14 +276,14 @@ func (l *lending) resolve() {
 // ledgers returns the account of each contract.
 func (l *lending) ledgers() []Ledger {
 	ledgers := make([]Ledger, len(l.contracts))
-	for i, k := range l.contracts {
+	for i, lc := range l.contracts {
 		ledgers[i] = Ledger{
-			Contract: k.spec.Name, Open: k.isOpen(),
-			LentCoreSeconds: k.ledger.lent, UsedCoreSeconds: k.ledger.used, LostCoreSeconds: k.ledger.lost,
-			Stopped: k.ledger.stopped, Returned: k.ledger.returned, HandBacks: append([]HandBack(nil), k.ledger.handBacks...),
+			Contract: lc.spec.Name, Open: lc.isOpen(),
+			LentCoreSeconds: lc.ledger.lent, UsedCoreSeconds: lc.ledger.used, LostCoreSeconds: lc.ledger.lost,
+			Stopped: lc.ledger.stopped, Returned: lc.ledger.returned, HandBacks: append([]HandBack(nil), lc.ledger.handBacks...),
 		}
 		if ledgers[i].Open {
-			ledgers[i].Closing, ledgers[i].Lent, ledgers[i].Borrowed = k.window.Close, k.lent, k.borrowed()
+			ledgers[i].Closing, ledgers[i].Lent, ledgers[i].Borrowed = lc.window.Close, lc.lent, lc.borrowed()
 		}
 	}
 	return ledgers

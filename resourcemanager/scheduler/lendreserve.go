@@ -8,9 +8,9 @@ import (
 )
 
 // lentUnder is the open contract by which a container's queue borrows from a claimant; nil if there is none.
-func (l *lending) lentUnder(k *container, claimant *queue) *contract {
+func (l *lending) lentUnder(ctr *container, claimant *queue) *contract {
 	for _, lent := range l.contracts {
-		if lent.isOpen() && claimant.isUnder(lent.lender) && slices.ContainsFunc(lent.borrowers, k.app.leaf.isUnder) {
+		if lent.isOpen() && claimant.isUnder(lent.lender) && slices.ContainsFunc(lent.borrowers, ctr.app.leaf.isUnder) {
 			return lent
 		}
 	}
@@ -51,14 +51,14 @@ func (l *lending) reserves(k *ask, need *resource.Vector) *contract {
 
 // reserveRoom adds to sum what a contract reserves, as a percentage of its lender's guarantee. It subtracts what other contracts
 // have reserved for the same lender, or for a queue above or below it.
-func (l *lending) reserveRoom(sum *resource.Vector, k *contract, percent float64) {
-	room := k.roomAt(percent)
+func (l *lending) reserveRoom(sum *resource.Vector, lc *contract, percent float64) {
+	room := lc.roomAt(percent)
 	for _, other := range l.contracts {
-		if other.lender.isUnder(k.lender) || k.lender.isUnder(other.lender) {
+		if other.lender.isUnder(lc.lender) || lc.lender.isUnder(other.lender) {
 			room = room.Sub(other.reserved).Max(resource.Vector{})
 		}
 	}
-	k.reserved = room
+	lc.reserved = room
 	*sum = sum.Add(room)
 }
 
@@ -78,40 +78,40 @@ func (l *lending) returnPercent(lent *contract, k *ask) float64 {
 
 // owed is the room that has to be free when a contract's capacity has returned: that of its lender, of lenders to whom capacity
 // returns earlier, and the floors of the others.
-func (l *lending) owed(k *contract) resource.Vector {
+func (l *lending) owed(lc *contract) resource.Vector {
 	var sum resource.Vector
 	for _, other := range l.contracts {
 		other.reserved = resource.Vector{}
 	}
 	for _, other := range l.contracts {
-		if l.returnsBefore(other, k) {
+		if l.returnsBefore(other, lc) {
 			l.reserveRoom(&sum, other, l.returnPercent(other, nil))
 		}
 	}
-	l.reserveRoom(&sum, k, l.returnPercent(k, nil))
+	l.reserveRoom(&sum, lc, l.returnPercent(lc, nil))
 	for _, other := range l.contracts {
-		if other != k && other.isOpen() && !l.returnsBefore(other, k) {
+		if other != lc && other.isOpen() && !l.returnsBefore(other, lc) {
 			l.reserveRoom(&sum, other, other.spec.FloorPercent)
 		}
 	}
 	return sum
 }
 
-// returnsBefore reports whether the capacity of other returns before that of k: its window closes sooner, or at the same time and
+// returnsBefore reports whether the capacity of other returns before that of lc: its window closes sooner, or at the same time and
 // it was set before.
-func (l *lending) returnsBefore(other, k *contract) bool {
-	if other == k || other.phase < phaseClosing {
+func (l *lending) returnsBefore(other, lc *contract) bool {
+	if other == lc || other.phase < phaseClosing {
 		return false
 	}
-	if order := other.window.Close.Compare(k.window.Close); order != 0 {
+	if order := other.window.Close.Compare(lc.window.Close); order != 0 {
 		return order < 0
 	}
-	return slices.Index(l.contracts, other) < slices.Index(l.contracts, k)
+	return slices.Index(l.contracts, other) < slices.Index(l.contracts, lc)
 }
 
 // isOutlastedBy reports whether a container of known duration would still run when the contract's capacity returns.
-func (k *contract) isOutlastedBy(asked *ask, now time.Time) bool {
-	return asked.spec.Duration > 0 && now.Add(asked.spec.Duration).After(k.window.Close.Add(-k.spec.Grace))
+func (lc *contract) isOutlastedBy(asked *ask, now time.Time) bool {
+	return asked.spec.Duration > 0 && now.Add(asked.spec.Duration).After(lc.window.Close.Add(-lc.spec.Grace))
 }
 
 // setOutlasting moves an ask to the bucket of those that would outlast a window, or from there.
@@ -144,8 +144,8 @@ func (l *lending) reviewOutlasting() {
 }
 
 // roomAt is how much of a percentage of its guarantee the lender does not use.
-func (k *contract) roomAt(percent float64) resource.Vector {
-	return k.lender.guaranteed.Percent(percent).Sub(k.lender.used).Max(resource.Vector{})
+func (lc *contract) roomAt(percent float64) resource.Vector {
+	return lc.lender.guaranteed.Percent(percent).Sub(lc.lender.used).Max(resource.Vector{})
 }
 
 // isGuaranteedBeside reports whether need fits into the guarantee of the highest queue above the leaf that is not also above the

@@ -16,8 +16,8 @@ type appName struct {
 
 // vacate removes a node from a name's nodes unless it holds another container of the name.
 func (m *appName) vacate(n *node) {
-	for k := n.containers; k != nil; k = k.nextOfNode {
-		if k.app.name == m {
+	for ctr := n.containers; ctr != nil; ctr = ctr.nextOfNode {
+		if ctr.app.name == m {
 			return
 		}
 	}

@@ -31,11 +31,11 @@ type credit struct {
 }
 
 // noticeLength is the length of a container's notice if it is preempted for another queue, by a contract or nil.
-func (pr *preemption) noticeLength(k *container, lent *contract) time.Duration {
+func (pr *preemption) noticeLength(ctr *container, lent *contract) time.Duration {
 	if lent != nil {
 		return lent.spec.Notice
 	}
-	for q := k.app.leaf; q != nil; q = q.parent {
+	for q := ctr.app.leaf; q != nil; q = q.parent {
 		if q.spec.Notice > 0 {
 			return q.spec.Notice
 		}
@@ -51,26 +51,26 @@ type cancelled struct {
 
 // give gives a notice.
 func (pr *preemption) give(given *notice) {
-	k := given.container
+	ctr := given.container
 	// If a preemption of the container was cancelled in this pass, its deadline is kept.
 	for _, r := range pr.cancelled {
-		if r.container == k.id && r.deadline.Before(given.deadline) {
+		if r.container == ctr.id && r.deadline.Before(given.deadline) {
 			given.deadline = r.deadline
 			if given.deadline.Before(pr.pass.now) {
 				given.deadline = pr.pass.now
 			}
 		}
 	}
-	k.app.leaf.unlink(k)
-	k.notice = given
-	k.app.leaf.addLeaving(&k.need, 1)
+	ctr.app.leaf.unlink(ctr)
+	ctr.notice = given
+	ctr.app.leaf.addLeaving(&ctr.need, 1)
 	if m := given.claim; m != nil {
 		m.victims = append(m.victims, given)
 	} else {
 		pr.unclaimed = append(pr.unclaimed, given)
 	}
 	pr.notices = append(pr.notices, given)
-	pr.pass.decisions.Notices = append(pr.pass.decisions.Notices, Notice{Container: k.id, Deadline: given.deadline, Reason: given.reason})
+	pr.pass.decisions.Notices = append(pr.pass.decisions.Notices, Notice{Container: ctr.id, Deadline: given.deadline, Reason: given.reason})
 	pr.awaitDeadline(given.deadline)
 	pr.pass.nextBy(given.deadline)
 }
@@ -87,7 +87,7 @@ func (pr *preemption) stopDue() {
 	pr.firstDeadline = time.Time{}
 	var needless []*notice
 	for _, given := range pr.notices {
-		k := given.container
+		ctr := given.container
 		switch {
 		case given.stopped:
 			continue
@@ -95,21 +95,21 @@ func (pr *preemption) stopDue() {
 			pr.awaitDeadline(given.deadline)
 			pr.pass.nextBy(given.deadline)
 			continue
-		case !k.app.leaf.borrows():
+		case !ctr.app.leaf.borrows():
 			// Its queue is within its guarantee now. Other victims will be chosen.
 			needless = append(needless, given)
 			continue
 		}
 		given.stopped = true
-		pr.pass.decisions.Stops = append(pr.pass.decisions.Stops, Stop{Container: k.id, Reason: given.reason})
-		work := pr.pass.now.Sub(k.startedAt)
+		pr.pass.decisions.Stops = append(pr.pass.decisions.Stops, Stop{Container: ctr.id, Reason: given.reason})
+		work := pr.pass.now.Sub(ctr.startedAt)
 		lost := work
-		if k.checkpoint.After(k.startedAt) {
-			lost = pr.pass.now.Sub(k.checkpoint)
+		if ctr.checkpoint.After(ctr.startedAt) {
+			lost = pr.pass.now.Sub(ctr.checkpoint)
 		}
-		k.app.addCredit(k.ask, work+k.credit+restartCost)
+		ctr.app.addCredit(ctr.ask, work+ctr.credit+restartCost)
 		if given.contract != nil {
-			given.contract.ledger.stop(k, lost)
+			given.contract.ledger.stop(ctr, lost)
 		}
 	}
 	for _, given := range needless {
@@ -190,22 +190,22 @@ func (pr *preemption) endClaim(m *nomination) {
 }
 
 // cancel cancels a container's preemption.
-func (pr *preemption) cancel(k *container) {
-	deadline := k.notice.deadline
-	pr.drop(k)
-	k.app.leaf.addLeaving(&k.need, -1)
-	k.app.leaf.link(k)
-	pr.fleet.touch(k.node)
-	pr.cancelled = append(pr.cancelled, cancelled{k.id, deadline})
+func (pr *preemption) cancel(ctr *container) {
+	deadline := ctr.notice.deadline
+	pr.drop(ctr)
+	ctr.app.leaf.addLeaving(&ctr.need, -1)
+	ctr.app.leaf.link(ctr)
+	pr.fleet.touch(ctr.node)
+	pr.cancelled = append(pr.cancelled, cancelled{ctr.id, deadline})
 }
 
 // drop removes a container's notice.
-func (pr *preemption) drop(k *container) {
-	given := k.notice
+func (pr *preemption) drop(ctr *container) {
+	given := ctr.notice
 	if given == nil {
 		return
 	}
-	k.notice = nil
+	ctr.notice = nil
 	if pr.notices = drop(pr.notices, given); len(pr.notices) == 0 {
 		pr.firstDeadline = time.Time{}
 	}
@@ -236,16 +236,16 @@ func (a *app) takeCredit(ask string) time.Duration {
 }
 
 // bringForward shortens notices of borrowers' containers that were given for claims and would expire too late.
-func (pr *preemption) bringForward(k *contract, deadline time.Time, lacking *resource.Vector) {
+func (pr *preemption) bringForward(lc *contract, deadline time.Time, lacking *resource.Vector) {
 	for _, given := range pr.notices {
 		held := given.container
-		if given.stopped || !given.deadline.After(deadline) || !slices.ContainsFunc(k.borrowers, held.app.leaf.isUnder) || !helps(&held.need, lacking) {
+		if given.stopped || !given.deadline.After(deadline) || !slices.ContainsFunc(lc.borrowers, held.app.leaf.isUnder) || !helps(&held.need, lacking) {
 			continue
 		}
-		given.deadline, given.contract = deadline, k
+		given.deadline, given.contract = deadline, lc
 		pr.awaitDeadline(deadline)
 		*lacking = lacking.Sub(held.need)
-		pr.pass.decisions.Notices = append(pr.pass.decisions.Notices, Notice{Container: held.id, Deadline: deadline, Reason: k.reason()})
+		pr.pass.decisions.Notices = append(pr.pass.decisions.Notices, Notice{Container: held.id, Deadline: deadline, Reason: lc.reason()})
 	}
 }
 

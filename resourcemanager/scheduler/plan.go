@@ -28,7 +28,7 @@ func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 	var plan Plan
 	plan.Never = c.explainer.never(k)
 	if plan.Never == "" {
-		c.tryPlan(k, &plan)
+		newTrial(c, k).plan(&plan)
 	}
 	plan.Explanation.Ask = spec.ID
 	for _, m := range untracked {
@@ -39,33 +39,4 @@ func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 	c.forgetApp(planned)
 	c.apps.uncount()
 	return plan, nil
-}
-
-// tryPlan grants in a trial what Schedule would grant, and explains the rest.
-func (c *Core) tryPlan(k *ask, plan *Plan) {
-	wanted := k.spec.Pending
-	trial := newTrial(c, k)
-	for range wanted {
-		if limit := c.tree.limit(k, &k.spec.Resources); limit.kind != noLimit {
-			break
-		}
-		slot := c.backlog.find(k)
-		if slot < 0 {
-			break
-		}
-		c.grant(k, c.fleet.at(slot))
-	}
-	for _, grant := range trial.grants() {
-		plan.Nodes = append(plan.Nodes, grant.Node)
-	}
-	k.spec.Pending = wanted - len(plan.Nodes)
-	if k.spec.Pending > 0 {
-		plan.Explanation = c.explainer.ask(k)
-	}
-	if k.spec.Gang && len(plan.Nodes) < wanted {
-		plan.Nodes = nil
-		plan.Explanation.Pending = wanted
-	}
-	trial.undo()
-	k.spec.Pending = wanted
 }

@@ -188,12 +188,12 @@ func (pr *preemption) cancelNeedless(first int) {
 		return
 	}
 	for _, each := range slices.Clone(pr.notices[first:]) {
-		k := each.container
-		if k.gang != nil {
+		ctr := each.container
+		if ctr.gang != nil {
 			continue
 		}
-		left := pr.fleet.left(k.node).Sub(k.need)
-		for other := k.node.containers; other != nil; other = other.nextOfNode {
+		left := pr.fleet.left(ctr.node).Sub(ctr.need)
+		for other := ctr.node.containers; other != nil; other = other.nextOfNode {
 			if other.notice != nil && other.awaitedBy == nil {
 				left = left.Add(other.need)
 			}
@@ -201,9 +201,9 @@ func (pr *preemption) cancelNeedless(first int) {
 		if left != left.Max(resource.Vector{}) {
 			continue
 		}
-		pr.cancel(k)
+		pr.cancel(ctr)
 		pr.cancelled = pr.cancelled[:len(pr.cancelled)-1]
-		pr.pass.decisions.Notices = slices.DeleteFunc(pr.pass.decisions.Notices, func(n Notice) bool { return n.Container == k.id })
+		pr.pass.decisions.Notices = slices.DeleteFunc(pr.pass.decisions.Notices, func(n Notice) bool { return n.Container == ctr.id })
 	}
 }
 

@@ -34,8 +34,8 @@ func (c *Core) setQueues(in SetQueues) error {
 		if !a.removed {
 			a.leaf.apps++
 		}
-		for k := range a.held() {
-			c.chargeContainer(k, 1)
+		for ctr := range a.held() {
+			c.chargeContainer(ctr, 1)
 		}
 	}
 	for _, a := range apps {
@@ -81,7 +81,7 @@ func draftTree(in SetQueues, schema resource.Schema, apps *apps, lending *lendin
 // Queues implements Interface.
 func (c *Core) Queues() []QueueUsage {
 	c.resolveQueues()
-	return usages(&c.tree.queueSet, &c.backlog)
+	return usages(c.tree.present(), &c.backlog)
 }
 
 // QueuesAfter implements Interface. It does not take into account what is lent at the moment.
@@ -127,16 +127,16 @@ func (c *Core) Ledgers() []Ledger {
 
 // usages lists the queues of a tree with their guarantee, usage and pending asks.
 func usages(queues *queueSet, backlog *backlog) []QueueUsage {
-	pending := backlog.pending(queues)
-	usages := make([]QueueUsage, len(queues.ordered))
-	for i, q := range queues.ordered {
+	pending, all := backlog.pending(queues), queues.all()
+	usages := make([]QueueUsage, len(all))
+	for i, q := range all {
 		usages[i] = QueueUsage{
 			Spec: q.spec, Used: q.used, Pending: pending[i], Guaranteed: q.guaranteed, Maximum: q.maximum,
 			Apps: q.apps, Containers: q.containers,
 		}
 	}
-	for i := len(queues.ordered) - 1; i > 0; i-- {
-		usages[queues.ordered[i].parent.order].Apps += usages[i].Apps
+	for i := len(all) - 1; i > 0; i-- {
+		usages[all[i].parent.order].Apps += usages[i].Apps
 	}
 	return usages
 }

@@ -149,7 +149,7 @@ func (w *walk) contracts(t *rapid.T) []Contract {
 		lender := rapid.SampledFrom([]id.Queue{"apps", "high"}).Draw(t, "lender")
 		borrower := map[id.Queue]id.Queue{"apps": "batch", "high": "low"}[lender]
 		lend := rapid.IntRange(1, 100).Draw(t, "lend")
-		k := Contract{
+		lc := Contract{
 			Name: fmt.Sprintf("contract-%d", i), Lender: lender, Borrowers: []id.Queue{borrower},
 			LendPercent: float64(lend), FloorPercent: float64(rapid.IntRange(0, 100-lend).Draw(t, "floor")),
 			Notice: time.Duration(rapid.IntRange(0, 20).Draw(t, "notice")) * time.Second,
@@ -158,10 +158,10 @@ func (w *walk) contracts(t *rapid.T) []Contract {
 		at := w.now.Add(time.Duration(rapid.IntRange(-30, 30).Draw(t, "opens")) * time.Second)
 		for range rapid.IntRange(0, 3).Draw(t, "windows") {
 			closes := at.Add(time.Duration(rapid.IntRange(1, 100).Draw(t, "length")) * time.Second)
-			k.Windows = append(k.Windows, Window{at, closes})
+			lc.Windows = append(lc.Windows, Window{at, closes})
 			at = closes.Add(time.Duration(rapid.IntRange(0, 60).Draw(t, "pause")) * time.Second)
 		}
-		contracts = append(contracts, k)
+		contracts = append(contracts, lc)
 	}
 	return contracts
 }
@@ -229,8 +229,8 @@ func (w *walk) schedule(t *rapid.T) Decisions {
 	for _, grant := range d.Grants {
 		w.live = append(w.live, grant.Container)
 	}
-	for _, k := range d.Cancelled {
-		delete(w.told, k)
+	for _, ctr := range d.Cancelled {
+		delete(w.told, ctr)
 	}
 	for _, notice := range d.Notices {
 		if w.told == nil {

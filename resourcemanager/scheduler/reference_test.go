@@ -118,7 +118,7 @@ func (r *reference) run() {
 
 func (r *reference) place(k *referenceAsk) bool {
 	for _, name := range r.path(k.queue) {
-		if limit := r.capacity(name, true); limit != r.zone && !r.holds[name].Add(k.spec.Resources).Fits(limit) {
+		if limit := r.capacity(name, true); limit != r.zone && r.holds[name].Add(k.spec.Resources).Lacking(limit) >= 0 {
 			return false
 		}
 	}
@@ -127,7 +127,7 @@ func (r *reference) place(k *referenceAsk) bool {
 	for i, n := range r.nodes {
 		free := n.Capacity.Sub(r.used[n.Name])
 		count := r.groups[group][n.Name]
-		ok := k.spec.Resources.Fits(free) && (k.spec.MaxPerNode == 0 || count < k.spec.MaxPerNode)
+		ok := k.spec.Resources.Lacking(free) < 0 && (k.spec.MaxPerNode == 0 || count < k.spec.MaxPerNode)
 		for _, constraint := range k.spec.Constraints {
 			ok = ok && constraint.Matches(n.Attributes)
 		}

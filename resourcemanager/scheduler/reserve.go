@@ -215,20 +215,20 @@ func (ns *nominations) mayAwait(held *container, k *ask) bool {
 }
 
 // latestEnd is when a container is expected to end, as a sort key; one of unknown duration comes last.
-func (k *container) latestEnd() int64 {
-	if k.duration == 0 {
+func (ctr *container) latestEnd() int64 {
+	if ctr.duration == 0 {
 		return math.MaxInt64
 	}
-	return k.startedAt.Add(k.duration).UnixNano()
+	return ctr.startedAt.Add(ctr.duration).UnixNano()
 }
 
 // arrived gives a reservation the room of a container whose end it has waited for.
-func (m *nomination) arrived(k *container) {
+func (m *nomination) arrived(ctr *container) {
 	n := m.node
 	n.nominated = n.nominated.Sub(m.nominated())
-	*m.awaited = m.awaited.Sub(k.need)
+	*m.awaited = m.awaited.Sub(ctr.need)
 	n.nominated = n.nominated.Add(m.nominated())
-	k.awaitedBy = nil
+	ctr.awaitedBy = nil
 }
 
 // endReservation updates the counts after a reservation was withdrawn.

@@ -150,12 +150,12 @@ func TestAPreemptedUnitWasBorrowed(t *testing.T) {
 	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
 		given := grantedBelow(w, d)
 		for _, notice := range d.Notices {
-			k := w.core.containers.byID[notice.Container]
-			if k == nil || given.touch(k.app.leaf) || before.warned[notice.Container] {
+			ctr := w.core.containers.byID[notice.Container]
+			if ctr == nil || given.touch(ctr.app.leaf) || before.warned[notice.Container] {
 				continue
 			}
-			if !before.over[k.app.leaf.spec.Name] {
-				t.Fatalf("container %s got notice, but queue %s and those above it are within their guarantees", notice.Container, k.app.leaf.spec.Name)
+			if !before.over[ctr.app.leaf.spec.Name] {
+				t.Fatalf("container %s got notice, but queue %s and those above it are within their guarantees", notice.Container, ctr.app.leaf.spec.Name)
 			}
 		}
 	})
@@ -179,15 +179,15 @@ func TestNothingIsStoppedOfAQueueThatHoldsNoMoreThanItsGuarantee(t *testing.T) {
 func TestEveryNoticeIsAtLeastAsLongAsTheQueueOrTheContractPromises(t *testing.T) {
 	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
 		for _, notice := range d.Notices {
-			k := w.core.containers.byID[notice.Container]
-			if k == nil || k.notice == nil {
+			ctr := w.core.containers.byID[notice.Container]
+			if ctr == nil || ctr.notice == nil {
 				continue
 			}
 			promised := w.now.Add(w.core.config.Notice)
-			if lent := k.notice.contract; lent != nil {
+			if lent := ctr.notice.contract; lent != nil {
 				// Containers that are preempted for a hand-back must have ended before the window closes, however short the window
 				// is.
-				if claim := k.notice.claim; claim == nil || !claim.ask.app.leaf.isUnder(lent.lender) {
+				if claim := ctr.notice.claim; claim == nil || !claim.ask.app.leaf.isUnder(lent.lender) {
 					continue
 				}
 				promised = w.now.Add(lent.spec.Notice)
@@ -198,7 +198,7 @@ func TestEveryNoticeIsAtLeastAsLongAsTheQueueOrTheContractPromises(t *testing.T)
 			if heard, ok := before.told[notice.Container]; ok && heard.Before(promised) {
 				promised = heard
 			}
-			if notice.Deadline.Before(promised) && (k.notice.contract == nil || notice.Deadline.After(w.now)) {
+			if notice.Deadline.Before(promised) && (ctr.notice.contract == nil || notice.Deadline.After(w.now)) {
 				t.Fatalf("container %s has %s, and was promised %s", notice.Container, notice.Deadline.Sub(w.now), promised.Sub(w.now))
 			}
 		}
@@ -212,8 +212,8 @@ func TestNothingIsStoppedThatHadNoNoticeOrWhoseNoticeRuns(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			w.step(t)
 			d := w.schedule(t)
-			for _, k := range d.Cancelled {
-				delete(deadlines, k)
+			for _, ctr := range d.Cancelled {
+				delete(deadlines, ctr)
 			}
 			for _, notice := range d.Notices {
 				deadlines[notice.Container] = notice.Deadline
@@ -287,8 +287,8 @@ func TestNobodyStarvesOnAZoneThatBecomesFree(t *testing.T) {
 		}
 		w.apply(t, SetContracts{})
 		for round := 0; ; round++ {
-			for _, k := range w.live {
-				w.apply(t, Release{Container: k})
+			for _, ctr := range w.live {
+				w.apply(t, Release{Container: ctr})
 			}
 			w.live = w.live[:0]
 			w.now = w.now.Add(30 * time.Second)
@@ -360,8 +360,8 @@ func TestNoGuaranteeIsBreachedBeyondNoticeAndStop(t *testing.T) {
 				}
 				for _, stop := range d.Stops {
 					w.apply(t, Release{Container: stop.Container})
-					for i, k := range w.live {
-						if k == stop.Container {
+					for i, ctr := range w.live {
+						if ctr == stop.Container {
 							w.live = append(w.live[:i], w.live[i+1:]...)
 							break
 						}
@@ -407,7 +407,7 @@ func TestTheSameContainerIsNotTakenAgainAndAgain(t *testing.T) {
 	for range 20 {
 		for _, app := range ids[:2] {
 			held := 0
-			for k := c.apps.byID[app].containers; k != nil; k = k.nextOfApp {
+			for ctr := c.apps.byID[app].containers; ctr != nil; ctr = ctr.nextOfApp {
 				held++
 			}
 			must(SetAsk{App: app, Ask: Ask{ID: "a", Pending: 1 - held, Policy: Pack, Resources: unit}})

@@ -81,8 +81,6 @@ func (s *stage) run(t *testing.T, d *datadriven.TestData) string {
 				in.User = arg.Vals[0]
 			case "priority":
 				in.Priority = int32(number(t, arg.Vals[0]))
-			case "weight":
-				in.Weight = float64(number(t, arg.Vals[0]))
 			case "recovered":
 				in.Recovered = true
 			default:
@@ -138,8 +136,8 @@ func (s *stage) container(t *testing.T, text string) id.Container {
 	return id.Container{Epoch: number(t, epoch), App: s.app(name), Seq: number(t, seq)}
 }
 
-func (s *stage) title(k id.Container) string {
-	return fmt.Sprintf("%s/%d", s.titles[k.App], k.Seq)
+func (s *stage) title(ctr id.Container) string {
+	return fmt.Sprintf("%s/%d", s.titles[ctr.App], ctr.Seq)
 }
 
 func number(t *testing.T, text string) int64 {
@@ -163,7 +161,7 @@ func (s *stage) quantity(t *testing.T, v *resource.Vector, key, value string) bo
 	case "ports":
 		v[resource.Ports] = number(t, value)
 	default:
-		dim, ok := s.schema.Place(key)
+		dim, ok := s.schema.Index(key)
 		if ok {
 			v[dim] = number(t, value)
 		}

@@ -26,6 +26,9 @@ type tree struct {
 	limitsMoved bool
 }
 
+// present are the queues that are in force.
+func (t *tree) present() *queueSet { return &t.queueSet }
+
 // replace replaces the queues.
 func (t *tree) replace(queues queueSet) { t.queueSet, t.stale = queues, true }
 
@@ -65,12 +68,12 @@ func (t *tree) takeLimitsMoved() bool {
 
 // charge counts a container for its user, its leaf and the queues above that; sign is 1 or -1. It reports whether a bucket is
 // limited by one of them.
-func (t *tree) charge(k *container, sign int64) (limits bool) {
-	leaf, owner, need := k.app.leaf, k.app.owner, &k.need
+func (t *tree) charge(ctr *container, sign int64) (limits bool) {
+	leaf, owner, need := ctr.app.leaf, ctr.app.owner, &ctr.need
 	for i := range need {
 		owner.used[i] += sign * need[i]
 	}
-	if k.master {
+	if ctr.master {
 		for i := range need {
 			leaf.masters[i] += sign * need[i]
 		}

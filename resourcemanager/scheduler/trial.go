@@ -68,3 +68,32 @@ func (t trial) undo() {
 	c.pass.decisions.Grants = c.pass.decisions.Grants[:t.first]
 	c.pass.onTrial = false
 }
+
+// plan grants what Schedule would grant, explains the rest, and undoes the grants.
+func (t trial) plan(plan *Plan) {
+	c, k := t.core, t.ask
+	wanted := k.spec.Pending
+	for range wanted {
+		if limit := c.tree.limit(k, &k.spec.Resources); limit.kind != noLimit {
+			break
+		}
+		slot := c.backlog.find(k)
+		if slot < 0 {
+			break
+		}
+		c.grant(k, c.fleet.at(slot))
+	}
+	for _, grant := range t.grants() {
+		plan.Nodes = append(plan.Nodes, grant.Node)
+	}
+	k.spec.Pending = wanted - len(plan.Nodes)
+	if k.spec.Pending > 0 {
+		plan.Explanation = c.explainer.ask(k)
+	}
+	if k.spec.Gang && len(plan.Nodes) < wanted {
+		plan.Nodes = nil
+		plan.Explanation.Pending = wanted
+	}
+	t.undo()
+	k.spec.Pending = wanted
+}

@@ -25,26 +25,26 @@ func verify(c *Core, scheduled bool) error {
 	users := map[*user]resource.Vector{}
 	leaving := map[*queue]resource.Vector{}
 	gangs := map[*gang]int{}
-	for _, k := range c.containers.byID {
-		used[k.node] = used[k.node].Add(k.need)
-		if k.gang != nil {
-			gangs[k.gang]++
+	for _, ctr := range c.containers.byID {
+		used[ctr.node] = used[ctr.node].Add(ctr.need)
+		if ctr.gang != nil {
+			gangs[ctr.gang]++
 		}
-		if k.app.leaf == nil {
+		if ctr.app.leaf == nil {
 			continue
 		}
-		users[k.app.owner] = users[k.app.owner].Add(k.need)
-		if k.master {
-			masters[k.app.leaf] = masters[k.app.leaf].Add(k.need)
+		users[ctr.app.owner] = users[ctr.app.owner].Add(ctr.need)
+		if ctr.master {
+			masters[ctr.app.leaf] = masters[ctr.app.leaf].Add(ctr.need)
 		}
-		for q := k.app.leaf; q != nil; q = q.parent {
-			held[q] = held[q].Add(k.need)
-			if k.notice != nil {
-				leaving[q] = leaving[q].Add(k.need)
+		for q := ctr.app.leaf; q != nil; q = q.parent {
+			held[q] = held[q].Add(ctr.need)
+			if ctr.notice != nil {
+				leaving[q] = leaving[q].Add(ctr.need)
 			}
 		}
-		if k.notice != nil && (k.notice.container != k || !slices.Contains(c.preemption.notices, k.notice)) {
-			return fmt.Errorf("container %s has a notice that is not its own or forgotten", k.id)
+		if ctr.notice != nil && (ctr.notice.container != ctr || !slices.Contains(c.preemption.notices, ctr.notice)) {
+			return fmt.Errorf("container %s has a notice that is not its own or forgotten", ctr.id)
 		}
 	}
 	for g, members := range gangs {
@@ -203,9 +203,9 @@ func verifyReservations(n *node) error {
 
 func verifyGroup(c *Core, g *group) error {
 	counts := map[int32]int{}
-	for k := g.app.containers; k != nil; k = k.nextOfApp {
-		if k.group == g {
-			counts[k.node.slot]++
+	for ctr := g.app.containers; ctr != nil; ctr = ctr.nextOfApp {
+		if ctr.group == g {
+			counts[ctr.node.slot]++
 		}
 	}
 	for slot := range int32(len(c.fleet.nodes)) {
@@ -299,7 +299,7 @@ func verifySpreads(c *Core) error {
 func verifyNotices(c *Core) error {
 	for _, given := range c.preemption.notices {
 		if !given.stopped && !given.deadline.After(c.pass.now) {
-			return fmt.Errorf("the notice of container %s has run out, and it is neither stopped nor spared", given.container.id)
+			return fmt.Errorf("the notice of container %s has run out, and it is neither stopped nor was its preemption cancelled", given.container.id)
 		}
 	}
 	for _, n := range c.fleet.nodes {

@@ -275,28 +275,28 @@ func stillExceeds(q, claimant *queue, need *resource.Vector) bool {
 }
 
 // cost is the work that is lost by stopping a container, in seconds.
-func (pr *preemption) cost(k *container) float64 {
-	since := k.startedAt
-	if k.checkpoint.After(since) {
-		since = k.checkpoint
+func (pr *preemption) cost(ctr *container) float64 {
+	since := ctr.startedAt
+	if ctr.checkpoint.After(since) {
+		since = ctr.checkpoint
 	}
-	cost := pr.pass.now.Sub(since) + restartCost + k.credit
-	if k.master {
+	cost := pr.pass.now.Sub(since) + restartCost + ctr.credit
+	if ctr.master {
 		cost += masterCost
 	}
 	seconds := cost.Seconds()
-	if k.gang != nil {
-		seconds *= float64(len(k.gang.members))
+	if ctr.gang != nil {
+		seconds *= float64(len(ctr.gang.members))
 	}
 	return seconds
 }
 
 // withGang returns a container and, if it was granted with a gang, all of the gang that are still held, the newest first.
-func withGang(k *container) []*container {
-	if k.gang == nil {
-		return []*container{k}
+func withGang(ctr *container) []*container {
+	if ctr.gang == nil {
+		return []*container{ctr}
 	}
-	all := slices.Clone(k.gang.members)
+	all := slices.Clone(ctr.gang.members)
 	slices.Reverse(all)
 	return all
 }

@@ -14,7 +14,7 @@ import (
 
 // These limits apply to one request of an application master. The loop limits the total.
 const (
-	// MostItems is how many asks, releases and reports a request may have: the loop applies a request at once.
+	// MostItems is how many asks, releases, checkpoints and reports a request may have: the loop applies a request at once.
 	MostItems    = 500
 	maxAvoided   = 1000
 	maxItemBytes = 16 << 10
@@ -33,9 +33,9 @@ const (
 
 // checkAllocate refuses a request that is too large for the loop.
 func checkAllocate(request *masterv1.AllocateRequest) error {
-	items := len(request.GetAsks()) + len(request.GetRelease()) + len(request.GetInstances()) + len(request.GetGoneInstances())
+	items := len(request.GetAsks()) + len(request.GetRelease()) + len(request.GetInstances()) + len(request.GetGoneInstances()) + len(request.GetCheckpoints())
 	if items > MostItems {
-		return invalid("a request of an application master has %d asks, releases and reports, but the limit is %d; send the rest with the next one", items, MostItems)
+		return invalid("a request of an application master has %d asks, releases, checkpoints and reports, but the limit is %d; send the rest with the next one", items, MostItems)
 	}
 	for _, ask := range request.GetAsks() {
 		if err := checkAsk(ask); err != nil {
@@ -59,6 +59,11 @@ func checkAllocate(request *masterv1.AllocateRequest) error {
 		}
 		if length := len(release.GetReason()); length > maxReason {
 			return invalid("the reason of the release of %s has %d bytes, but the limit is %d", release.GetContainerId(), length, maxReason)
+		}
+	}
+	for _, name := range request.GetCheckpoints() {
+		if err := checkID("a container with a checkpoint", name); err != nil {
+			return err
 		}
 	}
 	for _, name := range request.GetGoneInstances() {

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/peer/peertest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -26,7 +27,7 @@ import (
 
 // as is a call of a program that a user runs.
 func as(name string) context.Context {
-	return peer.With(context.Background(), peer.User{Name: name, Operator: name == "root"})
+	return peertest.With(context.Background(), peer.User{Name: name, Operator: name == "root"})
 }
 
 // guardedQueues: batch takes apps of analyst and deployer and is looked after by shift; common is everybody's.

@@ -9,6 +9,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
 // sized is an app of one instance that wants so much cpu.
@@ -61,6 +62,29 @@ func TestAResourceThatNoNodeHasIsRefused(t *testing.T) {
 		}
 		if err := named("gup"); err == nil || !strings.Contains(err.Error(), `no node has a resource named "gup"; nodes have cpu, memory, disk, ports, gpu`) {
 			t.Errorf("its name, misspelt: %v", err)
+		}
+	})
+}
+
+// Resources are counted by position, of which a zone has four for those that its nodes name.
+func TestANodeWithAFifthResourceIsRefused(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		register := func(name string, extended map[string]int64) error {
+			_, err := trackerv1.NewResourceTrackerClient(z.conn).Register(context.Background(), &trackerv1.RegisterRequest{
+				NodeId: name, Address: "10.0.0.1", ContainerManager: name + ":7071", Health: &corev1.NodeHealth{Healthy: true},
+				Capacity: &corev1.Resources{CpuMillis: 1000, MemoryBytes: 1 << 30, DiskBytes: 1 << 30, Extended: extended},
+			})
+			return err
+		}
+		n.cut()
+		n.capacity.Extended = map[string]int64{"a": 1, "b": 1, "c": 1, "d": 1}
+		n.register()
+		if err := register("node-2", map[string]int64{"d": 7}); err != nil {
+			t.Errorf("a node with a resource that the zone counts: %v", err)
+		}
+		if err := register("node-3", map[string]int64{"e": 1}); err == nil || !strings.Contains(err.Error(), `it has no room for "e"`) {
+			t.Errorf("a node with a fifth resource: %v", err)
 		}
 	})
 }

@@ -14,10 +14,10 @@ import (
 )
 
 // readEvents gives what everybody reads the zone's events from, with those that are stored.
-func readEvents(memory store.Store, retained int) (*eventlog.Log, error) {
+func readEvents(opened store.Store, retained int) (*eventlog.Log, error) {
 	past := eventlog.New(retained)
 	var bad error
-	err := memory.Events(0, func(sequence int64, raw []byte) bool {
+	err := opened.Events(0, func(sequence int64, raw []byte) bool {
 		event := &apiv1.Event{}
 		if bad = proto.Unmarshal(raw, event); bad != nil {
 			bad = fmt.Errorf("the event %d: %w", sequence, bad)

@@ -155,6 +155,28 @@ func TestWhatIsBorrowedIsGivenBackAfterANotice(t *testing.T) {
 	})
 }
 
+// Work that is saved is not lost with its container. The newest containers would be preempted otherwise.
+func TestContainersThatHaveSavedTheirWorkArePreemptedFirst(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.setTree()
+		batch := z.master(n, "crunch", "batch")
+		held := batch.ask(n, 8)
+		z.pass(time.Hour)
+		batch.say(&masterv1.AllocateRequest{Checkpoints: []string{held[0], held[3], "container_of_nobody"}})
+		z.pass(time.Second)
+		z.master(n, "web", "services").ask(n, 2)
+		var given []string
+		for _, notice := range notices(batch.heard()) {
+			given = append(given, notice.GetContainerId())
+		}
+		slices.Sort(given)
+		if want := []string{held[0], held[3]}; !slices.Equal(given, want) {
+			t.Errorf("%v were given notices, want %v, which have saved their work", given, want)
+		}
+	})
+}
+
 func TestANoticeIsTakenBackWhenTheRoomIsNotNeeded(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		n := z.addNode("node-1")

@@ -235,7 +235,7 @@ func TestTheSnapshotIsTheZone(t *testing.T) {
 		same := func(when string) {
 			t.Helper()
 			synctest.Wait()
-			_, err := look(context.Background(), z.rm, func(core *zone.Core) (struct{}, error) {
+			_, err := look(context.Background(), z.rm.calls, func(core *zone.Core) (struct{}, error) {
 				if got, want := appNames(z.rm.AllApps()), len(core.Apps()); z.rm.board.Newest().Count(snapshot.Apps) != want {
 					t.Errorf("%s %q are shown of %d apps", when, got, want)
 				}

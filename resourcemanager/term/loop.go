@@ -169,37 +169,3 @@ func newSeed() zone.Seed {
 	_, _ = rand.Read(fresh[:]) // crypto/rand never fails; it ends the program instead
 	return fresh
 }
-
-// ask gives the loop an input and waits until what follows from it is stored. The answer of its step is a T.
-func ask[T any](ctx context.Context, t *Term, in zone.Input) (T, error) {
-	return askTask[T](ctx, t, t.inbox, task{in: in})
-}
-
-// askTask puts a task into an inbox and waits for its answer.
-func askTask[T any](ctx context.Context, t *Term, inbox *mailbox[task], todo task) (T, error) {
-	type answer struct {
-		value any
-		err   error
-	}
-	answers := make(chan answer, 1)
-	todo.done = func(value any, err error) { answers <- answer{value, err} }
-	inbox.put(todo)
-	var none T
-	select {
-	case got := <-answers:
-		if got.err != nil || got.value == nil {
-			return none, got.err
-		}
-		return got.value.(T), nil
-	case <-ctx.Done():
-		return none, context.Cause(ctx)
-	case <-t.stopped:
-		return none, errStopped
-	}
-}
-
-// tell is ask without an answer.
-func tell(ctx context.Context, t *Term, in zone.Input) error {
-	_, err := ask[any](ctx, t, in)
-	return err
-}

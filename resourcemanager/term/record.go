@@ -33,12 +33,15 @@ func newRecord(path string) (*record, error) {
 	return &record{Writer: recording.NewWriter(file, mostRecorded), file: file}, nil
 }
 
-// step gives the zone an input, and records it before.
+// step gives the zone an input. It is recorded before, and the answer after.
 func (t *Term) step(in zone.Input) (any, error) {
-	if t.record != nil {
-		t.record.Input(in)
+	if t.record == nil {
+		return t.zone.Step(in)
 	}
-	return t.zone.Step(in)
+	t.record.Input(in)
+	answer, err := t.zone.Step(in)
+	t.record.Answer(answer, err)
+	return answer, err
 }
 
 // ready ends the zone's turn, and records what it has decided. A recording that cannot go on ends, and nothing else does.

@@ -56,7 +56,7 @@ func (s *session) Report(ctx context.Context, report *trackerv1.NodeReport) erro
 	if err := s.Beat(); err != nil {
 		return err
 	}
-	return tell(ctx, s.term, zone.NodeReport{Session: s.name, Report: report})
+	return tell(ctx, s.term.calls, zone.NodeReport{Session: s.name, Report: report})
 }
 
 // drop is Close for a session that nobody was given.

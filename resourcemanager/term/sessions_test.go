@@ -113,7 +113,7 @@ func TestASessionThatNobodyWaitsForIsDropped(t *testing.T) {
 			_, err := z.rm.OpenSession(ctx, response.GetSession(), &fullStream{ended: make(chan error, 1)})
 			return err
 		})
-		open, err := look(context.Background(), z.rm, func(z *zone.Core) (bool, error) { return z.StreamOf("node-1") != 0, nil })
+		open, err := look(context.Background(), z.rm.calls, func(z *zone.Core) (bool, error) { return z.StreamOf("node-1") != 0, nil })
 		if err != nil || open {
 			t.Errorf("the loop holds a stream that nobody reads: %v, %v", open, err)
 		}

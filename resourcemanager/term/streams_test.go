@@ -39,7 +39,7 @@ func TestStreamsThatNobodyWaitsForAreDropped(t *testing.T) {
 			_, err := z.rm.OpenAllocate(ctx, m.bearer)
 			return err
 		})
-		got, err := look(context.Background(), z.rm, func(*zone.Core) (int, error) { return len(z.rm.streams.masters), nil })
+		got, err := look(context.Background(), z.rm.calls, func(*zone.Core) (int, error) { return len(z.rm.streams.masters), nil })
 		if err != nil || got != 0 {
 			t.Errorf("left behind are %d masters, %v", got, err)
 		}
@@ -59,7 +59,7 @@ func TestAMasterThatReadsNothingIsLetGo(t *testing.T) {
 			if err := stream.Allocate(context.Background(), &masterv1.AllocateRequest{}); err != nil {
 				t.Fatal(err)
 			}
-			open, err := look(context.Background(), z.rm, func(*zone.Core) (bool, error) { return len(z.rm.streams.masters) > 0, nil })
+			open, err := look(context.Background(), z.rm.calls, func(*zone.Core) (bool, error) { return len(z.rm.streams.masters) > 0, nil })
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -90,6 +89,7 @@ type Term struct {
 	streams   *streams
 	past      *eventlog.Log
 	*shown
+	*calls
 	// record is nil if the zone is not recorded.
 	record *record
 	// replies are those of the present turn.
@@ -97,38 +97,32 @@ type Term struct {
 	// unstored is the turn that the disk has no room for yet, retryAt when it is tried again; nil if the last one is stored.
 	unstored *zone.Ready
 	retryAt  time.Time
-	// inbox is for what may change something; looks is for what does not.
-	inbox, looks *mailbox[task]
-	// noRoom is why nothing that grows is taken; nil while there is room.
-	noRoom  atomic.Pointer[error]
-	started time.Time
-	// stopped is closed when the loop has ended.
-	stopped chan struct{}
+	started  time.Time
 	// queueFile is what the queue file was found to say at the start. reread has it looked at again at once.
 	queueFile shares.FileText
 	reread    chan struct{}
 }
 
 // Begin makes a term of what is stored. The store is the term's from then on, unless there is an error.
-func Begin(ctx context.Context, config Config, memory store.Store) (*Term, error) {
+func Begin(ctx context.Context, config Config, opened store.Store) (*Term, error) {
 	t := &Term{
-		config: config, store: memory,
-		inbox: newMailbox[task](), looks: newMailbox[task](), started: time.Now(), stopped: make(chan struct{}),
+		config: config, store: opened,
+		calls: &calls{inbox: newMailbox[task](), looks: newMailbox[task](), stopped: make(chan struct{})}, started: time.Now(),
 		reread: make(chan struct{}, 1), streams: newStreams(),
 	}
-	past, err := readEvents(memory, int(config.EventRetention))
+	past, err := readEvents(opened, int(config.EventRetention))
 	if err != nil {
 		return nil, err
 	}
 	if config.Settings.QueueFile != "" {
 		t.queueFile = readQueueFile(config.Settings.QueueFile)
 	}
-	core, out, err := t.load(memory)
+	core, out, err := t.load(opened)
 	if err != nil {
 		return nil, err
 	}
-	t.past, t.shown = past, newShown(memory.Identity().Epoch, t.full)
-	t.zone, t.publisher = core, newPublisher(config.Registry(memory.Identity().Epoch, observer{t}), t.post)
+	t.past, t.shown = past, newShown(opened.Identity().Epoch, t.checkRoom)
+	t.zone, t.publisher = core, newPublisher(config.Registry(opened.Identity().Epoch, observer{t}), t.post)
 	if err := t.commit(ctx, out); err != nil {
 		return nil, err
 	}
@@ -143,16 +137,16 @@ func Begin(ctx context.Context, config Config, memory store.Store) (*Term, error
 }
 
 // load makes the zone, and records it from here on if it is to be recorded.
-func (t *Term) load(memory store.Store) (*zone.Core, *zone.Ready, error) {
+func (t *Term) load(opened store.Store) (*zone.Core, *zone.Ready, error) {
 	start := zone.Start{Settings: t.config.Settings, Now: t.started, Seed: newSeed(), QueueFile: t.queueFile}
 	if t.config.Record == "" {
-		return zone.Load(memory, start)
+		return zone.Load(opened, start)
 	}
 	var err error
 	if t.record, err = newRecord(t.config.Record); err != nil {
 		return nil, nil, err
 	}
-	core, out, err := t.record.Load(memory, start)
+	core, out, err := t.record.Load(opened, start)
 	if err == nil {
 		err = t.record.Err()
 	}
@@ -178,10 +172,10 @@ func (t *Term) Identity() store.Identity { return t.store.Identity() }
 
 // Ready says why the term cannot be used just now, if so. The loop answers, so it goes round.
 func (t *Term) Ready(ctx context.Context) error {
-	if err := lookOnly(ctx, t, func(*zone.Core) error { return nil }); err != nil {
+	if err := lookOnly(ctx, t.calls, func(*zone.Core) error { return nil }); err != nil {
 		return err
 	}
-	return t.full()
+	return t.checkRoom()
 }
 
 // Services are what it serves.

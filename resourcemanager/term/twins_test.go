@@ -58,6 +58,37 @@ func TestASecondNodeManagerOfANameIsRefused(t *testing.T) {
 	})
 }
 
+// A call that is repeated over a new connection may arrive twice, and late. What it says of the node is not true any more then.
+func TestALateRegistrationIsRefused(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		register := func(process string, number int64) error {
+			_, err := trackerv1.NewResourceTrackerClient(z.conn).Register(context.Background(), &trackerv1.RegisterRequest{
+				NodeId: "node-1", Address: "10.0.0.1", ContainerManager: "10.0.0.1:7071", FolderId: "folder", ProcessId: process, Registration: number,
+			})
+			return err
+		}
+		for _, step := range []struct {
+			process string
+			number  int64
+			want    codes.Code
+		}{
+			{"first", 1, codes.OK}, {"first", 1, codes.Aborted}, {"first", 3, codes.OK}, {"first", 2, codes.Aborted},
+			{"second", 1, codes.OK}, {"first", 3, codes.Aborted}, {"second", 1, codes.Aborted}, {"second", 2, codes.OK}, {"first", 4, codes.OK},
+		} {
+			if err := register(step.process, step.number); status.Code(err) != step.want {
+				t.Errorf("registration %d of the %s process is answered %v, want %v", step.number, step.process, err, step.want)
+			}
+		}
+		z.restart()
+		if err := register("first", 4); status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), "registration 4 of node-1 arrives late") {
+			t.Errorf("after a restart of the ResourceManager it is answered %v", err)
+		}
+		if err := register("first", 5); err != nil {
+			t.Errorf("the next one after a restart is answered %v", err)
+		}
+	})
+}
+
 // A NodeManager that was started again is taken at once, however its predecessor ended.
 func TestANodeOnItsOwnFolderIsTakenAtOnce(t *testing.T) {
 	inZone(t, func(z *testZone) {

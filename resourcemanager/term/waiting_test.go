@@ -289,6 +289,10 @@ func TestANodeThatIsDrainedSaysWhatKeepsItsContainers(t *testing.T) {
 		if len(waiting) != 1 || waiting[0].GetText() != "web: web-2 waits for capacity: no node is open: node-1 is being drained" {
 			t.Errorf("it says %v", waiting)
 		}
+		again, err := z.rm.Drain(context.Background(), "node-1", "a new disk")
+		if err != nil || len(again.GetWaiting()) != 1 || again.GetWaiting()[0].GetText() != waiting[0].GetText() {
+			t.Errorf("to whoever drains it again it says %v, %v", again.GetWaiting(), err)
+		}
 	})
 }
 

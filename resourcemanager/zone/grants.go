@@ -100,8 +100,12 @@ func (ls *leases) grant(grant scheduler.Grant) {
 	ls.changed(c)
 }
 
-// largest is the largest container that any node could hold.
-func (ls *leases) largest() *corev1.Resources { return ls.units.Resources(ls.scheduler.Largest()) }
+// checkpoint notes that a container has saved its work. One that has ended has nothing to lose.
+func (ls *leases) checkpoint(a *app, name string) {
+	if c := a.container(name); c != nil && c.held() {
+		ls.scheduler.apply(scheduler.Checkpoint{Container: c.id, At: ls.now})
+	}
+}
 
 // allocation is a held container as its master is sent it.
 func (ls *leases) allocation(c *container) *masterv1.Allocation {
@@ -117,7 +121,7 @@ func (ls *leases) allocation(c *container) *masterv1.Allocation {
 		}),
 	}
 	if n != nil {
-		allocation.ContainerManager, allocation.Address = n.record.GetContainerManager(), n.record.GetAddress()
+		allocation.ContainerManager = n.record.GetContainerManager()
 	}
 	return allocation
 }

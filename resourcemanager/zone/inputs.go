@@ -3,6 +3,7 @@ package zone
 import (
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
@@ -112,7 +113,14 @@ func (in StartMaster) step(z *Core) (any, error) { return z.desired.startMaster(
 func (in Command) step(z *Core) (any, error) {
 	return nil, z.commands.give(in.Who, in.App, in.Command, in.Call)
 }
-func (in Drain) step(z *Core) (any, error)      { return z.nodes.drain(in.Who, in.Node, in.Reason) }
+func (in Drain) step(z *Core) (any, error) {
+	view, err := z.nodes.drain(in.Who, in.Node, in.Reason)
+	if err != nil {
+		return nil, err
+	}
+	view.Waiting = z.waits.ofNode(z.nodes.get(id.Node(in.Node))) // for a node that is drained already
+	return view, nil
+}
 func (in Undrain) step(z *Core) (any, error)    { return z.nodes.undrain(in.Who, in.Node) }
 func (in RemoveNode) step(z *Core) (any, error) { return z.nodes.remove(in.Who, in.Node) }
 func (in SetQueues) step(z *Core) (any, error) {

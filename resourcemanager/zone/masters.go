@@ -101,10 +101,9 @@ func (ms *masters) register(bearer string, request *masterv1.RegisterRequest) (*
 
 	wanted := ms.desired.wanted(a)
 	response := &masterv1.RegisterResponse{
-		Spec:    wanted.GetSpec(),
-		Wanted:  wanted,
-		Largest: ms.leases.largest(),
-		Memo:    a.master.memo,
+		Spec:   wanted.GetSpec(),
+		Wanted: wanted,
+		Memo:   a.master.memo,
 	}
 	for _, c := range sortedContainers(a.containers) {
 		if c.held() && !c.record.GetLease().GetMaster() {
@@ -206,6 +205,9 @@ func (ms *masters) allocate(bearer string, stream StreamID, request *masterv1.Al
 	}
 	for _, release := range request.GetRelease() {
 		ms.release(a, release)
+	}
+	for _, name := range request.GetCheckpoints() {
+		ms.leases.checkpoint(a, name)
 	}
 	for _, report := range request.GetInstances() {
 		ms.reportInstance(a, report)

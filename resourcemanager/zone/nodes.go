@@ -73,6 +73,9 @@ func (ns *nodes) register(request *trackerv1.RegisterRequest) (*trackerv1.Regist
 		n = &node{id: name, record: &storev1.Node{Id: string(name)}, containers: map[id.Container]*container{}}
 		ns.byID[name] = n
 	}
+	if err := overtaken(n, request); err != nil {
+		return nil, err
+	}
 	if err := ns.sessions.mayRegister(n, request); err != nil {
 		return nil, err
 	}
@@ -84,6 +87,7 @@ func (ns *nodes) register(request *trackerv1.RegisterRequest) (*trackerv1.Regist
 	r.Version = request.GetVersion()
 	r.Capacity, r.Attributes, r.Health = request.GetCapacity(), request.GetAttributes(), request.GetHealth()
 	r.RegisteredAt, r.FolderId = timestamppb.New(ns.now), request.GetFolderId()
+	r.Processes = withProcess(r.GetProcesses(), request)
 
 	ns.frameworks.set(n, request.GetStateDirs())
 	ns.damage.forgetUnknown(n)

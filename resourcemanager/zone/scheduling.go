@@ -26,12 +26,34 @@ type scheduling struct {
 	schedulerCore
 	config *config
 	units  *units
+	// named are the resources that the scheduler has the names of.
+	named resource.Schema
 }
 
 // load makes the scheduler once the units are known.
 func (g *scheduling) load(Records) error {
-	g.schedulerCore = scheduler.New(scheduler.Config{Epoch: g.config.identity.Epoch, Schema: g.units.known(), Master: masterResources(g.units)})
+	g.named = g.units.known()
+	g.schedulerCore = scheduler.New(scheduler.Config{Epoch: g.config.identity.Epoch, Schema: g.named, Master: masterResources(g.units)})
 	return nil
+}
+
+// Apply hands a fact to the scheduler, and before it the names of resources that nodes or queues have brought.
+func (g *scheduling) Apply(input scheduler.Input) error {
+	g.nameResources()
+	return g.schedulerCore.Apply(input)
+}
+
+// QueuesAfter implements schedulerCore.
+func (g *scheduling) QueuesAfter(in scheduler.SetQueues) ([]scheduler.QueueUsage, error) {
+	g.nameResources()
+	return g.schedulerCore.QueuesAfter(in)
+}
+
+func (g *scheduling) nameResources() {
+	if known := g.units.known(); known != g.named {
+		g.named = known
+		_ = g.schedulerCore.Apply(scheduler.SetSchema{Schema: known}) // it takes any
+	}
 }
 
 // masterResources are those of one of DynamicDeploy's application masters.

@@ -173,7 +173,7 @@ func (vs *views) wakeBefore(instant time.Time) time.Time {
 func (vs *views) showApps() {
 	for _, a := range slices.SortedFunc(maps.Values(vs.late.apps), bySubmission) {
 		vs.changed(a) // a view that was made during a turn may show half of it
-		if a.view.steered(a) {
+		if a.view.mustShow(a) {
 			a.view.pace.count(vs.now, len(a.instances))
 		} else if !a.view.pace.mayShow(vs.now, len(a.instances)) {
 			vs.wakeFor(&a.view.pace)
@@ -185,9 +185,9 @@ func (vs *views) showApps() {
 	}
 }
 
-// steered reports whether an app is to be shown at once: it is new, removed, in another state, or somebody has changed what is wanted of
+// mustShow reports whether an app is to be shown at once: it is new, removed, in another state, or somebody has changed what is wanted of
 // it and will look whether that is so.
-func (v *appView) steered(a *app) bool {
+func (v *appView) mustShow(a *app) bool {
 	return v.shown == nil || a.removed || v.shown.GetState() != a.record.GetState() || v.shown.GetGeneration() != a.record.GetGeneration() ||
 		v.shown.GetVersion() != a.record.GetVersion()
 }
@@ -238,26 +238,26 @@ func (vs *views) showQuotas() {
 		return
 	}
 	parts := 10 * (len(vs.quotas.queues) + len(vs.quotas.contracts))
-	if !vs.isSteered() && !vs.quotas.pace.mayShow(vs.now, parts) {
+	if !vs.quotasChanged() && !vs.quotas.pace.mayShow(vs.now, parts) {
 		vs.wakeFor(&vs.quotas.pace)
 		return
 	}
 	vs.late.quotas = false
 	queues := map[string]Shown{}
-	for place, queue := range vs.queues.ViewAll() {
-		queues[queue.GetSpec().GetName()] = Shown{View: queue, Rank: int64(place)}
+	for index, queue := range vs.queues.ViewAll() {
+		queues[queue.GetSpec().GetName()] = Shown{View: queue, Rank: int64(index)}
 	}
 	contracts := map[string]Shown{}
-	for place, contract := range vs.lending.ViewAll().GetContracts() {
-		contracts[contract.GetSpec().GetName()] = Shown{View: contract, Rank: int64(place)}
+	for index, contract := range vs.lending.ViewAll().GetContracts() {
+		contracts[contract.GetSpec().GetName()] = Shown{View: contract, Rank: int64(index)}
 	}
 	vs.showChanged(vs.quotas.queues, queues)
 	vs.showChanged(vs.quotas.contracts, contracts)
 	vs.quotas.queues, vs.quotas.contracts = queues, contracts
 }
 
-// isSteered reports whether somebody has changed queues or contracts in this turn, and will look whether that is so.
-func (vs *views) isSteered() bool {
+// quotasChanged reports whether somebody has changed queues or contracts in this turn, and will look whether that is so.
+func (vs *views) quotasChanged() bool {
 	return vs.quotas.queues == nil || slices.ContainsFunc(vs.order, func(k recordKey) bool { return k.kind == shares.KindQueues || k.kind == shares.KindContract })
 }
 

@@ -7,9 +7,36 @@ import (
 	"github.com/containerd/errdefs"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
+
+// rememberedProcesses is how many processes of a node are known whose registrations may still arrive.
+const rememberedProcesses = 4
+
+// withProcess are the processes that registered last, with the one of a request as the newest.
+func withProcess(known []*storev1.NodeProcess, request *trackerv1.RegisterRequest) []*storev1.NodeProcess {
+	all := []*storev1.NodeProcess{{Id: request.GetProcessId(), Registration: request.GetRegistration()}}
+	for _, p := range known {
+		if p.GetId() != request.GetProcessId() && len(all) < rememberedProcesses {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// overtaken refuses a registration that arrives after a later one of the same process, with errdefs.ErrAborted. What it says of the node
+// is old: containers that were started since would be taken for ended.
+func overtaken(n *node, request *trackerv1.RegisterRequest) error {
+	for _, p := range n.record.GetProcesses() {
+		if p.GetId() == request.GetProcessId() && request.GetRegistration() > 0 && request.GetRegistration() <= p.GetRegistration() {
+			return fmt.Errorf("registration %d of %s arrives late: registration %d of the same process was taken already; a NodeManager registers anew by itself: %w",
+				request.GetRegistration(), n.id, p.GetRegistration(), errdefs.ErrAborted)
+		}
+	}
+	return nil
+}
 
 // twinBeats is how many reports a node may miss before another process on the same folder becomes the node.
 const twinBeats = 3

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-zookeeper/zk"
+
 	"github.com/mammoth-os/mammoth/internal/testenv"
 )
 
@@ -27,6 +29,8 @@ type Server struct {
 	t       testing.TB
 	dir     string
 	command *exec.Cmd
+	// conn is what watches are made over; nil before the first.
+	conn *zk.Conn
 }
 
 // Start starts a server and returns when it answers.

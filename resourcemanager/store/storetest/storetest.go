@@ -25,10 +25,10 @@ const retention = 5
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
 
-// Run runs the suite. place returns an Opener of a new, empty store.
-func Run(t *testing.T, place func(t *testing.T) Opener) {
+// Run runs the suite. newOpener returns an Opener of a new, empty store.
+func Run(t *testing.T, newOpener func(t *testing.T) Opener) {
 	t.Run("the zone's start is fixed at the first opening and the epoch rises with each", func(t *testing.T) {
-		p := place(t)
+		p := newOpener(t)
 		for epoch := int64(1); epoch <= 3; epoch++ {
 			s := open(t, p, start.Add(time.Duration(epoch-1)*time.Hour))
 			identity := s.Identity()
@@ -39,7 +39,7 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 		}
 	})
 	t.Run("a new store is empty", func(t *testing.T) {
-		s := open(t, place(t), start)
+		s := open(t, newOpener(t), start)
 		defer closeStore(t, s)
 		if got := records(t, s, "app"); len(got) != 0 {
 			t.Errorf("records: %v", got)
@@ -52,7 +52,7 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 		}
 	})
 	t.Run("what was committed is there after the store was closed and opened", func(t *testing.T) {
-		p := place(t)
+		p := newOpener(t)
 		s := open(t, p, start)
 		commit(t, s, store.Batch{
 			Puts:   []store.Put{{Kind: "app", Key: "b", Value: []byte("2")}, {Kind: "app", Key: "a", Value: []byte("1")}, {Kind: "node", Key: "a", Value: []byte("n")}},
@@ -72,7 +72,7 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 		}
 	})
 	t.Run("the last put of a batch for a key counts and a put without a value deletes", func(t *testing.T) {
-		s := open(t, place(t), start)
+		s := open(t, newOpener(t), start)
 		defer closeStore(t, s)
 		commit(t, s, store.Batch{Puts: []store.Put{
 			{Kind: "app", Key: "a", Value: []byte("1")}, {Kind: "app", Key: "a", Value: []byte("2")}, {Kind: "app", Key: "b", Value: []byte("3")},
@@ -83,7 +83,7 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 		}
 	})
 	t.Run("of two openings only the later one takes anything", func(t *testing.T) {
-		p := place(t)
+		p := newOpener(t)
 		earlier := open(t, p, start)
 		commit(t, earlier, store.Batch{Puts: []store.Put{{Kind: "app", Key: "a", Value: []byte("1")}}})
 		later, err := p.Open(store.Options{Now: start, EventRetention: retention})
@@ -105,7 +105,7 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 		closeStore(t, earlier)
 	})
 	t.Run("only the newest events are kept, and their numbers are never used again", func(t *testing.T) {
-		p := place(t)
+		p := newOpener(t)
 		s := open(t, p, start)
 		for sequence := int64(1); sequence <= 12; sequence++ {
 			commit(t, s, store.Batch{Events: []store.Event{{Sequence: sequence, Value: fmt.Append(nil, sequence)}}})
@@ -124,7 +124,7 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 		}
 	})
 	t.Run("a batch with more events than are kept leaves the newest", func(t *testing.T) {
-		s := open(t, place(t), start)
+		s := open(t, newOpener(t), start)
 		defer closeStore(t, s)
 		var batch store.Batch
 		for sequence := int64(1); sequence <= 20; sequence++ {
@@ -136,7 +136,7 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 		}
 	})
 	t.Run("reading ends when the reader has enough or fails", func(t *testing.T) {
-		s := open(t, place(t), start)
+		s := open(t, newOpener(t), start)
 		defer closeStore(t, s)
 		commit(t, s, store.Batch{
 			Puts:   []store.Put{{Kind: "app", Key: "a", Value: []byte("1")}, {Kind: "app", Key: "b", Value: []byte("2")}},
@@ -154,7 +154,7 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 		}
 	})
 	t.Run("what is read is the reader's to change", func(t *testing.T) {
-		s := open(t, place(t), start)
+		s := open(t, newOpener(t), start)
 		defer closeStore(t, s)
 		value := []byte("1")
 		commit(t, s, store.Batch{Puts: []store.Put{{Kind: "app", Key: "a", Value: value}}})
@@ -168,7 +168,7 @@ func Run(t *testing.T, place func(t *testing.T) Opener) {
 	})
 	t.Run("any sequence of batches leaves what a map would hold", func(t *testing.T) {
 		rapid.Check(t, func(r *rapid.T) {
-			p := place(t)
+			p := newOpener(t)
 			s, err := p.Open(store.Options{Now: start, EventRetention: retention})
 			if err != nil {
 				r.Fatal(err)

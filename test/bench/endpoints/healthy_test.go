@@ -18,7 +18,6 @@ import (
 
 	"github.com/mammoth-os/mammoth/companions/zookeeper"
 	"github.com/mammoth-os/mammoth/internal/testenv"
-	"github.com/mammoth-os/mammoth/internal/zk"
 	"github.com/mammoth-os/mammoth/internal/zk/zktest"
 	"github.com/mammoth-os/mammoth/test/machine"
 	"github.com/mammoth-os/mammoth/test/zone"
@@ -71,16 +70,11 @@ update: {minHealthy: 0s}
 stop: {drain: 0s}
 `, programs.Hello, host)
 	s.next()
-	client, err := zk.New(zk.Config{Servers: []string{s.zookeeper.Address}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer client.Close()
 	var told, copied, routed []time.Duration
 	for range *changes {
 		// The first change after a quiet second is applied at once; those that follow faster are applied together.
 		time.Sleep(1200 * time.Millisecond)
-		healthy, at := s.grow(client)
+		healthy, at := s.grow()
 		told = append(told, at[0].Sub(healthy))
 		copied = append(copied, at[1].Sub(healthy))
 		routed = append(routed, at[2].Sub(healthy))
@@ -109,7 +103,7 @@ stop: {drain: 0s}
 }
 
 // grow starts a second instance, and tells when its node found it healthy, and when each of the three knew it.
-func (s *stage) grow(client *zk.Client) (healthy time.Time, at [3]time.Time) {
+func (s *stage) grow() (healthy time.Time, at [3]time.Time) {
 	s.Helper()
 	service := s.look(0)
 	first := service.Endpoints[0].ID
@@ -117,7 +111,7 @@ func (s *stage) grow(client *zk.Client) (healthy time.Time, at [3]time.Time) {
 	if first == id {
 		id = "web-2"
 	}
-	watch := client.Watch(zookeeper.DefaultPath + "/web/" + id)
+	watch := s.zookeeper.Watch(zookeeper.DefaultPath + "/web/" + id)
 	if node, err := watch.Next(s.ctx); err != nil || node.Exists {
 		s.Fatalf("ZooKeeper has %s already: %v", id, err)
 	}

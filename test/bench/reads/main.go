@@ -25,6 +25,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/companions/registry"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/peer/peertest"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 	"github.com/mammoth-os/mammoth/resourcemanager/term"
@@ -84,7 +85,7 @@ func profiled(file string, do func() error) error {
 
 // operator is somebody who may do everything.
 func operator(ctx context.Context) context.Context {
-	return peer.With(ctx, peer.User{Name: "root", Operator: true})
+	return peertest.With(ctx, peer.User{Name: "root", Operator: true})
 }
 
 func measure(ctx context.Context, o options) error {

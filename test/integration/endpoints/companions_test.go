@@ -61,12 +61,7 @@ func TestCompanionsFollowOneRegistry(t *testing.T) {
 	if word, err := get(client, "http://"+host+"/"); err != nil || !strings.HasPrefix(word, first.id) {
 		t.Fatalf("through nginx %q answers, %v", word, err)
 	}
-	looker, err := zk.New(zk.Config{Servers: []string{server.Address}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer looker.Close()
-	for watch := looker.WatchChildren(zookeeper.DefaultPath + "/web"); ; {
+	for watch := server.WatchChildren(zookeeper.DefaultPath + "/web"); ; {
 		names, err := watch.Next(ctx)
 		if err != nil {
 			t.Fatal(err)

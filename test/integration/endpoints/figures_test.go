@@ -73,12 +73,7 @@ func BenchmarkTold(b *testing.B) {
 	b.Run("ZooKeeper", func(b *testing.B) {
 		server := zktest.Start(b)
 		z.run(zookeeper.New(zookeeper.Config{ZooKeeper: zk.Config{Servers: []string{server.Address}}}, z.conn))
-		client, err := zk.New(zk.Config{Servers: []string{server.Address}})
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer client.Close()
-		watch := client.Watch(zookeeper.DefaultPath + "/web/" + web.instances[0].id)
+		watch := server.Watch(zookeeper.DefaultPath + "/web/" + web.instances[0].id)
 		for node, err := watch.Next(within(b)); !node.Exists; node, err = watch.Next(within(b)) {
 			if err != nil {
 				b.Fatal(err)

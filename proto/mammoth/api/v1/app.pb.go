@@ -2974,19 +2974,20 @@ type ListAppsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only those of this queue.
 	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
-	// Only those whose names begin with this, that are in this state, of this user, with an instance or the master on this node.
+	// Filters; an empty one selects all: apps whose names begin with name_prefix, in this state, of this user, and with an instance or
+	// the master on this node.
 	NamePrefix string    `protobuf:"bytes,2,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
 	State      App_State `protobuf:"varint,3,opt,name=state,proto3,enum=mammoth.api.v1.App_State" json:"state,omitempty"`
 	User       string    `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
 	Node       string    `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
-	// How many entries the page may have, at most 1,000; zero is 100. page_token is the next_page_token of the page before; empty is the
-	// first page. A list that is read page by page has everything that is there all the while, and nothing twice.
+	// page_size is the maximum number of entries in the page, at most 1,000; zero is 100. page_token is the next_page_token of the
+	// previous page; empty is the first page. All pages together contain each object that exists the whole time, and none twice.
 	PageSize  int32  `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// "name", "created" or "state"; empty is "created". descending turns the order around.
+	// "name", "created" or "state"; empty is "created". descending reverses the order.
 	OrderBy    string `protobuf:"bytes,8,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	Descending bool   `protobuf:"varint,9,opt,name=descending,proto3" json:"descending,omitempty"`
-	// Also count everything that the list has on all pages.
+	// Also count the objects of all pages, in summary.
 	Summarize     bool `protobuf:"varint,10,opt,name=summarize,proto3" json:"summarize,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3097,7 +3098,7 @@ type ListAppsResponse struct {
 	Apps  []*App                 `protobuf:"bytes,1,rep,name=apps,proto3" json:"apps,omitempty"`
 	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// Only if it was asked for.
+	// Set if the request has summarize.
 	Summary       *ListSummary `protobuf:"bytes,3,opt,name=summary,proto3" json:"summary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3154,11 +3155,11 @@ func (x *ListAppsResponse) GetSummary() *ListSummary {
 	return nil
 }
 
-// ListSummary counts what a list has on all pages.
+// ListSummary counts the objects of all pages of a list.
 type ListSummary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Total int32                  `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
-	// How many are in each state, by its name.
+	// The number of objects in each state, by the name of the state.
 	States        map[string]int32 `protobuf:"bytes,2,rep,name=states,proto3" json:"states,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3621,7 +3622,7 @@ type StartMasterResponse struct {
 	Attempt int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// The attempt's bearer token: whoever has it may act for the app.
 	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
-	// host:port of the ResourceManager. Empty: the address to which the request was sent.
+	// The addresses of the ResourceManagers, each host:port, with commas between. Empty: the one that this answer comes from.
 	ResourceManager string `protobuf:"bytes,4,opt,name=resource_manager,json=resourceManager,proto3" json:"resource_manager,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache

@@ -450,18 +450,18 @@ func (x *NodeContainer) GetResources() *v1.Resources {
 
 type ListNodesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only those whose names begin with this, that are in this state, with a container of this app.
+	// Filters; an empty one selects all: nodes whose names begin with name_prefix, in this state, and with a container of this app.
 	NamePrefix string    `protobuf:"bytes,1,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
 	State      NodeState `protobuf:"varint,2,opt,name=state,proto3,enum=mammoth.api.v1.NodeState" json:"state,omitempty"`
 	App        string    `protobuf:"bytes,3,opt,name=app,proto3" json:"app,omitempty"`
-	// How many entries the page may have, at most 1,000; zero is 100. page_token is the next_page_token of the page before; empty is the
-	// first page. A list that is read page by page has everything that is there all the while, and nothing twice.
+	// page_size is the maximum number of entries in the page, at most 1,000; zero is 100. page_token is the next_page_token of the
+	// previous page; empty is the first page. All pages together contain each object that exists the whole time, and none twice.
 	PageSize  int32  `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// "name", "created" or "state"; empty is "name". descending turns the order around.
+	// "name", "created" or "state"; empty is "name". descending reverses the order.
 	OrderBy    string `protobuf:"bytes,6,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	Descending bool   `protobuf:"varint,7,opt,name=descending,proto3" json:"descending,omitempty"`
-	// Also count everything that the list has on all pages.
+	// Also count the objects of all pages, in summary.
 	Summarize     bool `protobuf:"varint,8,opt,name=summarize,proto3" json:"summarize,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -558,7 +558,7 @@ type ListNodesResponse struct {
 	Nodes []*Node                `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// Only if it was asked for.
+	// Set if the request has summarize.
 	Summary       *ListSummary `protobuf:"bytes,3,opt,name=summary,proto3" json:"summary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -626,7 +626,7 @@ type Container struct {
 	Role     string `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
 	Node     string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
 	Queue    string `protobuf:"bytes,6,opt,name=queue,proto3" json:"queue,omitempty"`
-	// It is an application master's own.
+	// True if an application master runs in it.
 	Master bool                      `protobuf:"varint,7,opt,name=master,proto3" json:"master,omitempty"`
 	State  v1.ContainerStatus_State  `protobuf:"varint,8,opt,name=state,proto3,enum=mammoth.core.v1.ContainerStatus_State" json:"state,omitempty"`
 	Health v1.ContainerStatus_Health `protobuf:"varint,9,opt,name=health,proto3,enum=mammoth.core.v1.ContainerStatus_Health" json:"health,omitempty"`
@@ -635,7 +635,7 @@ type Container struct {
 	Resources *v1.Resources          `protobuf:"bytes,11,opt,name=resources,proto3" json:"resources,omitempty"`
 	GrantedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=granted_at,json=grantedAt,proto3" json:"granted_at,omitempty"`
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	// How it ended: only Watch shows containers that have.
+	// How it ended. Only Watch shows containers that have ended.
 	Exit          *v1.Exit `protobuf:"bytes,14,opt,name=exit,proto3" json:"exit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -771,19 +771,19 @@ func (x *Container) GetExit() *v1.Exit {
 
 type ListContainersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only those of this app, on this node, of this queue, in this state.
+	// Filters; an empty one selects all: containers of this app, on this node, of this queue, and in this state.
 	App   string                   `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
 	Node  string                   `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	Queue string                   `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
 	State v1.ContainerStatus_State `protobuf:"varint,4,opt,name=state,proto3,enum=mammoth.core.v1.ContainerStatus_State" json:"state,omitempty"`
-	// How many entries the page may have, at most 1,000; zero is 100. page_token is the next_page_token of the page before; empty is the
-	// first page. A list that is read page by page has everything that is there all the while, and nothing twice.
+	// page_size is the maximum number of entries in the page, at most 1,000; zero is 100. page_token is the next_page_token of the
+	// previous page; empty is the first page. All pages together contain each object that exists the whole time, and none twice.
 	PageSize  int32  `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// "name", "created" or "state"; empty is "name", by the id. descending turns the order around.
+	// "name", "created" or "state"; empty is "name", by the id. descending reverses the order.
 	OrderBy    string `protobuf:"bytes,7,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	Descending bool   `protobuf:"varint,8,opt,name=descending,proto3" json:"descending,omitempty"`
-	// Also count everything that the list has on all pages.
+	// Also count the objects of all pages, in summary.
 	Summarize     bool `protobuf:"varint,9,opt,name=summarize,proto3" json:"summarize,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -887,7 +887,7 @@ type ListContainersResponse struct {
 	Containers []*Container           `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
 	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// Only if it was asked for.
+	// Set if the request has summarize.
 	Summary       *ListSummary `protobuf:"bytes,3,opt,name=summary,proto3" json:"summary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -990,17 +990,18 @@ func (x *GetContainerRequest) GetId() string {
 
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What to watch; empty is all of them.
+	// The kinds of objects to watch; empty is all kinds.
 	Kinds []WatchRequest_Kind `protobuf:"varint,1,rep,packed,name=kinds,proto3,enum=mammoth.api.v1.WatchRequest_Kind" json:"kinds,omitempty"`
 	// Only objects of these names; of containers the ids. Empty is all.
 	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
-	// Only objects whose names begin with this; of this queue, app, node or user. An object that has no such field is not selected.
+	// Only objects whose names begin with name_prefix, and of this queue, app, node and user. An object without such a field is not
+	// selected.
 	NamePrefix string `protobuf:"bytes,3,opt,name=name_prefix,json=namePrefix,proto3" json:"name_prefix,omitempty"`
 	Queue      string `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
 	App        string `protobuf:"bytes,5,opt,name=app,proto3" json:"app,omitempty"`
 	Node       string `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`
 	User       string `protobuf:"bytes,7,opt,name=user,proto3" json:"user,omitempty"`
-	// Only what has changed after this index, which an earlier answer had. Zero begins with everything that there is.
+	// Only changes after this index, which is that of an earlier response. Zero begins with all objects.
 	Index         int64 `protobuf:"varint,8,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1092,16 +1093,17 @@ func (x *WatchRequest) GetIndex() int64 {
 	return 0
 }
 
-// WatchResponse is what has changed, in the order of the changes. It may be everything that there is, in several answers.
+// WatchResponse contains changes in their order. The list of all objects may take several responses.
 type WatchResponse struct {
 	state   protoimpl.MessageState  `protogen:"open.v1"`
 	Changes []*WatchResponse_Change `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
-	// Where to go on after a break. Zero while a part of what there is has yet to be sent: then the watch begins again.
+	// The index for a WatchRequest that continues this watch after an interruption. Zero while the list of all objects is incomplete:
+	// the watch then has to begin again.
 	Index int64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
-	// Everything that there was when the answer was made has been sent; otherwise another answer follows at once.
+	// True if the watch has sent all that existed when this response was made; otherwise another response follows at once.
 	Current bool `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`
-	// This answer begins with everything that there is, so that whatever is known from before is to be dropped: the request had no
-	// index, or changes after it are forgotten by now.
+	// True if this response begins the list of all objects, so that the client has to drop what it knows: the request had no index,
+	// or the zone no longer has the changes after it.
 	Restarted     bool `protobuf:"varint,4,opt,name=restarted,proto3" json:"restarted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3126,7 +3128,7 @@ type WatchResponse_Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  WatchRequest_Kind      `protobuf:"varint,1,opt,name=kind,proto3,enum=mammoth.api.v1.WatchRequest_Kind" json:"kind,omitempty"`
 	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// It is gone, or is not among those that are watched any more. The object is its last state, if that is known.
+	// The object was removed, or the filters of the watch no longer select it. `object` is its last state, if known.
 	Removed bool `protobuf:"varint,3,opt,name=removed,proto3" json:"removed,omitempty"`
 	// Types that are valid to be assigned to Object:
 	//

@@ -291,9 +291,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Containers looks into the containers of the zone.
+// Containers shows the containers of the zone.
 type ContainersClient interface {
-	// ListContainers lists those that are held.
+	// ListContainers lists the containers that are held.
 	ListContainers(ctx context.Context, in *ListContainersRequest, opts ...grpc.CallOption) (*ListContainersResponse, error)
 	GetContainer(ctx context.Context, in *GetContainerRequest, opts ...grpc.CallOption) (*Container, error)
 }
@@ -330,9 +330,9 @@ func (c *containersClient) GetContainer(ctx context.Context, in *GetContainerReq
 // All implementations must embed UnimplementedContainersServer
 // for forward compatibility.
 //
-// Containers looks into the containers of the zone.
+// Containers shows the containers of the zone.
 type ContainersServer interface {
-	// ListContainers lists those that are held.
+	// ListContainers lists the containers that are held.
 	ListContainers(context.Context, *ListContainersRequest) (*ListContainersResponse, error)
 	GetContainer(context.Context, *GetContainerRequest) (*Container, error)
 	mustEmbedUnimplementedContainersServer()
@@ -1156,7 +1156,7 @@ const (
 // Zones shows the zone itself.
 type ZonesClient interface {
 	GetZone(ctx context.Context, in *GetZoneRequest, opts ...grpc.CallOption) (*Zone, error)
-	// Watch sends what there is, and then the newest state of each object that changes. Whoever reads slowly skips states.
+	// Watch sends all objects, and then the newest state of each object that changes. A slow reader skips states.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// AcceptLoss accepts that records were lost. A zone that stands still because of that continues, and containers without a record
 	// are ended. In another zone it does nothing.
@@ -1217,7 +1217,7 @@ func (c *zonesClient) AcceptLoss(ctx context.Context, in *AcceptLossRequest, opt
 // Zones shows the zone itself.
 type ZonesServer interface {
 	GetZone(context.Context, *GetZoneRequest) (*Zone, error)
-	// Watch sends what there is, and then the newest state of each object that changes. Whoever reads slowly skips states.
+	// Watch sends all objects, and then the newest state of each object that changes. A slow reader skips states.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// AcceptLoss accepts that records were lost. A zone that stands still because of that continues, and containers without a record
 	// are ended. In another zone it does nothing.

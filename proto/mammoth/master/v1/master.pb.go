@@ -87,13 +87,11 @@ type RegisterResponse struct {
 	Wanted *Wanted `protobuf:"bytes,4,opt,name=wanted,proto3" json:"wanted,omitempty"`
 	// Containers of earlier attempts that are still held.
 	Containers []*Allocation `protobuf:"bytes,5,rep,name=containers,proto3" json:"containers,omitempty"`
-	// The largest container that any node could hold.
-	Largest *v11.Resources `protobuf:"bytes,6,opt,name=largest,proto3" json:"largest,omitempty"`
 	// Bytes that the attempt before has saved with AllocateRequest.memo.
-	Memo []byte `protobuf:"bytes,7,opt,name=memo,proto3" json:"memo,omitempty"`
+	Memo []byte `protobuf:"bytes,6,opt,name=memo,proto3" json:"memo,omitempty"`
 	// The value of MAMMOTH_REGISTRY for instances: http://APP:KEY@host:port. The key only permits to register endpoints under the
 	// app's own name.
-	Registry      string `protobuf:"bytes,8,opt,name=registry,proto3" json:"registry,omitempty"`
+	Registry      string `protobuf:"bytes,7,opt,name=registry,proto3" json:"registry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -145,13 +143,6 @@ func (x *RegisterResponse) GetWanted() *Wanted {
 func (x *RegisterResponse) GetContainers() []*Allocation {
 	if x != nil {
 		return x.Containers
-	}
-	return nil
-}
-
-func (x *RegisterResponse) GetLargest() *v11.Resources {
-	if x != nil {
-		return x.Largest
 	}
 	return nil
 }
@@ -327,12 +318,10 @@ type Allocation struct {
 	Token *v11.ContainerToken    `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	// host:port of the node's ContainerManager.
 	ContainerManager string `protobuf:"bytes,3,opt,name=container_manager,json=containerManager,proto3" json:"container_manager,omitempty"`
-	// Where instances on that node are reached.
-	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
 	// The container's labels if it was started already (after a takeover).
-	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Scope APP for this node.
-	WatchToken    *v11.ContainerToken `protobuf:"bytes,6,opt,name=watch_token,json=watchToken,proto3" json:"watch_token,omitempty"`
+	WatchToken    *v11.ContainerToken `protobuf:"bytes,5,opt,name=watch_token,json=watchToken,proto3" json:"watch_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -384,13 +373,6 @@ func (x *Allocation) GetToken() *v11.ContainerToken {
 func (x *Allocation) GetContainerManager() string {
 	if x != nil {
 		return x.ContainerManager
-	}
-	return ""
-}
-
-func (x *Allocation) GetAddress() string {
-	if x != nil {
-		return x.Address
 	}
 	return ""
 }
@@ -541,7 +523,7 @@ func (x *InstanceReport) GetFailures() int32 {
 	return 0
 }
 
-// AllocateRequest has at most 500 asks, releases and reports; more are sent with further requests.
+// AllocateRequest has at most 500 asks, releases, checkpoints and reports; more are sent with further requests.
 type AllocateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Rises by one with every request of a stream.
@@ -569,7 +551,10 @@ type AllocateRequest struct {
 	// Notes on versions. They are applied before revise.
 	Notes []*VersionNote `protobuf:"bytes,12,rep,name=notes,proto3" json:"notes,omitempty"`
 	// Whether to send traffic counts from now on. At the beginning of a stream they are not sent.
-	Traffic       *bool `protobuf:"varint,13,opt,name=traffic,proto3,oneof" json:"traffic,omitempty"`
+	Traffic *bool `protobuf:"varint,13,opt,name=traffic,proto3,oneof" json:"traffic,omitempty"`
+	// Containers that have saved their work, by their ids: if one is stopped now, nothing is lost. Of containers that could be preempted,
+	// those that would lose the least are. The ResourceManager does not store it.
+	Checkpoints   []string `protobuf:"bytes,14,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -686,6 +671,13 @@ func (x *AllocateRequest) GetTraffic() bool {
 		return *x.Traffic
 	}
 	return false
+}
+
+func (x *AllocateRequest) GetCheckpoints() []string {
+	if x != nil {
+		return x.Checkpoints
+	}
+	return nil
 }
 
 // Release gives a container back.
@@ -1856,16 +1848,15 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x1emammoth/master/v1/master.proto\x12\x11mammoth.master.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1amammoth/core/v1/core.proto\"B\n" +
 	"\x0fRegisterRequest\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12\x18\n" +
-	"\aattempt\x18\x02 \x01(\x05R\aattempt\"\x97\x02\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\"\xe1\x01\n" +
 	"\x10RegisterResponse\x12+\n" +
 	"\x04spec\x18\x03 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x121\n" +
 	"\x06wanted\x18\x04 \x01(\v2\x19.mammoth.master.v1.WantedR\x06wanted\x12=\n" +
 	"\n" +
 	"containers\x18\x05 \x03(\v2\x1d.mammoth.master.v1.AllocationR\n" +
-	"containers\x124\n" +
-	"\alargest\x18\x06 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\alargest\x12\x12\n" +
-	"\x04memo\x18\a \x01(\fR\x04memo\x12\x1a\n" +
-	"\bregistry\x18\b \x01(\tR\bregistry\"\x9a\x03\n" +
+	"containers\x12\x12\n" +
+	"\x04memo\x18\x06 \x01(\fR\x04memo\x12\x1a\n" +
+	"\bregistry\x18\a \x01(\tR\bregistry\"\x9a\x03\n" +
 	"\x03Ask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x128\n" +
@@ -1881,15 +1872,14 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	" \x01(\bR\aservice\x12\x1a\n" +
 	"\breplaces\x18\v \x01(\bR\breplaces\x12\x12\n" +
 	"\x04help\x18\f \x01(\tR\x04help\x12\x12\n" +
-	"\x04role\x18\r \x01(\tR\x04role\"\xf8\x02\n" +
+	"\x04role\x18\r \x01(\tR\x04role\"\xde\x02\n" +
 	"\n" +
 	"Allocation\x12,\n" +
 	"\x05lease\x18\x01 \x01(\v2\x16.mammoth.core.v1.LeaseR\x05lease\x125\n" +
 	"\x05token\x18\x02 \x01(\v2\x1f.mammoth.core.v1.ContainerTokenR\x05token\x12+\n" +
-	"\x11container_manager\x18\x03 \x01(\tR\x10containerManager\x12\x18\n" +
-	"\aaddress\x18\x04 \x01(\tR\aaddress\x12A\n" +
-	"\x06labels\x18\x05 \x03(\v2).mammoth.master.v1.Allocation.LabelsEntryR\x06labels\x12@\n" +
-	"\vwatch_token\x18\x06 \x01(\v2\x1f.mammoth.core.v1.ContainerTokenR\n" +
+	"\x11container_manager\x18\x03 \x01(\tR\x10containerManager\x12A\n" +
+	"\x06labels\x18\x04 \x03(\v2).mammoth.master.v1.Allocation.LabelsEntryR\x06labels\x12@\n" +
+	"\vwatch_token\x18\x05 \x01(\v2\x1f.mammoth.core.v1.ContainerTokenR\n" +
 	"watchToken\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -1907,7 +1897,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12B\n" +
 	"\x0fnext_attempt_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\x12\x1a\n" +
-	"\bfailures\x18\v \x01(\x05R\bfailures\"\xc2\x04\n" +
+	"\bfailures\x18\v \x01(\x05R\bfailures\"\xe4\x04\n" +
 	"\x0fAllocateRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12*\n" +
 	"\x04asks\x18\x02 \x03(\v2\x16.mammoth.master.v1.AskR\x04asks\x124\n" +
@@ -1921,7 +1911,8 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	" \x01(\x03R\x12observedGeneration\x12:\n" +
 	"\aanswers\x18\v \x03(\v2 .mammoth.master.v1.CommandAnswerR\aanswers\x124\n" +
 	"\x05notes\x18\f \x03(\v2\x1e.mammoth.master.v1.VersionNoteR\x05notes\x12\x1d\n" +
-	"\atraffic\x18\r \x01(\bH\x00R\atraffic\x88\x01\x01B\n" +
+	"\atraffic\x18\r \x01(\bH\x00R\atraffic\x88\x01\x01\x12 \n" +
+	"\vcheckpoints\x18\x0e \x03(\tR\vcheckpointsB\n" +
 	"\n" +
 	"\b_traffic\"D\n" +
 	"\aRelease\x12!\n" +
@@ -2076,58 +2067,57 @@ var file_mammoth_master_v1_master_proto_depIdxs = []int32{
 	26, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
 	10, // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
 	3,  // 2: mammoth.master.v1.RegisterResponse.containers:type_name -> mammoth.master.v1.Allocation
-	27, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
-	27, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
-	28, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
-	29, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
-	30, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
-	31, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
-	24, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
-	31, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
-	32, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
-	33, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
-	2,  // 13: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
-	6,  // 14: mammoth.master.v1.AllocateRequest.release:type_name -> mammoth.master.v1.Release
-	4,  // 15: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
-	34, // 16: mammoth.master.v1.AllocateRequest.status:type_name -> mammoth.api.v1.MasterStatus
-	8,  // 17: mammoth.master.v1.AllocateRequest.revise:type_name -> mammoth.master.v1.Revise
-	7,  // 18: mammoth.master.v1.AllocateRequest.answers:type_name -> mammoth.master.v1.CommandAnswer
-	9,  // 19: mammoth.master.v1.AllocateRequest.notes:type_name -> mammoth.master.v1.VersionNote
-	35, // 20: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
-	26, // 21: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
-	33, // 22: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
-	25, // 23: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
-	9,  // 24: mammoth.master.v1.Wanted.notes:type_name -> mammoth.master.v1.VersionNote
-	3,  // 25: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
-	36, // 26: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
-	15, // 27: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
-	16, // 28: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
-	10, // 29: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
-	14, // 30: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
-	13, // 31: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
-	12, // 32: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
-	35, // 33: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
-	37, // 34: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
-	33, // 35: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	38, // 36: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
-	2,  // 37: mammoth.master.v1.PlanRequest.asks:type_name -> mammoth.master.v1.Ask
-	19, // 38: mammoth.master.v1.PlanResponse.planned:type_name -> mammoth.master.v1.PlannedAsk
-	26, // 39: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
-	0,  // 40: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
-	5,  // 41: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
-	17, // 42: mammoth.master.v1.ApplicationMaster.Plan:input_type -> mammoth.master.v1.PlanRequest
-	22, // 43: mammoth.master.v1.ApplicationMaster.Leave:input_type -> mammoth.master.v1.LeaveRequest
-	20, // 44: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
-	1,  // 45: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
-	11, // 46: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
-	18, // 47: mammoth.master.v1.ApplicationMaster.Plan:output_type -> mammoth.master.v1.PlanResponse
-	23, // 48: mammoth.master.v1.ApplicationMaster.Leave:output_type -> mammoth.master.v1.LeaveResponse
-	21, // 49: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
-	45, // [45:50] is the sub-list for method output_type
-	40, // [40:45] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	27, // 3: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
+	28, // 4: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
+	29, // 5: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
+	30, // 6: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
+	31, // 7: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
+	24, // 8: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
+	31, // 9: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
+	32, // 10: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
+	33, // 11: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
+	2,  // 12: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
+	6,  // 13: mammoth.master.v1.AllocateRequest.release:type_name -> mammoth.master.v1.Release
+	4,  // 14: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
+	34, // 15: mammoth.master.v1.AllocateRequest.status:type_name -> mammoth.api.v1.MasterStatus
+	8,  // 16: mammoth.master.v1.AllocateRequest.revise:type_name -> mammoth.master.v1.Revise
+	7,  // 17: mammoth.master.v1.AllocateRequest.answers:type_name -> mammoth.master.v1.CommandAnswer
+	9,  // 18: mammoth.master.v1.AllocateRequest.notes:type_name -> mammoth.master.v1.VersionNote
+	35, // 19: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
+	26, // 20: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
+	33, // 21: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
+	25, // 22: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
+	9,  // 23: mammoth.master.v1.Wanted.notes:type_name -> mammoth.master.v1.VersionNote
+	3,  // 24: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
+	36, // 25: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
+	15, // 26: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
+	16, // 27: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
+	10, // 28: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
+	14, // 29: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
+	13, // 30: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
+	12, // 31: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
+	35, // 32: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
+	37, // 33: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
+	33, // 34: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	38, // 35: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
+	2,  // 36: mammoth.master.v1.PlanRequest.asks:type_name -> mammoth.master.v1.Ask
+	19, // 37: mammoth.master.v1.PlanResponse.planned:type_name -> mammoth.master.v1.PlannedAsk
+	26, // 38: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
+	0,  // 39: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
+	5,  // 40: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
+	17, // 41: mammoth.master.v1.ApplicationMaster.Plan:input_type -> mammoth.master.v1.PlanRequest
+	22, // 42: mammoth.master.v1.ApplicationMaster.Leave:input_type -> mammoth.master.v1.LeaveRequest
+	20, // 43: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
+	1,  // 44: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
+	11, // 45: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
+	18, // 46: mammoth.master.v1.ApplicationMaster.Plan:output_type -> mammoth.master.v1.PlanResponse
+	23, // 47: mammoth.master.v1.ApplicationMaster.Leave:output_type -> mammoth.master.v1.LeaveResponse
+	21, // 48: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
+	44, // [44:49] is the sub-list for method output_type
+	39, // [39:44] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_master_v1_master_proto_init() }

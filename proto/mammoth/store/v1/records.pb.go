@@ -950,7 +950,9 @@ type Node struct {
 	DrainReason  string                 `protobuf:"bytes,12,opt,name=drain_reason,json=drainReason,proto3" json:"drain_reason,omitempty"`
 	RegisteredAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
 	// The random id that the NodeManager keeps in its folder.
-	FolderId      string `protobuf:"bytes,14,opt,name=folder_id,json=folderId,proto3" json:"folder_id,omitempty"`
+	FolderId string `protobuf:"bytes,14,opt,name=folder_id,json=folderId,proto3" json:"folder_id,omitempty"`
+	// The NodeManagers that registered last, the newest one first.
+	Processes     []*NodeProcess `protobuf:"bytes,15,rep,name=processes,proto3" json:"processes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1076,6 +1078,67 @@ func (x *Node) GetFolderId() string {
 	return ""
 }
 
+func (x *Node) GetProcesses() []*NodeProcess {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+// NodeProcess is a process of a NodeManager that has registered.
+type NodeProcess struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The number of its last registration.
+	Registration  int64 `protobuf:"varint,2,opt,name=registration,proto3" json:"registration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeProcess) Reset() {
+	*x = NodeProcess{}
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeProcess) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeProcess) ProtoMessage() {}
+
+func (x *NodeProcess) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeProcess.ProtoReflect.Descriptor instead.
+func (*NodeProcess) Descriptor() ([]byte, []int) {
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *NodeProcess) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *NodeProcess) GetRegistration() int64 {
+	if x != nil {
+		return x.Registration
+	}
+	return 0
+}
+
 // Package is a framework package.
 type Package struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1092,7 +1155,7 @@ type Package struct {
 
 func (x *Package) Reset() {
 	*x = Package{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1167,7 @@ func (x *Package) String() string {
 func (*Package) ProtoMessage() {}
 
 func (x *Package) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1180,7 @@ func (x *Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Package.ProtoReflect.Descriptor instead.
 func (*Package) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Package) GetPackage() *v11.FrameworkPackage {
@@ -1157,7 +1220,7 @@ type Queues struct {
 
 func (x *Queues) Reset() {
 	*x = Queues{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[12]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1232,7 @@ func (x *Queues) String() string {
 func (*Queues) ProtoMessage() {}
 
 func (x *Queues) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[12]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1245,7 @@ func (x *Queues) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queues.ProtoReflect.Descriptor instead.
 func (*Queues) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{12}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Queues) GetQueues() []*v11.QueueSpec {
@@ -1212,7 +1275,7 @@ type Contract struct {
 
 func (x *Contract) Reset() {
 	*x = Contract{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[13]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1287,7 @@ func (x *Contract) String() string {
 func (*Contract) ProtoMessage() {}
 
 func (x *Contract) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[13]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,7 +1300,7 @@ func (x *Contract) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Contract.ProtoReflect.Descriptor instead.
 func (*Contract) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{13}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Contract) GetSpec() *v11.ContractSpec {
@@ -1380,7 +1443,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bduration\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x12\n" +
 	"\x04gang\x18\v \x01(\x03R\x04gang\x12\x18\n" +
-	"\aservice\x18\f \x01(\bR\aservice\"\xe7\x04\n" +
+	"\aservice\x18\f \x01(\bR\aservice\"\xa4\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12+\n" +
@@ -1397,10 +1460,14 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\x05drain\x18\v \x01(\bR\x05drain\x12!\n" +
 	"\fdrain_reason\x18\f \x01(\tR\vdrainReason\x12?\n" +
 	"\rregistered_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x12\x1b\n" +
-	"\tfolder_id\x18\x0e \x01(\tR\bfolderId\x1aY\n" +
+	"\tfolder_id\x18\x0e \x01(\tR\bfolderId\x12;\n" +
+	"\tprocesses\x18\x0f \x03(\v2\x1d.mammoth.store.v1.NodeProcessR\tprocesses\x1aY\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
-	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\xb2\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"A\n" +
+	"\vNodeProcess\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
+	"\fregistration\x18\x02 \x01(\x03R\fregistration\"\xb2\x01\n" +
 	"\aPackage\x12:\n" +
 	"\apackage\x18\x01 \x01(\v2 .mammoth.api.v1.FrameworkPackageR\apackage\x12=\n" +
 	"\finstalled_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vinstalledAt\x12\x12\n" +
@@ -1431,7 +1498,7 @@ func file_mammoth_store_v1_records_proto_rawDescGZIP() []byte {
 	return file_mammoth_store_v1_records_proto_rawDescData
 }
 
-var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*Zone)(nil),                   // 0: mammoth.store.v1.Zone
 	(*Schema)(nil),                 // 1: mammoth.store.v1.Schema
@@ -1444,87 +1511,89 @@ var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*Instance)(nil),               // 8: mammoth.store.v1.Instance
 	(*Container)(nil),              // 9: mammoth.store.v1.Container
 	(*Node)(nil),                   // 10: mammoth.store.v1.Node
-	(*Package)(nil),                // 11: mammoth.store.v1.Package
-	(*Queues)(nil),                 // 12: mammoth.store.v1.Queues
-	(*Contract)(nil),               // 13: mammoth.store.v1.Contract
-	nil,                            // 14: mammoth.store.v1.App.CountedAtEntry
-	nil,                            // 15: mammoth.store.v1.Node.AttributesEntry
-	(*v1.TokenKey)(nil),            // 16: mammoth.tracker.v1.TokenKey
-	(*timestamppb.Timestamp)(nil),  // 17: google.protobuf.Timestamp
-	(*v11.AppSpec)(nil),            // 18: mammoth.api.v1.AppSpec
-	(v11.App_State)(0),             // 19: mammoth.api.v1.App.State
-	(*v11.AppHistory_Version)(nil), // 20: mammoth.api.v1.AppHistory.Version
-	(*v11.MasterStatus)(nil),       // 21: mammoth.api.v1.MasterStatus
-	(v11.App_Outcome)(0),           // 22: mammoth.api.v1.App.Outcome
-	(*v11.Waiting)(nil),            // 23: mammoth.api.v1.Waiting
-	(v11.Master_State)(0),          // 24: mammoth.api.v1.Master.State
-	(*v12.Ask)(nil),                // 25: mammoth.master.v1.Ask
-	(*v12.InstanceReport)(nil),     // 26: mammoth.master.v1.InstanceReport
-	(*v13.Lease)(nil),              // 27: mammoth.core.v1.Lease
-	(*v13.ContainerStatus)(nil),    // 28: mammoth.core.v1.ContainerStatus
-	(v13.Exit_Reason)(0),           // 29: mammoth.core.v1.Exit.Reason
-	(*durationpb.Duration)(nil),    // 30: google.protobuf.Duration
-	(*v13.Resources)(nil),          // 31: mammoth.core.v1.Resources
-	(*v13.NodeHealth)(nil),         // 32: mammoth.core.v1.NodeHealth
-	(v11.NodeState)(0),             // 33: mammoth.api.v1.NodeState
-	(*v11.FrameworkPackage)(nil),   // 34: mammoth.api.v1.FrameworkPackage
-	(*v11.QueueSpec)(nil),          // 35: mammoth.api.v1.QueueSpec
-	(*v11.ContractSpec)(nil),       // 36: mammoth.api.v1.ContractSpec
-	(*v11.Ledger)(nil),             // 37: mammoth.api.v1.Ledger
-	(*v13.Attribute)(nil),          // 38: mammoth.core.v1.Attribute
+	(*NodeProcess)(nil),            // 11: mammoth.store.v1.NodeProcess
+	(*Package)(nil),                // 12: mammoth.store.v1.Package
+	(*Queues)(nil),                 // 13: mammoth.store.v1.Queues
+	(*Contract)(nil),               // 14: mammoth.store.v1.Contract
+	nil,                            // 15: mammoth.store.v1.App.CountedAtEntry
+	nil,                            // 16: mammoth.store.v1.Node.AttributesEntry
+	(*v1.TokenKey)(nil),            // 17: mammoth.tracker.v1.TokenKey
+	(*timestamppb.Timestamp)(nil),  // 18: google.protobuf.Timestamp
+	(*v11.AppSpec)(nil),            // 19: mammoth.api.v1.AppSpec
+	(v11.App_State)(0),             // 20: mammoth.api.v1.App.State
+	(*v11.AppHistory_Version)(nil), // 21: mammoth.api.v1.AppHistory.Version
+	(*v11.MasterStatus)(nil),       // 22: mammoth.api.v1.MasterStatus
+	(v11.App_Outcome)(0),           // 23: mammoth.api.v1.App.Outcome
+	(*v11.Waiting)(nil),            // 24: mammoth.api.v1.Waiting
+	(v11.Master_State)(0),          // 25: mammoth.api.v1.Master.State
+	(*v12.Ask)(nil),                // 26: mammoth.master.v1.Ask
+	(*v12.InstanceReport)(nil),     // 27: mammoth.master.v1.InstanceReport
+	(*v13.Lease)(nil),              // 28: mammoth.core.v1.Lease
+	(*v13.ContainerStatus)(nil),    // 29: mammoth.core.v1.ContainerStatus
+	(v13.Exit_Reason)(0),           // 30: mammoth.core.v1.Exit.Reason
+	(*durationpb.Duration)(nil),    // 31: google.protobuf.Duration
+	(*v13.Resources)(nil),          // 32: mammoth.core.v1.Resources
+	(*v13.NodeHealth)(nil),         // 33: mammoth.core.v1.NodeHealth
+	(v11.NodeState)(0),             // 34: mammoth.api.v1.NodeState
+	(*v11.FrameworkPackage)(nil),   // 35: mammoth.api.v1.FrameworkPackage
+	(*v11.QueueSpec)(nil),          // 36: mammoth.api.v1.QueueSpec
+	(*v11.ContractSpec)(nil),       // 37: mammoth.api.v1.ContractSpec
+	(*v11.Ledger)(nil),             // 38: mammoth.api.v1.Ledger
+	(*v13.Attribute)(nil),          // 39: mammoth.core.v1.Attribute
 }
 var file_mammoth_store_v1_records_proto_depIdxs = []int32{
-	16, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
-	17, // 1: mammoth.store.v1.Zone.key_made_at:type_name -> google.protobuf.Timestamp
-	18, // 2: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	19, // 3: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
-	17, // 4: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	20, // 5: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	17, // 6: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
-	21, // 7: mammoth.store.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
+	17, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
+	18, // 1: mammoth.store.v1.Zone.key_made_at:type_name -> google.protobuf.Timestamp
+	19, // 2: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	20, // 3: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
+	18, // 4: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	21, // 5: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	18, // 6: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
+	22, // 7: mammoth.store.v1.App.status:type_name -> mammoth.api.v1.MasterStatus
 	5,  // 8: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
 	5,  // 9: mammoth.store.v1.App.earlier_attempts:type_name -> mammoth.store.v1.Attempt
-	17, // 10: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
-	17, // 11: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
-	22, // 12: mammoth.store.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
-	17, // 13: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
-	14, // 14: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
-	23, // 15: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	20, // 16: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
-	24, // 17: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	17, // 18: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	17, // 19: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	17, // 20: mammoth.store.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
-	25, // 21: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
-	26, // 22: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
-	17, // 23: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	17, // 24: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
-	27, // 25: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
-	28, // 26: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
-	29, // 27: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
-	17, // 28: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
-	17, // 29: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
-	30, // 30: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
-	31, // 31: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	15, // 32: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
-	32, // 33: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
-	33, // 34: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	17, // 35: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	34, // 36: mammoth.store.v1.Package.package:type_name -> mammoth.api.v1.FrameworkPackage
-	17, // 37: mammoth.store.v1.Package.installed_at:type_name -> google.protobuf.Timestamp
-	35, // 38: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
-	36, // 39: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
-	17, // 40: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
-	17, // 41: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
-	17, // 42: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
-	37, // 43: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
-	17, // 44: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
-	38, // 45: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	18, // 10: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
+	18, // 11: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
+	23, // 12: mammoth.store.v1.App.outcome:type_name -> mammoth.api.v1.App.Outcome
+	18, // 13: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
+	15, // 14: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
+	24, // 15: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	21, // 16: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
+	25, // 17: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	18, // 18: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	18, // 19: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	18, // 20: mammoth.store.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	26, // 21: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
+	27, // 22: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
+	18, // 23: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	18, // 24: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
+	28, // 25: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
+	29, // 26: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
+	30, // 27: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
+	18, // 28: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
+	18, // 29: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
+	31, // 30: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
+	32, // 31: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	16, // 32: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
+	33, // 33: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
+	34, // 34: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	18, // 35: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	11, // 36: mammoth.store.v1.Node.processes:type_name -> mammoth.store.v1.NodeProcess
+	35, // 37: mammoth.store.v1.Package.package:type_name -> mammoth.api.v1.FrameworkPackage
+	18, // 38: mammoth.store.v1.Package.installed_at:type_name -> google.protobuf.Timestamp
+	36, // 39: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
+	37, // 40: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
+	18, // 41: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	18, // 42: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	18, // 43: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	38, // 44: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
+	18, // 45: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
+	39, // 46: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_store_v1_records_proto_init() }
@@ -1538,7 +1607,7 @@ func file_mammoth_store_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_store_v1_records_proto_rawDesc), len(file_mammoth_store_v1_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

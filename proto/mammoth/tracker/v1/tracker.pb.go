@@ -45,7 +45,10 @@ type RegisterRequest struct {
 	// A random id that the NodeManager keeps in its folder: NodeManagers with different ids are different nodes.
 	FolderId string `protobuf:"bytes,11,opt,name=folder_id,json=folderId,proto3" json:"folder_id,omitempty"`
 	// A random id of the process. It distinguishes two processes whose folders are copies, because a machine was copied.
-	ProcessId     string `protobuf:"bytes,12,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
+	ProcessId string `protobuf:"bytes,12,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
+	// Counts the registrations of the process, from 1. One that comes after a later one of the process is late, and is refused with
+	// ABORTED: what it says of the node was overtaken. Zero does not count.
+	Registration  int64 `protobuf:"varint,13,opt,name=registration,proto3" json:"registration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -155,6 +158,13 @@ func (x *RegisterRequest) GetProcessId() string {
 		return x.ProcessId
 	}
 	return ""
+}
+
+func (x *RegisterRequest) GetRegistration() int64 {
+	if x != nil {
+		return x.Registration
+	}
+	return 0
 }
 
 type RegisterResponse struct {
@@ -761,7 +771,7 @@ var File_mammoth_tracker_v1_tracker_proto protoreflect.FileDescriptor
 
 const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"\n" +
-	" mammoth/tracker/v1/tracker.proto\x12\x12mammoth.tracker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amammoth/core/v1/core.proto\"\xc5\x04\n" +
+	" mammoth/tracker/v1/tracker.proto\x12\x12mammoth.tracker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amammoth/core/v1/core.proto\"\xe9\x04\n" +
 	"\x0fRegisterRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12+\n" +
@@ -780,7 +790,8 @@ const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	" \x03(\tR\tstateDirs\x12\x1b\n" +
 	"\tfolder_id\x18\v \x01(\tR\bfolderId\x12\x1d\n" +
 	"\n" +
-	"process_id\x18\f \x01(\tR\tprocessId\x1aY\n" +
+	"process_id\x18\f \x01(\tR\tprocessId\x12\"\n" +
+	"\fregistration\x18\r \x01(\x03R\fregistration\x1aY\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
 	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\xe0\x01\n" +
