@@ -33,9 +33,9 @@ type Outbox struct {
 	instances map[string]*instanceEntry
 	forgotten map[string]int64
 	// saved are the containers with a new checkpoint.
-	saved map[string]int64
-	status    entry[*apiv1.MasterStatus]
-	revise    entry[*masterv1.Revise]
+	saved  map[string]int64
+	status entry[*apiv1.MasterStatus]
+	revise entry[*masterv1.Revise]
 	// notes are those on versions, by their numbers.
 	notes map[int32]*entry[*masterv1.VersionNote]
 	memo  entry[[]byte]

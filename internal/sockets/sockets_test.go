@@ -67,7 +67,8 @@ func TestListeningSocketsAreKnownByTheirInodes(t *testing.T) {
 	}
 	inode := func(file interface {
 		SyscallConn() (syscall.RawConn, error)
-	}) (number uint64) {
+	},
+	) (number uint64) {
 		raw, err := file.SyscallConn()
 		if err != nil {
 			t.Fatal(err)

@@ -165,7 +165,7 @@ func (l *lending) beginOrEndReturn(lc *contract, was phase) {
 	case lc.phase == phaseOpen && l.pass.now.Before(pending.Promised):
 		// The window was extended: nothing has to return yet.
 		lc.ledger.pending = nil
-		for _, given := range l.preemption.noticesUnder(func(lc *contract) bool { return lc == lc }) {
+		for _, given := range l.preemption.noticesUnder(func(of *contract) bool { return of == lc }) {
 			l.cancelReturn(given)
 		}
 	case lc.phase == phaseIdle:

@@ -72,8 +72,15 @@ func TestALateRegistrationIsRefused(t *testing.T) {
 			number  int64
 			want    codes.Code
 		}{
-			{"first", 1, codes.OK}, {"first", 1, codes.Aborted}, {"first", 3, codes.OK}, {"first", 2, codes.Aborted},
-			{"second", 1, codes.OK}, {"first", 3, codes.Aborted}, {"second", 1, codes.Aborted}, {"second", 2, codes.OK}, {"first", 4, codes.OK},
+			{"first", 1, codes.OK},
+			{"first", 1, codes.Aborted},
+			{"first", 3, codes.OK},
+			{"first", 2, codes.Aborted},
+			{"second", 1, codes.OK},
+			{"first", 3, codes.Aborted},
+			{"second", 1, codes.Aborted},
+			{"second", 2, codes.OK},
+			{"first", 4, codes.OK},
 		} {
 			if err := register(step.process, step.number); status.Code(err) != step.want {
 				t.Errorf("registration %d of the %s process is answered %v, want %v", step.number, step.process, err, step.want)

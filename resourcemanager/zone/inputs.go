@@ -113,6 +113,7 @@ func (in StartMaster) step(z *Core) (any, error) { return z.desired.startMaster(
 func (in Command) step(z *Core) (any, error) {
 	return nil, z.commands.give(in.Who, in.App, in.Command, in.Call)
 }
+
 func (in Drain) step(z *Core) (any, error) {
 	view, err := z.nodes.drain(in.Who, in.Node, in.Reason)
 	if err != nil {

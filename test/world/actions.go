@@ -62,10 +62,13 @@ func actions(config Config) []Action {
 	return all
 }
 
+// kinds are all kinds of actions.
+func kinds() []kind { return slices.Concat(deeds(), faults()) }
+
 // perform does an action.
 func (w *World) perform(a Action) {
 	random := rand.New(rand.NewPCG(a.Seed, 3))
-	for _, k := range slices.Concat(deeds(), faults()) {
+	for _, k := range kinds() {
 		if k.name == a.Kind {
 			w.trace("ACTION %s", a)
 			k.do(w, random)

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 	"github.com/mammoth-os/mammoth/nodemanager/node"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -31,6 +32,7 @@ var Laws = []struct{ Name, Sentence string }{
 	{"drain", "A container is not given back, nor stopped for its master, while a balancer that is connected routes to it."},
 	{"serves", "An app that serves goes on serving while it is changed or moved, if nothing fails and nobody needs its room."},
 	{"attempt", "An attempt that was replaced is not answered any more."},
+	{"twice", "A deployment that arrives twice is one version."},
 	{"notice", "A container that was given notice is gone when its time is over."},
 	{"hand-back", "What was lent is back when the window closes."},
 	{"acknowledged", "What people were told is done is still done after any restart."},
@@ -57,6 +59,8 @@ type laws struct {
 	exposed map[string]time.Time
 	// roles are those that an app had when its endpoints changed last: a role that goes is not waited for by one that comes.
 	roles map[string]string
+	// made are the versions that deployments have made, by the call that they came with.
+	made map[*call]appVersion
 	// apps and contracts are what people were told is done.
 	apps      map[string]int64
 	contracts map[string]bool
@@ -65,7 +69,8 @@ type laws struct {
 func newLaws(w *World) *laws {
 	return &laws{
 		w: w, granted: map[string]*corev1.Lease{}, runs: map[string]*program{}, fenced: map[string]bool{}, over: map[string]bool{},
-		attempts: map[string]int32{}, notices: map[string]time.Time{}, lost: map[string]time.Time{}, serving: map[string]int{}, exposed: map[string]time.Time{}, roles: map[string]string{}, apps: map[string]int64{}, contracts: map[string]bool{},
+		attempts: map[string]int32{}, notices: map[string]time.Time{}, lost: map[string]time.Time{}, serving: map[string]int{}, exposed: map[string]time.Time{}, roles: map[string]string{},
+		made: map[*call]appVersion{}, apps: map[string]int64{}, contracts: map[string]bool{},
 	}
 }
 
@@ -198,7 +203,7 @@ func (l *laws) published(m *manager, out *zone.Ready) {
 	for _, change := range out.Services {
 		l.goesOn(m, change)
 		seen := map[string]bool{}
-		for _, e := range m.registry.services[change.Service] {
+		for _, e := range m.registry.endpoints(change.Service) {
 			switch {
 			case seen[e.GetId()] || seen[e.GetContainerId()]:
 				l.w.breach("endpoint", "%s has two endpoints of %s", change.Service, e.GetId())
@@ -231,7 +236,7 @@ func (l *laws) goesOn(m *manager, change zone.ServiceChange) {
 
 // goesOn reports whether an app is one that has to go on serving through changes, as far as its spec and its state go.
 func goesOn(app *apiv1.App) bool {
-	return app.GetState() == apiv1.App_RUNNING && !slices.ContainsFunc(app.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool {
+	return app.GetState() == apiv1.App_RUNNING && specs.HasRoles(app.GetSpec()) && !slices.ContainsFunc(app.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool {
 		update := role.GetUpdate()
 		return role.GetHealth() == nil || update.GetMaxUnavailable() > 0 || update.GetExclusive()
 	})
@@ -249,6 +254,41 @@ func (l *laws) input(m *manager, in zone.Input) {
 			l.drained(p, "is given back")
 		}
 	}
+}
+
+// appVersion is a version of an app; zero is that of none.
+type appVersion struct {
+	app     string
+	version int32
+}
+
+// version is that of the app which an input deploys.
+func (l *laws) version(m *manager, in zone.Input) appVersion {
+	deploy, ok := in.(zone.Deploy)
+	if !ok {
+		return appVersion{}
+	}
+	app, err := m.core.App(deploy.Request.GetSpec().GetName())
+	if err != nil {
+		return appVersion{}
+	}
+	return appVersion{app.GetId(), app.GetVersion()}
+}
+
+// stepped looks whether a deployment that arrives twice, with nothing between that changed its app, is another version.
+func (l *laws) stepped(m *manager, t task, in zone.Input, before appVersion, err error) {
+	if _, ok := in.(zone.Deploy); !ok || err != nil {
+		return
+	}
+	now := l.version(m, in)
+	if !t.again {
+		l.made[t.call] = now
+		return
+	}
+	if first, ok := l.made[t.call]; ok && first == before && now != before {
+		l.w.breach("twice", "a deployment made version %d of %s, and arrived again and made version %d", before.version, in.(zone.Deploy).Request.GetSpec().GetName(), now.version)
+	}
+	delete(l.made, t.call)
 }
 
 // drained looks whether balancers still route to what is taken away.

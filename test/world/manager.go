@@ -8,8 +8,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/peer"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/recording"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
@@ -28,6 +30,8 @@ type manager struct {
 	w       *World
 	process *process
 	core    *zone.Core
+	// record is nil if nothing is recorded.
+	record  *recording.Writer
 	inbox   []task
 	replies []func()
 	// storing is the turn that is on its way to the disk; unstored one that a full disk did not take, which is tried again at retryAt.
@@ -41,7 +45,7 @@ type manager struct {
 	// calls are those who wait for the answer to a command.
 	calls    map[zone.CallID]func(any, error)
 	lastCall zone.CallID
-	registry *registry
+	registry *publisher
 	// full says that the zone was told that the disk is full.
 	full bool
 	// open is set once it serves.
@@ -57,6 +61,9 @@ type task struct {
 	in     zone.Input
 	before func() zone.Input
 	done   func(any, error)
+	// call is what it came with, if it did, and again says that it is the second copy of that.
+	call  *call
+	again bool
 }
 
 // nodeSession is the stream of a node. Reports are taken one after the other.
@@ -80,10 +87,15 @@ func (w *World) startManager() {
 		calls: map[zone.CallID]func(any, error){},
 	}
 	stored := w.disk.open(w.now, w.config.Plant == EpochStands)
-	m.registry = newRegistry(m, stored.identity.Epoch)
+	m.registry = newPublisher(m, stored.identity.Epoch)
 	w.manager = m
 	w.trace("the ResourceManager starts")
-	core, out, err := zone.Load(stored, zone.Start{
+	load := zone.Load
+	if w.config.Record != nil {
+		m.record = recording.NewWriter(w.config.Record(), 1<<30)
+		load = m.record.Load
+	}
+	core, out, err := load(stored, zone.Start{
 		Settings: zone.Settings{
 			Name: "world", Version: "world", Listen: managerAddress, Address: managerAddress, NodeTimeout: nodeTimeout,
 			ReportInterval: reportInterval, KeyRotation: zone.LeastKeyRotation, AllowInsecure: true,
@@ -165,7 +177,11 @@ func (m *manager) round() {
 
 func (m *manager) turn() {
 	m.w.result.Turns++
-	m.core.Begin(m.w.now, m.w.seed())
+	fresh := m.w.seed()
+	if m.record != nil {
+		m.record.Begin(m.w.now, fresh)
+	}
+	m.core.Begin(m.w.now, fresh)
 	tasks := m.inbox
 	m.inbox = nil
 	for _, t := range tasks {
@@ -174,7 +190,12 @@ func (m *manager) turn() {
 			in = t.before()
 		}
 		m.w.laws.input(m, in)
-		answer, err := m.core.Step(in)
+		before := m.w.laws.version(m, in)
+		if deploy, ok := in.(zone.Deploy); ok && t.again && m.w.config.Plant == DeploysTwice {
+			deploy.Request.Spec.Roles[0].Env["ARRIVED"] = "twice"
+		}
+		answer, err := m.step(in)
+		m.w.laws.stepped(m, t, in, before, err)
 		if t.done != nil {
 			m.replies = append(m.replies, func() { t.done(answer, err) })
 		}
@@ -186,14 +207,28 @@ func (m *manager) turn() {
 				beats = append(beats, m.lastBeat(s))
 			}
 		}
-		_, _ = m.core.Step(zone.Beats{Beats: beats})
+		_, _ = m.step(zone.Beats{Beats: beats})
 	}
 	out, err := m.core.Ready()
 	if err != nil {
 		m.w.breach("ready", "a turn cannot be written down: %v", err)
 		return
 	}
+	if m.record != nil {
+		m.record.Ready(out)
+	}
 	m.commit(out)
+}
+
+// step gives the zone an input.
+func (m *manager) step(in zone.Input) (any, error) {
+	if m.record == nil {
+		return m.core.Step(in)
+	}
+	m.record.Input(in)
+	answer, err := m.core.Step(in)
+	m.record.Answer(answer, err)
+	return answer, err
 }
 
 // commit stores what a turn has decided, and then tells.
@@ -394,7 +429,7 @@ func (m *manager) call(request message, answer func(message, error)) {
 			m.command(command, reply)
 			return
 		}
-		m.put(task{in: in, done: reply})
+		m.put(task{in: in, done: reply, call: request.call, again: request.again})
 	}
 }
 
@@ -418,8 +453,8 @@ func (m *manager) accept(first message, s *side) {
 		m.acceptNode(first.body.(*trackerv1.NodeReport).GetSession(), s)
 	case "Allocate":
 		m.acceptMaster(first.credential, s)
-	case "Balance":
-		m.registry.connect(first.credential, s)
+	case "Route":
+		m.registry.connect(first.body.(*companionv1.RouteReport), s)
 	}
 }
 

@@ -3,6 +3,7 @@ package world
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,15 +18,28 @@ import (
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
 )
 
-// master is one run of an application master: the shell of a driver.Master and of an appmaster.Session, with the steps of both
-// packages in the same order.
+// mind is what decides in a master: DynamicDeploy's driver.Master, or a ring.
+type mind interface {
+	TakeOver(answer *masterv1.RegisterResponse, now time.Time)
+	Handle(event appmaster.Event, now time.Time) error
+	// Decide returns when it is to decide next at the latest; zero is never.
+	Decide(now time.Time) time.Time
+	// Starts are the containers to be started since the last call.
+	Starts() []driver.Start
+	StartEnded(container string, status *corev1.ContainerStatus, err error, now time.Time)
+	Finished() bool
+}
+
+// master is one run of an application master: the shell of a mind and of an appmaster.Session, with the steps of packages driver and
+// appmaster in the same order.
 type master struct {
-	w       *World
+	w *World
+	// program is what it runs in; nil if that is outside of the zone.
 	program *program
 	process *process
 	config  appmaster.Config
 	session *appmaster.Session
-	master  *driver.Master
+	mind    mind
 	// stream is the one to the ResourceManager; nil while there is none.
 	stream   *side
 	nodes    map[string]*watch
@@ -50,19 +64,25 @@ type watch struct {
 func newMaster(p *program) *master {
 	env := p.spec.GetEnv()
 	attempt, _ := strconv.Atoi(env[appmaster.EnvAttempt])
-	h := p.engine.host
-	m := &master{
-		w: h.w, program: p, process: h.w.newProcess(h.name, "the master of "+env[appmaster.EnvApp]), nodes: map[string]*watch{},
-		config: appmaster.Config{
-			AppID: env[appmaster.EnvAppID], App: env[appmaster.EnvApp], Attempt: int32(attempt), Token: env[appmaster.EnvToken],
-		},
-	}
+	return p.engine.host.w.newMasterOn(p.engine.host.name, p, appmaster.Config{
+		AppID: env[appmaster.EnvAppID], App: env[appmaster.EnvApp], Attempt: int32(attempt), Token: env[appmaster.EnvToken],
+	})
+}
+
+// newMasterOn starts a master on a machine. Its program is nil if it is not one of the zone's.
+func (w *World) newMasterOn(machine string, p *program, config appmaster.Config) *master {
+	m := &master{w: w, program: p, process: w.newProcess(machine, "the master of "+config.App), nodes: map[string]*watch{}, config: config}
 	m.session = appmaster.NewSession(appmaster.Listener{Emit: m.tell, Watch: m.watch, Unwatch: m.unwatch, UpdateNode: m.moved})
-	m.process.after(h.w.between(50*time.Millisecond, 500*time.Millisecond), m.register)
+	m.process.after(w.between(50*time.Millisecond, 500*time.Millisecond), m.register)
 	return m
 }
 
-func (m *master) now() time.Time { return m.program.engine.host.clock() }
+func (m *master) now() time.Time {
+	if m.program == nil {
+		return m.w.now
+	}
+	return m.program.engine.host.clock()
+}
 
 var retry = backoff.Policy{Min: 50 * time.Millisecond, Max: 500 * time.Millisecond}
 
@@ -82,7 +102,19 @@ func refused(err error) bool {
 // end is the end of the program by itself.
 func (m *master) end(code int) {
 	m.w.trace("%s ends by itself with %d", m.process.name, code)
+	if m.program == nil {
+		m.process.kill()
+		return
+	}
 	m.program.ended(container.Ending{Code: code}, true)
+}
+
+// newMind is what decides in it.
+func (m *master) newMind() mind {
+	if m.program == nil || slices.Equal(m.program.spec.GetCommand(), []string{ringPackage}) {
+		return newRing(m.config, m.session.Outbox)
+	}
+	return driver.NewMaster(m.config, m.session.Outbox, slog.New(slog.DiscardHandler))
 }
 
 // insist calls the ResourceManager until it answers.
@@ -104,10 +136,10 @@ func (m *master) register() {
 	request := message{method: "RegisterMaster", credential: m.config.Token, body: &masterv1.RegisterRequest{AppId: m.config.AppID, Attempt: m.config.Attempt}}
 	m.insist(request, 1, func(answer message) {
 		response := answer.body.(*masterv1.RegisterResponse)
-		if m.master == nil {
+		if m.mind == nil {
 			m.session.Begin(response)
-			m.master = driver.NewMaster(m.config, m.session.Outbox, slog.New(slog.DiscardHandler))
-			m.master.TakeOver(response, m.now())
+			m.mind = m.newMind()
+			m.mind.TakeOver(response, m.now())
 		} else {
 			m.session.Resume(response)
 		}
@@ -167,10 +199,10 @@ func (m *master) send() {
 
 // tell is an event of the session or of a watch.
 func (m *master) tell(event appmaster.Event) {
-	if m.process.dead || m.master == nil {
+	if m.process.dead || m.mind == nil {
 		return
 	}
-	if err := m.master.Handle(event, m.now()); err != nil {
+	if err := m.mind.Handle(event, m.now()); err != nil {
 		m.end(0)
 		return
 	}
@@ -190,12 +222,12 @@ func (m *master) decide() {
 }
 
 func (m *master) decideNow() {
-	next := m.master.Decide(m.now())
-	for _, start := range m.master.Starts() {
+	next := m.mind.Decide(m.now())
+	for _, start := range m.mind.Starts() {
 		m.start(start, 1, m.w.now.Add(10*time.Second))
 	}
 	m.send()
-	if m.master.Finished() && !m.finished {
+	if m.mind.Finished() && !m.finished {
 		m.finished = true
 		request := message{method: "Finish", credential: m.config.Token, body: &masterv1.FinishRequest{Reason: "removed"}}
 		m.insist(request, 1, func(message) { m.end(0) })
@@ -219,7 +251,7 @@ func (m *master) start(start driver.Start, failures int, until time.Time) {
 	name := lease.GetContainerId()
 	done := func(answer message, err error) {
 		response, _ := answer.body.(*nodev1.StartResponse)
-		m.master.StartEnded(name, response.GetStatus(), err, m.now())
+		m.mind.StartEnded(name, response.GetStatus(), err, m.now())
 		m.decide()
 	}
 	n := m.nodes[lease.GetNodeId()]

@@ -17,6 +17,9 @@ type message struct {
 	method, credential string
 	body               proto.Message
 	value              any
+	// call is the call that it belongs to, if any; again says that this copy of it is the second one.
+	call  *call
+	again bool
 }
 
 // server takes calls and streams. answer may be called later, once.
@@ -25,7 +28,9 @@ type server interface {
 	accept(m message, s *side)
 }
 
-// network carries messages between machines. A direction between two of them can be cut or slow.
+// network carries messages between machines. A direction between two of them can be cut or slow. A call may arrive twice, as it does
+// when a client repeats it over a new connection, and what it sent over the one before is read late. What is sent in a stream arrives
+// once and in its order, or not at all: gRPC over TCP guarantees that, and nobody repeats what was sent in a stream that is over.
 type network struct {
 	w       *World
 	servers map[string]listener
@@ -152,7 +157,7 @@ func (n *network) delay(from, to string) time.Duration {
 	return d + n.slow[direction{from, to}]
 }
 
-// carry brings something to another machine, once. Over a cut it comes when the cut has ended, or never.
+// carry brings something to another machine. Over a cut it comes when the cut has ended, or never.
 func (n *network) carry(from, to string, arrive func()) {
 	var try func()
 	try = func() {
@@ -172,32 +177,38 @@ func (n *network) carry(from, to string, arrive func()) {
 func (n *network) pack(m message) message {
 	n.w.result.Messages++
 	_, _ = io.WriteString(n.w.sent, m.method)
+	if o, ok := m.value.(order); ok {
+		m.value = o.copied()
+	}
 	if text, ok := m.value.(fmt.Stringer); ok {
 		_, _ = io.WriteString(n.w.sent, text.String())
 	}
 	if m.body == nil {
 		return m
 	}
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(m.body)
-	if err != nil {
-		panic(err)
-	}
+	raw := marshal(m.body)
 	_, _ = n.w.sent.Write(raw)
 	read := m.body.ProtoReflect().New().Interface()
-	if err := proto.Unmarshal(raw, read); err != nil {
-		panic(err)
-	}
+	unmarshal(raw, read)
 	m.body = read
 	return m
 }
 
-// call is a call that has not been answered yet.
+// call is a call, of which one or two copies are on their way. The first answer to any of them counts.
 type call struct {
-	n      *network
-	from   *process
+	n    *network
+	from *process
+	over bool
+	done func(message, error)
+	// open is how many copies may still be done; closed is done once none may any more, and may be nil.
+	open   int
+	closed func()
+}
+
+// arrival is a copy of a call at its server.
+type arrival struct {
+	*call
 	to     *process
-	over   bool
-	done   func(message, error)
 	served bool
 }
 
@@ -209,37 +220,69 @@ func (c *call) answer(m message, err error) {
 	c.from.step(func() { c.done(m, err) })
 }
 
-// reset is about a server that has ended with the call.
-func (c *call) reset() {
-	if c.served || c.over {
-		return
+// settle notes that a copy was done, or will not be done any more.
+func (c *call) settle() {
+	if c.open--; c.open == 0 && c.closed != nil {
+		c.closed()
 	}
-	c.served = true
-	c.n.carry(c.to.machine, c.from.machine, func() { c.answer(message{}, errUnavailable) })
 }
 
+// reset is about a server that has ended with the call.
+func (a *arrival) reset() {
+	if a.served {
+		return
+	}
+	a.served = true
+	a.settle()
+	a.n.carry(a.to.machine, a.from.machine, func() { a.answer(message{}, errUnavailable) })
+}
+
+// late is how much later the second copy of a call may come.
+const late = 10 * time.Second
+
 // call asks a server. It is answered once: by the server, with errUnavailable, or with errDeadline. After either of these two the
-// server may have done what it was asked for, or may still do it.
-func (p *process) call(address string, within time.Duration, m message, done func(message, error)) {
+// server may have done what it was asked for, or may still do it; and after any answer it may still do it again.
+func (p *process) call(address string, within time.Duration, m message, done func(message, error)) *call {
 	n := p.w.network
-	c := &call{n: n, from: p, done: done}
+	c := &call{n: n, from: p, done: done, open: 1}
 	p.after(within, func() { c.answer(message{}, errDeadline) })
-	m = n.pack(m)
+	first := n.pack(m)
+	first.call = c
+	n.deliver(c, address, first)
+	if n.w.chance(10) {
+		c.open++
+		n.w.result.Doubled++
+		second := n.pack(m)
+		second.call, second.again = c, true
+		d := n.w.between(0, pick(n.w.random, []time.Duration{5 * time.Millisecond, time.Second, late}))
+		n.w.after(d, func() { n.deliver(c, address, second) })
+	}
+	return c
+}
+
+// deliver brings one copy of a call to its server.
+func (n *network) deliver(c *call, address string, m message) {
+	p := c.from
 	machine, _, _ := strings.Cut(address, ":")
 	n.carry(p.machine, machine, func() {
 		l, ok := n.servers[address]
 		if !ok || l.process.dead {
+			c.settle()
 			n.carry(machine, p.machine, func() { c.answer(message{}, errUnavailable) })
 			return
 		}
-		c.to = l.process
-		l.process.called = append(slices.DeleteFunc(l.process.called, func(c *call) bool { return c.served }), c)
+		a := &arrival{call: c, to: l.process}
+		l.process.called = append(slices.DeleteFunc(l.process.called, func(a *arrival) bool { return a.served }), a)
 		l.process.step(func() {
+			if m.again {
+				n.w.trace("%s from %s arrives again", m.method, p.name)
+			}
 			l.server.call(m, func(answer message, err error) {
-				if c.served || l.process.dead {
+				if a.served || l.process.dead {
 					return
 				}
-				c.served = true
+				a.served = true
+				a.settle()
 				answer = n.pack(answer)
 				n.carry(machine, p.machine, func() { c.answer(answer, err) })
 			})

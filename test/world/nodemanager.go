@@ -40,6 +40,8 @@ type nodeManager struct {
 	session  *side
 	name     string
 	failures int
+	// registrations counts those that were begun.
+	registrations int64
 	// changed is what the ResourceManager has not been sent yet; flushing is set while more is gathered.
 	changed  map[string]*corev1.ContainerStatus
 	health   *corev1.NodeHealth
@@ -315,9 +317,11 @@ func (m *nodeManager) register() {
 	clear(m.changed)
 	m.health, m.hearing = nil, true
 	statuses := m.node.Statuses(func(*corev1.ContainerStatus) bool { return true })
+	m.registrations++
 	request := &trackerv1.RegisterRequest{
 		NodeId: m.host.name, Address: m.host.name, ContainerManager: m.address, Capacity: m.host.capacity(),
 		Containers: statuses, Health: m.node.Health(), Version: "world", FolderId: fmt.Sprintf("folder %d of %s", m.host.folders, m.host.name), ProcessId: m.id,
+		Registration: m.registrations,
 	}
 	if m.w.config.Plant == NodeOverstates {
 		request.Capacity.CpuMillis *= 3

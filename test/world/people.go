@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -11,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/mammoth-os/mammoth/appmaster"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -29,6 +33,8 @@ type people struct {
 	// removals counts how often people asked for the end of an app or of the contract, and were answered; ending are those that were not
 	// answered, and may still be done.
 	removals, ending map[string]int
+	// run are the masters outside of the zone that people have started.
+	run []*master
 	// settled are the apps of which people have said that, or found that there is none.
 	settled map[string]bool
 }
@@ -42,15 +48,32 @@ type order struct {
 // String is what of it goes into the hash of a run.
 func (o order) String() string { return fmt.Sprintf("%T %s", o.in, o.look) }
 
+// copied is a copy of it, which shares nothing with it that the zone may keep.
+func (o order) copied() order {
+	if o.in == nil {
+		return o
+	}
+	in := reflect.New(reflect.TypeOf(o.in)).Elem()
+	in.Set(reflect.ValueOf(o.in))
+	for i := range in.NumField() {
+		field := in.Field(i)
+		if m, ok := field.Interface().(proto.Message); ok && !field.IsNil() {
+			field.Set(reflect.ValueOf(proto.Clone(m)))
+		}
+	}
+	o.in = in.Interface().(zone.Input)
+	return o
+}
+
 func newPeople(w *World) *people {
 	return &people{w: w, process: w.newProcess(peopleMachine, "people"), wanted: map[string]int32{}, removals: map[string]int{}, ending: map[string]int{}, settled: map[string]bool{}}
 }
 
 // ask wants something once. What was answered counts.
-func (p *people) ask(in zone.Input, done func(proto.Message, error)) {
+func (p *people) ask(in zone.Input, done func(proto.Message, error)) *call {
 	before := maps.Clone(p.removals)
 	p.w.result.Done[fmt.Sprintf("%T", in)[len("zone."):]]++
-	p.process.call(managerAddress, 30*time.Second, message{method: "Order", value: order{in: in}}, func(answer message, err error) {
+	return p.process.call(managerAddress, 30*time.Second, message{method: "Order", value: order{in: in}}, func(answer message, err error) {
 		p.w.trace("people asked for %T: %v", in, err)
 		if err == nil {
 			p.note(answer.body, before)
@@ -96,8 +119,11 @@ func (p *people) begin() {
 	}, func(proto.Message) {})
 }
 
-// names are those that apps have.
-var names = []string{"alpha", "beta", "gamma", "delta", "epsilon"}
+// names are those that apps of DynamicDeploy have, and others those of other apps.
+var (
+	names  = []string{"alpha", "beta", "gamma", "delta", "epsilon"}
+	others = []string{circle, outside}
+)
 
 func appOf(random *rand.Rand) zone.AppRequest {
 	return zone.AppRequest{Who: root, App: pick(random, names)}
@@ -150,8 +176,76 @@ func deeds() []kind {
 			return zone.LendNow{Who: root, Request: &apiv1.LendNowRequest{Name: "often", For: durationpb.New(time.Duration(2+random.IntN(8)) * time.Minute)}}
 		})},
 		{"stop-lending", 1, ask(func(*rand.Rand) zone.Input { return zone.StopLending{Who: root, Name: "often"} })},
+		{"install-package", 2, ask(func(random *rand.Rand) zone.Input {
+			return zone.InstallFramework{Who: root, Request: &apiv1.InstallFrameworkRequest{Package: ringVersion(random)}}
+		})},
+		{"remove-package", 1, ask(func(random *rand.Rand) zone.Input {
+			return zone.RemoveFramework{Who: root, Name: pick(random, []string{ringPackage, ringPackage, specs.DynamicDeploy})}
+		})},
+		{"install-dynamicdeploy", 1, ask(func(*rand.Rand) zone.Input { return installDynamicDeploy() })},
+		{"deploy-circle", 2, ask(func(random *rand.Rand) zone.Input {
+			app := &apiv1.AppSpec{Name: circle, Framework: ringPackage, Queue: pick(random, []string{"services", "batch"})}
+			return zone.Deploy{Who: root, Request: &apiv1.DeployRequest{Spec: complete(app), IfGeneration: -1}}
+		})},
+		{"run-outside", 2, func(w *World, random *rand.Rand) { w.people.runOutside(random) }},
+		{"end-outside", 1, func(w *World, random *rand.Rand) { w.people.endOutside(random.IntN(2) == 0) }},
+		{"stop-other", 1, ask(func(random *rand.Rand) zone.Input {
+			return zone.StopApp{AppRequest: zone.AppRequest{Who: root, App: pick(random, others)}}
+		})},
+		{"restart-circle", 1, ask(func(*rand.Rand) zone.Input {
+			return zone.RestartApp{AppRequest: zone.AppRequest{Who: root, App: circle}}
+		})},
+		{"remove-other", 1, func(w *World, random *rand.Rand) { w.people.remove(pick(random, others)) }},
 		{"end-contract", 1, func(w *World, _ *rand.Rand) { w.people.endContract() }},
 	}
+}
+
+func installDynamicDeploy() zone.Input {
+	return zone.InstallFramework{Who: root, Request: &apiv1.InstallFrameworkRequest{BuiltIn: specs.DynamicDeploy}}
+}
+
+// ringVersion draws a version of the package of rings.
+func ringVersion(random *rand.Rand) *apiv1.FrameworkPackage {
+	p := &apiv1.FrameworkPackage{
+		Name: ringPackage, Version: fmt.Sprint(random.IntN(100)),
+		Master: &apiv1.MasterKind{Command: []string{ringPackage}, Resources: &corev1.Resources{CpuMillis: int64(50 * (1 + random.IntN(4)))}},
+	}
+	specs.CompletePackage(p)
+	if err := specs.CheckPackage(p); err != nil {
+		panic(err)
+	}
+	return p
+}
+
+// runOutside starts a program on the machine of people that is the master of an app. One that runs is replaced by it.
+func (p *people) runOutside(random *rand.Rand) {
+	app := &apiv1.AppSpec{Name: outside, Kind: apiv1.AppSpec_EXTERNAL, Queue: pick(random, []string{"services", "batch"})}
+	p.ask(zone.StartMaster{Who: root, Spec: complete(app)}, func(answer proto.Message, err error) {
+		if err != nil {
+			return
+		}
+		started := answer.(*apiv1.StartMasterResponse)
+		p.w.laws.attempts[started.GetAppId()] = max(p.w.laws.attempts[started.GetAppId()], started.GetAttempt())
+		p.run = append(p.run, p.w.newMasterOn(peopleMachine, nil, appmaster.Config{
+			AppID: started.GetAppId(), App: outside, Attempt: started.GetAttempt(), Token: started.GetToken(),
+		}))
+	})
+}
+
+// endOutside ends the programs that people have started: they say that their work is done, or are killed.
+func (p *people) endOutside(done bool) {
+	for _, m := range p.run {
+		r, begun := m.mind.(*ring)
+		switch {
+		case m.process.dead:
+		case done && begun:
+			r.done = true
+			m.decide()
+		default:
+			m.process.kill()
+		}
+	}
+	p.run = slices.DeleteFunc(p.run, func(m *master) bool { return m.process.dead })
 }
 
 func (p *people) remove(name string) {
@@ -159,15 +253,13 @@ func (p *people) remove(name string) {
 	p.end(name, zone.RemoveApp{AppRequest: zone.AppRequest{Who: root, App: name}})
 }
 
-// end asks for the end of something.
+// end asks for the end of something, which may come as long as any copy of the call may be done.
 func (p *people) end(name string, in zone.Input) {
 	p.ending[name]++
-	p.ask(in, func(_ proto.Message, err error) {
-		if !errdefs.IsUnavailable(err) {
-			p.ending[name] = max(0, p.ending[name]-1)
-			p.removals[name]++
-		}
-	})
+	p.ask(in, nil).closed = func() {
+		p.ending[name] = max(0, p.ending[name]-1)
+		p.removals[name]++
+	}
 }
 
 func (p *people) lend(random *rand.Rand) {
@@ -200,7 +292,20 @@ func spec(random *rand.Rand, name string) *apiv1.AppSpec {
 	}
 	for _, role := range roles {
 		app.Roles = append(app.Roles, roleSpec(random, role))
+		if random.IntN(4) > 0 {
+			host := strings.Trim(role+"."+name, ".") + ".test"
+			app.Roles[len(app.Roles)-1].Expose = &apiv1.Expose{Http: &apiv1.Expose_Http{Host: host}}
+		}
 	}
+	if len(roles) > 1 && random.IntN(2) == 0 {
+		first := random.IntN(2)
+		app.Roles[1-first].After = []string{roles[first]}
+	}
+	return complete(app)
+}
+
+// complete is a spec as the zone's service gives it to the zone.
+func complete(app *apiv1.AppSpec) *apiv1.AppSpec {
 	specs.Complete(app)
 	if err := specs.Check(app); err != nil {
 		panic(err)
@@ -253,7 +358,8 @@ func (p *people) settle() {
 			p.insist(func() zone.Input { return zone.Undrain{Who: root, Node: h.name} }, func(proto.Message) {})
 		}
 		p.endContract()
-		for _, name := range names {
+		p.insist(installDynamicDeploy, func(proto.Message) {})
+		for _, name := range slices.Concat(names, others) {
 			p.process.after(time.Second, func() { p.settleApp(name) })
 		}
 	})
@@ -277,6 +383,11 @@ func (p *people) settleApp(name string) {
 			p.process.after(3*time.Second, func() { p.settleApp(name) })
 		case err != nil || app.GetState() == apiv1.App_REMOVING:
 			p.settled[name] = true
+		case !specs.HasRoles(app.GetSpec()):
+			delete(p.w.laws.apps, name)
+			p.ask(zone.RemoveApp{AppRequest: zone.AppRequest{Who: root, App: name}}, func(proto.Message, error) {
+				p.process.after(3*time.Second, func() { p.settleApp(name) })
+			})
 		default:
 			p.wanted[name] = 0
 			p.insist(func() zone.Input {

@@ -19,7 +19,7 @@ type process struct {
 	dies int
 	doom func()
 	// called are the calls to it that it has not answered.
-	called []*call
+	called []*arrival
 }
 
 func (w *World) newProcess(machine, name string) *process {
@@ -88,8 +88,8 @@ func (p *process) kill() {
 	for _, s := range p.sides {
 		s.reset()
 	}
-	for _, c := range p.called {
-		c.reset()
+	for _, a := range p.called {
+		a.reset()
 	}
 	p.sides, p.called = nil, nil
 }

@@ -1,283 +1,187 @@
 package world
 
 import (
-	"fmt"
-	"maps"
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/companions/registry"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
-const (
-	// patience is how long a balancer that is connected, but does not confirm, is waited for; lostAfter one that is not connected.
-	patience  = time.Minute
-	lostAfter = 30 * time.Second
-)
+// clock has a registry wait under the clock of a world. What it waits for ends with the process that it is in.
+type clock struct{ process *process }
 
-// registry is the embedded registry of a ResourceManager, which dies with it. Balancers are sent the whole of it.
-type registry struct {
-	m *manager
-	// generation rises with every change; since is that of a service's present state.
-	generation int64
-	services   map[string][]*apiv1.Endpoint
-	since      map[string]int64
-	held       bool
-	// known are the balancers that are waited for, by name.
-	known map[string]*balancerSession
-	waits []*wait
+// AfterFunc implements registry.Clock.
+func (c clock) AfterFunc(d time.Duration, f func()) (stop func()) {
+	stopped := false
+	c.process.after(d, func() {
+		if !stopped {
+			f()
+		}
+	})
+	return func() { stopped = true }
+}
+
+// Go implements registry.Clock.
+func (c clock) Go(f func()) { c.process.after(0, f) }
+
+// publisher is what a ResourceManager does with its embedded registry, which dies with it: it performs what a turn has decided, in the
+// order of package resourcemanager/term, and serves balancers, as the registry's own service does.
+type publisher struct {
+	m        *manager
+	registry *registry.Registry
+	// generations are those that hold the present state of each service.
+	generations map[string]int64
+	// connected are the balancers that have a stream, in the order in which they connected.
+	connected []*routing
 	// sending is set while changes gather to be sent.
 	sending bool
 }
 
-type balancerSession struct {
-	side      *side
-	confirmed int64
+// routing is the connection of a balancer.
+type routing struct {
+	name       string
+	side       *side
+	watch      *registry.WatchRoutes
+	connection *registry.Connection
 }
 
-// wait is for the confirmation of a state by every balancer.
-type wait struct {
-	generation int64
-	missing    map[string]bool
-	done       func()
-	over       bool
+// newPublisher keeps balancers waiting until the first turn is published.
+func newPublisher(m *manager, epoch int64) *publisher {
+	p := &publisher{m: m, registry: registry.NewOn(clock{m.process}, epoch<<32), generations: map[string]int64{}}
+	p.registry.Hold()
+	return p
 }
 
-func newRegistry(m *manager, epoch int64) *registry {
-	return &registry{
-		m: m, generation: epoch << 32, services: map[string][]*apiv1.Endpoint{}, since: map[string]int64{}, held: true, known: map[string]*balancerSession{},
+// perform does what a turn has decided for the registry.
+func (p *publisher) perform(out *zone.Ready) {
+	if out.Secret != nil {
+		p.registry.AllowRegistration(out.Secret)
 	}
-}
-
-// routes is what a balancer is sent: all services.
-type routes struct {
-	generation int64
-	services   map[string][]*apiv1.Endpoint
-}
-
-// String is what of it goes into the hash of a run.
-func (r routes) String() string {
-	text := fmt.Sprint(r.generation)
-	for _, name := range slices.Sorted(maps.Keys(r.services)) {
-		text += " " + name
-		for _, e := range r.services[name] {
-			text += fmt.Sprintf(",%s=%s:%d/%d", e.GetId(), e.GetAddress(), e.GetPort(), e.GetWeight())
-		}
-	}
-	return text
-}
-
-type confirmed int64
-
-func (c confirmed) String() string { return fmt.Sprint(int64(c)) }
-
-// perform does what a turn has decided for the registry, in the order of package resourcemanager's publisher.
-func (r *registry) perform(out *zone.Ready) {
 	for _, balancer := range out.Balancers {
-		if balancer.Within > 0 && r.known[balancer.Name] == nil {
-			r.known[balancer.Name] = &balancerSession{}
-			r.lost(balancer.Name, r.known[balancer.Name], balancer.Within)
-		}
+		p.registry.ExpectBalancer(balancer.Name, balancer.Within)
+	}
+	for _, app := range out.Named {
+		p.registry.KnowApp(app.Name, app.ID)
 	}
 	if out.Incomplete {
-		r.held = true
+		p.registry.Hold()
 	}
 	for _, change := range out.Services {
-		r.generation++
+		p.registry.Expose(change.Service, proto.CloneOf(change.Expose))
 		if change.Endpoints == nil {
-			delete(r.services, change.Service)
-		} else {
-			r.services[change.Service] = r.spoilt(change)
-			if r.m.w.config.Plant == RegistryBlinks {
-				r.m.w.laws.goesOn(r.m, zone.ServiceChange{Service: change.Service})
-			}
+			p.registry.Publish(change.Service, nil)
+			delete(p.generations, change.Service)
+			continue
 		}
-		r.since[change.Service] = r.generation
-		r.send()
+		if p.m.w.config.Plant == RegistryBlinks {
+			p.m.w.laws.goesOn(p.m, zone.ServiceChange{Service: change.Service})
+		}
+		p.generations[change.Service] = p.registry.Publish(change.Service, p.spoilt(change))
 	}
 	for _, request := range out.Confirm {
-		generation := int64(0)
-		for _, service := range request.Services {
-			generation = max(generation, r.since[service])
-		}
-		r.await(generation, func() { r.m.put(task{in: zone.Confirmed{Number: request.Number}}) })
+		p.confirm(request)
 	}
-	if !out.Incomplete && r.held {
-		r.held = false
-		r.send()
-		for _, w := range r.waits {
-			r.finish(w)
+	if !out.Incomplete {
+		p.registry.Release()
+	}
+	p.send()
+}
+
+// confirm gives a number back once every balancer of the services has confirmed their present state.
+func (p *publisher) confirm(request zone.ConfirmRequest) {
+	generations := make([]int64, len(request.Services))
+	for i, service := range request.Services {
+		generations[i] = p.generations[service]
+	}
+	var next func(int)
+	next = func(i int) {
+		if i == len(generations) {
+			p.m.put(task{in: zone.Confirmed{Number: request.Number}})
+			return
+		}
+		p.registry.AwaitBalancers(request.Services[i], generations[i], func() { next(i + 1) })
+	}
+	next(0)
+}
+
+// endpoints are those of a service, as anybody may look them up.
+func (p *publisher) endpoints(name string) []*apiv1.Endpoint {
+	services, _ := p.registry.Services()
+	for _, service := range services {
+		if service.GetName() == name {
+			return service.GetEndpoints()
 		}
 	}
+	return nil
 }
 
 // spoilt is what of a change a planted fault leaves.
-func (r *registry) spoilt(change zone.ServiceChange) []*apiv1.Endpoint {
-	if r.m.w.config.Plant != RegistryKeeps {
-		return change.Endpoints
+func (p *publisher) spoilt(change zone.ServiceChange) []*apiv1.Endpoint {
+	var kept []*apiv1.Endpoint
+	for _, e := range change.Endpoints {
+		kept = append(kept, proto.CloneOf(e)) // the registry owns what it is given
 	}
-	kept := slices.Clone(change.Endpoints)
-	for _, old := range r.services[change.Service] {
-		if !slices.ContainsFunc(kept, func(e *apiv1.Endpoint) bool { return e.GetId() == old.GetId() }) {
-			kept = append(kept, old)
-		}
-	}
-	return kept
-}
-
-func (r *registry) await(generation int64, done func()) {
-	w := &wait{generation: generation, missing: map[string]bool{}, done: done}
-	for name, b := range r.known {
-		if b.confirmed < generation {
-			w.missing[name] = true
-		}
-	}
-	r.waits = append(slices.DeleteFunc(r.waits, func(w *wait) bool { return w.over }), w)
-	r.m.process.after(patience, func() {
-		clear(w.missing)
-		r.finish(w)
-	})
-	r.finish(w)
-}
-
-func (r *registry) finish(w *wait) {
-	if w.over || len(w.missing) > 0 || r.held {
-		return
-	}
-	w.over = true
-	r.m.process.after(0, w.done)
-}
-
-// send has every balancer sent the present state, a little later.
-func (r *registry) send() {
-	if r.sending {
-		return
-	}
-	r.sending = true
-	r.m.process.after(r.m.w.between(time.Millisecond, 20*time.Millisecond), func() {
-		r.sending = false
-		if r.held {
-			return
-		}
-		for _, name := range slices.Sorted(maps.Keys(r.known)) {
-			if b := r.known[name]; b.side != nil {
-				r.sendTo(b)
+	if p.m.w.config.Plant == RegistryKeeps {
+		for _, old := range p.endpoints(change.Service) {
+			if !slices.ContainsFunc(kept, func(e *apiv1.Endpoint) bool { return e.GetId() == old.GetId() }) {
+				kept = append(kept, old)
 			}
 		}
+	}
+	return append([]*apiv1.Endpoint{}, kept...)
+}
+
+// send has every balancer sent what is new, a little later.
+func (p *publisher) send() {
+	if p.sending || len(p.connected) == 0 {
+		return
+	}
+	p.sending = true
+	p.m.process.after(p.m.w.between(time.Millisecond, 20*time.Millisecond), func() {
+		p.sending = false
+		for _, r := range p.connected {
+			r.send()
+		}
 	})
 }
 
-func (r *registry) sendTo(b *balancerSession) {
-	b.side.send(message{method: "Routes", value: routes{r.generation, maps.Clone(r.services)}})
+func (r *routing) send() {
+	if update, _ := r.watch.Poll(); update != nil {
+		r.side.send(message{method: "Routes", body: update})
+	}
 }
 
-// connect begins the connection of a balancer. One that it still has is replaced.
-func (r *registry) connect(name string, s *side) {
-	if before := r.known[name]; before != nil && before.side != nil {
-		before.side.close(errOver)
+// connect begins the connection of a balancer. One that it still has is replaced, which is no loss of the balancer.
+func (p *publisher) connect(hello *companionv1.RouteReport, s *side) {
+	name := hello.GetBalancer()
+	r := &routing{name: name, side: s, watch: p.registry.WatchRoutes(), connection: p.registry.ConnectBalancer(name, hello.GetLostAfter().AsDuration())}
+	p.m.put(task{in: zone.BalancerConnected{Balancer: name}})
+	for _, before := range slices.Clone(p.connected) {
+		if before.name == name {
+			before.side.close(errOver)
+			p.lost(before)
+		}
 	}
-	b := &balancerSession{side: s}
-	r.known[name] = b
+	p.connected = append(p.connected, r)
 	s.heard = func(m message) {
-		generation := int64(m.value.(confirmed))
-		b.confirmed = max(b.confirmed, generation)
-		for _, w := range r.waits {
-			if w.generation <= generation && r.known[name] == b {
-				delete(w.missing, name)
-				r.finish(w)
-			}
+		report := m.body.(*companionv1.RouteReport)
+		if report.GetApplied() > 0 {
+			p.m.put(task{in: zone.Refused{Balancer: name, Refusals: report.GetRefusals()}})
+			r.connection.Confirm(report.GetApplied())
 		}
 	}
-	s.ended = func(error) {
-		if r.known[name] == b {
-			b.side = nil
-			r.m.put(task{in: zone.BalancerLost{Balancer: name, Why: "the connection was lost"}})
-			r.lost(name, b, lostAfter)
-		}
+	s.ended = func(error) { p.lost(r) }
+	r.send()
+}
+
+func (p *publisher) lost(r *routing) {
+	p.connected = slices.DeleteFunc(p.connected, func(other *routing) bool { return other == r })
+	if r.connection.Lost() {
+		p.m.put(task{in: zone.BalancerLost{Balancer: r.name, Why: "the connection was lost"}})
 	}
-	r.m.put(task{in: zone.BalancerConnected{Balancer: name}})
-	if !r.held {
-		r.sendTo(b)
-	}
-}
-
-// lost has nobody wait for a balancer any more after a while, unless it connects again.
-func (r *registry) lost(name string, b *balancerSession, within time.Duration) {
-	r.m.process.after(within, func() {
-		if r.known[name] != b || b.side != nil {
-			return
-		}
-		delete(r.known, name)
-		for _, w := range r.waits {
-			delete(w.missing, name)
-			r.finish(w)
-		}
-	})
-}
-
-// balancer is a program that routes requests by what the registry told it last, on a machine of its own.
-type balancer struct {
-	w       *World
-	name    string
-	process *process
-	side    *side
-	// applied is what it routes by. It keeps that over its own death.
-	applied routes
-	next    *routes
-}
-
-func newBalancer(w *World, name string) *balancer { return &balancer{w: w, name: name} }
-
-// run starts the program.
-func (b *balancer) run() {
-	b.process, b.side, b.next = b.w.newProcess(b.name, b.name), nil, nil
-	b.connect()
-}
-
-func (b *balancer) kill() {
-	b.process.kill()
-	b.side = nil
-}
-
-func (b *balancer) connect() {
-	b.side = b.process.dial(managerAddress, message{method: "Balance", credential: b.name}, func(m message) {
-		now := m.value.(routes)
-		reloading := b.next != nil
-		b.next = &now
-		d := b.w.between(20*time.Millisecond, 300*time.Millisecond)
-		if b.w.config.Plant == BalancerLies {
-			b.side.send(message{method: "Confirm", value: confirmed(now.generation)})
-			d += 20 * time.Second
-		}
-		if !reloading {
-			b.process.after(d, b.apply)
-		}
-	}, func(error) {
-		b.side = nil
-		b.process.after(b.w.between(100*time.Millisecond, time.Second), b.connect)
-	})
-}
-
-// apply routes by the newest state, and confirms that.
-func (b *balancer) apply() {
-	if b.next == nil {
-		return
-	}
-	b.applied, b.next = *b.next, nil
-	if b.side != nil {
-		b.side.send(message{method: "Confirm", value: confirmed(b.applied.generation)})
-	}
-}
-
-// routesTo reports whether it routes to a container.
-func (b *balancer) routesTo(container string) bool {
-	for _, endpoints := range b.applied.services {
-		for _, e := range endpoints {
-			if e.GetContainerId() == container {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -16,11 +16,13 @@ type Report struct {
 	Runs      int
 	Simulated time.Duration
 	// Took is how long all of it took, and Worked how much processor time it used.
-	Took, Worked           time.Duration
-	Steps, Turns, Messages int64
-	Faults, Done           map[string]int
-	// Broken are the runs that broke a law, in the order of their seeds.
-	Broken []Result
+	Took, Worked time.Duration
+	Faults, Done map[string]int
+	// Steps, Turns, Messages and Doubled are the sums of those of the runs.
+	Steps, Turns, Messages, Doubled int64
+	// Broken are the runs that broke a law, in the order of their seeds. The first of them that were found are also in Failures.
+	Broken   []Result
+	Failures []Failure
 	// Slowest is the seed that took longest, and how long an hour of it took.
 	Slowest     uint64
 	SlowestHour time.Duration
@@ -40,9 +42,14 @@ type Many struct {
 	Workers int
 	// Until ends it before all seeds were run; zero is never.
 	Until time.Time
+	// Shrink is how long a shorter run is looked for that breaks the same law, for each of the first ShrinkMost seeds that break one.
+	Shrink time.Duration
 	// Told hears of every run that broke a law, at once; may be nil.
 	Told func(Result)
 }
+
+// ShrinkMost is how many seeds that break a law are run again and shrunk.
+const ShrinkMost = 3
 
 // RunMany runs seeds, each in a goroutine of its own.
 func RunMany(many Many) Report {
@@ -69,10 +76,18 @@ func RunMany(many Many) Report {
 				result := Run(config)
 				mu.Lock()
 				report.add(result, time.Since(start))
-				if result.Broken != "" && many.Told != nil {
+				broken := result.Broken != ""
+				if broken && many.Told != nil {
 					many.Told(result)
 				}
+				looked := broken && len(report.Broken) <= ShrinkMost
 				mu.Unlock()
+				if looked {
+					failure := Look(result, config, time.Now().Add(many.Shrink))
+					mu.Lock()
+					report.Failures = append(report.Failures, failure)
+					mu.Unlock()
+				}
 			}
 		})
 	}
@@ -94,7 +109,7 @@ func worked() time.Duration {
 func (r *Report) add(result Result, took time.Duration) {
 	r.Runs++
 	r.Simulated += result.Simulated
-	r.Steps, r.Turns, r.Messages = r.Steps+result.Steps, r.Turns+result.Turns, r.Messages+result.Messages
+	r.Steps, r.Turns, r.Messages, r.Doubled = r.Steps+result.Steps, r.Turns+result.Turns, r.Messages+result.Messages, r.Doubled+result.Doubled
 	if result.Rested > r.Rested {
 		r.Rested, r.Restless = result.Rested, result.Seed
 	}
@@ -112,11 +127,12 @@ func (r *Report) add(result Result, took time.Duration) {
 	}
 }
 
-// Write prints it.
-func (r *Report) Write(to io.Writer) {
+// Write prints it. Config is what its runs were made of.
+func (r *Report) Write(to io.Writer, config Config) {
 	line := func(format string, about ...any) { _, _ = fmt.Fprintf(to, format+"\n", about...) }
 	hours := max(r.Simulated.Hours(), 0.001)
-	line("%d seeds, %.1f simulated hours, %d steps, %d turns of the ResourceManager, %d messages", r.Runs, hours, r.Steps, r.Turns, r.Messages)
+	line("%d seeds, %.1f simulated hours, %d steps, %d turns of the ResourceManager, %d messages, %d calls that were sent twice",
+		r.Runs, hours, r.Steps, r.Turns, r.Messages, r.Doubled)
 	line("%v, %v of processor time: %v an hour; the slowest seed took %v an hour (seed %d); %.0f hours can be simulated in 8 hours on 2 cores",
 		r.Took.Round(time.Second), r.Worked.Round(time.Second), time.Duration(float64(r.Worked)/hours).Round(time.Millisecond), r.SlowestHour.Round(time.Millisecond), r.Slowest,
 		16*3600/max(r.Worked.Seconds()/hours, 1e-6))
@@ -142,6 +158,12 @@ func (r *Report) Write(to io.Writer) {
 		line("  %-13s %-20s %s", law.Name, verdict, law.Sentence)
 	}
 	for _, broken := range r.Broken {
-		line("seed %d broke %q at %s: %s", broken.Seed, broken.Broken, broken.At.Round(time.Millisecond), strings.TrimSpace(broken.Sentence))
+		i := slices.IndexFunc(r.Failures, func(f Failure) bool { return f.First.Seed == broken.Seed })
+		if i >= 0 {
+			r.Failures[i].Write(to, config)
+			continue
+		}
+		config.Seed = broken.Seed
+		line("seed %d broke %q at %s: %s\n  run it again: %s", broken.Seed, broken.Broken, broken.At.Round(time.Millisecond), strings.TrimSpace(broken.Sentence), config.Command())
 	}
 }

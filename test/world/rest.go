@@ -24,7 +24,7 @@ func (l *laws) unrest() string {
 	if m.process.dead || !m.open {
 		return "the ResourceManager does not serve"
 	}
-	if len(l.w.people.settled) < len(names) {
+	if len(l.w.people.settled) < len(names)+len(others) {
 		return fmt.Sprintf("people were only answered about %v", sortedKeys(l.w.people.settled))
 	}
 	held := map[string]bool{}
@@ -76,21 +76,27 @@ func (l *laws) restless(m *manager, app *apiv1.App) string {
 	for _, instance := range app.GetInstances() {
 		ofRole[instance.GetRole()]++
 	}
-	services := map[string]int{name: ofRole[specs.MainRole(app.GetSpec()).GetName()]}
-	for _, role := range app.GetSpec().GetRoles() {
-		services[specs.ServiceName(app.GetSpec(), role)] = ofRole[role.GetName()]
+	roles := app.GetSpec().GetRoles()
+	if len(roles) == 0 {
+		return l.misrouted(m, name, int(app.GetWanted()), false)
 	}
-	for _, service := range sortedKeys(services) {
-		if what := l.misrouted(m, service, services[service]); what != "" {
-			return what
+	if len(roles) > 1 {
+		if trouble := l.misrouted(m, name, ofRole[specs.MainRole(app.GetSpec()).GetName()], false); trouble != "" {
+			return trouble
+		}
+	}
+	for _, role := range roles {
+		if trouble := l.misrouted(m, specs.ServiceName(app.GetSpec(), role), ofRole[role.GetName()], role.GetExpose() != nil); trouble != "" {
+			return trouble
 		}
 	}
 	return ""
 }
 
-// misrouted says what is wrong with a service at rest, and with what balancers make of it; empty if all is well.
-func (l *laws) misrouted(m *manager, service string, instances int) string {
-	endpoints := m.registry.services[service]
+// misrouted says what is wrong with a service at rest: it has an endpoint for each of its instances, and balancers route to all of them if
+// it is exposed, and to none otherwise. Empty if all is well.
+func (l *laws) misrouted(m *manager, service string, instances int, exposed bool) string {
+	endpoints := m.registry.endpoints(service)
 	if len(endpoints) != instances {
 		return fmt.Sprintf("the service %s has %d endpoints for %d instances", service, len(endpoints), instances)
 	}
@@ -103,14 +109,17 @@ func (l *laws) misrouted(m *manager, service string, instances int) string {
 			return fmt.Sprintf("the endpoint %s of %s leads to %s", e.GetId(), service, got)
 		}
 	}
+	if !exposed {
+		endpoints = nil
+	}
 	for _, b := range l.w.balancers {
 		for _, e := range endpoints {
 			if !b.routesTo(e.GetContainerId()) {
 				return fmt.Sprintf("%s does not route to %s of %s", b.name, e.GetId(), service)
 			}
 		}
-		if len(b.applied.services[service]) != len(endpoints) {
-			return fmt.Sprintf("%s routes to %d endpoints of %s, which has %d", b.name, len(b.applied.services[service]), service, len(endpoints))
+		if routed := b.applied[service].GetEndpoints(); len(routed) != len(endpoints) {
+			return fmt.Sprintf("%s routes to %d endpoints of %s, and should to %d", b.name, len(routed), service, len(endpoints))
 		}
 	}
 	return ""

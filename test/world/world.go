@@ -27,6 +27,8 @@ type Config struct {
 	Only string
 	// Trace is told of everything that happens; may be nil.
 	Trace io.Writer
+	// Record is asked for each run of the ResourceManager where it records what it is given; may be nil.
+	Record func() io.Writer
 }
 
 // Result is what a run came to.
@@ -45,8 +47,8 @@ type Result struct {
 	Faults, Done map[string]int
 	// Rested is how long it took at most until all was at rest after faults had ended.
 	Rested time.Duration
-	// Turns and Messages count those of the ResourceManager and of the network.
-	Turns, Messages int64
+	// Turns and Messages count those of the ResourceManager and of the network. Doubled are the calls that were sent twice.
+	Turns, Messages, Doubled int64
 }
 
 // World is a zone with its machines, its network and its people, in one goroutine under a clock of its own.

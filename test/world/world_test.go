@@ -3,6 +3,7 @@ package world
 import (
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,11 +21,59 @@ func TestWhateverHappensTheLawsHold(t *testing.T) {
 	if testenv.InCI() {
 		within = time.Minute
 	}
-	report := RunMany(Many{First: 1, Seeds: 1 << 20, Config: Config{Trouble: 20 * time.Minute}, Workers: runtime.NumCPU(), Until: time.Now().Add(within)})
-	for _, broken := range report.Broken {
-		t.Errorf("seed %d broke %q at %s: %s; go run ./test/world/cmd/world -trouble 20m -seed %d", broken.Seed, broken.Broken, broken.At, broken.Sentence, broken.Seed)
+	config := Config{Trouble: 20 * time.Minute}
+	report := RunMany(Many{First: 1, Seeds: 1 << 20, Config: config, Workers: runtime.NumCPU(), Until: time.Now().Add(within), Shrink: 2 * time.Minute})
+	if len(report.Broken) > 0 {
+		var text strings.Builder
+		report.Write(&text, config)
+		t.Error(text.String())
 	}
 	t.Logf("%d seeds, %s simulated", report.Runs, report.Simulated)
+}
+
+// TestAFailingSeedSaysHowItIsRepeated plants a fault, and follows what is printed of it.
+func TestAFailingSeedSaysHowItIsRepeated(t *testing.T) {
+	config := short(0, GoneTooEarly)
+	report := RunMany(Many{First: 2, Seeds: 1, Config: config, Workers: 1, Shrink: time.Minute})
+	if len(report.Broken) != 1 || len(report.Failures) != 1 {
+		t.Fatalf("%d seeds broke a law, and %d were run again", len(report.Broken), len(report.Failures))
+	}
+	var text strings.Builder
+	report.Write(&text, config)
+	f := report.Failures[0]
+	for _, want := range []string{
+		"seed 2 broke \"gone\"",
+		"run it again: go run ./test/world/cmd/world -seed 2 -hours 1 -trouble 8m0s -plant 'a node reports a container gone too early'\n",
+		"it broke the law again",
+		"-actions '" + FormatActions(f.Config.Actions) + "'",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("what is printed has no %q: %s", want, text.String())
+		}
+	}
+	if !f.Repeats || f.Shrunk.Broken != "gone" || len(f.Config.Actions) >= len(f.First.Actions) {
+		t.Errorf("%+v", f)
+	}
+	actions, err := ParseActions(FormatActions(f.Config.Actions))
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := short(2, GoneTooEarly)
+	with.Cycles, with.Actions = f.Config.Cycles, actions
+	if again := Run(with); again.Sentence != f.Shrunk.Sentence {
+		t.Errorf("what is printed broke %q, want %q", again.Sentence, f.Shrunk.Sentence)
+	}
+	// What is not made from its seed is said to be none of its kind.
+	broken := f.First
+	broken.Sent++
+	if f := Look(broken, short(2, GoneTooEarly), time.Now()); f.Repeats {
+		t.Error("what sent something else is taken for the same run")
+	}
+	for _, bad := range []string{"10s deploy", "soon deploy 1", "10s explode 1", "10s deploy -1", ""} {
+		if actions, err := ParseActions(bad); err == nil {
+			t.Errorf("%q is read as %v", bad, actions)
+		}
+	}
 }
 
 func TestASeedIsTheSameRunAgain(t *testing.T) {
@@ -55,6 +104,7 @@ var planted = []struct {
 	{BalancerLies, "drain", []string{"deploy", "scale"}},
 	{RegistryBlinks, "serves", slices.Concat([]string{"deploy", "deploy", "deploy"}, slices.Repeat([]string{"scale"}, 40))},
 	{OldMasterActs, "attempt", []string{"deploy", "kill-master"}},
+	{DeploysTwice, "twice", []string{"deploy"}},
 	{LateStops, "notice", []string{"deploy", "scale", "lend-now", "lend"}},
 	{LateStops, "hand-back", []string{"deploy", "scale", "lend"}},
 	{StoreLies, "acknowledged", []string{"deploy", "kill-resourcemanager"}},

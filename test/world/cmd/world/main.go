@@ -1,9 +1,11 @@
-// Command world runs simulated zones and prints what came of them. With a seed it replays one of them and prints everything that
-// happened in it.
+// Command world runs simulated zones and prints what came of them. A seed that breaks a law is run again, and shrunk to the actions
+// that it needs for that. With a seed it replays one of them and prints everything that happened in it.
 package main
 
 import (
 	"bufio"
+	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -22,21 +24,40 @@ func main() {
 	workers := flag.Int("workers", runtime.NumCPU(), "how many run at a time")
 	within := flag.Duration("within", 0, "no seed is begun after so long; 0 is no limit")
 	seed := flag.Uint64("seed", 0, "replay this seed and print all that happens")
-	shrink := flag.Duration("shrink", 0, "with -seed: look so long for a shorter run that breaks the same law, and print that")
-	plant := flag.String("plant", "", "with -seed: a fault of the program itself to be found")
+	shrink := flag.Duration("shrink", 2*time.Minute, "look so long for a shorter run that breaks the same law; with -seed none is looked for unless this is given")
+	plant := flag.String("plant", "", "a fault of the program itself to be found")
+	only := flag.String("actions", "", "with -seed: what people do and what fails, instead of what the seed gives, as \"10s deploy 123, 16s cut 4\"")
 	flag.Parse()
+	config := world.Config{Cycles: *hours, Trouble: *trouble, Plant: world.Plant(*plant)}
+	if *only != "" {
+		actions, err := world.ParseActions(*only)
+		if err != nil || *seed == 0 {
+			fmt.Fprintln(os.Stderr, cmp.Or(err, errors.New("-actions needs the -seed that they belong to")))
+			os.Exit(2)
+		}
+		config.Actions = actions
+	}
 	if *seed > 0 {
-		os.Exit(replay(world.Config{Seed: *seed, Cycles: *hours, Trouble: *trouble, Plant: world.Plant(*plant)}, *shrink))
+		config.Seed = *seed
+		within := time.Duration(0)
+		flag.Visit(func(f *flag.Flag) {
+			if f.Name == "shrink" {
+				within = *shrink
+			}
+		})
+		os.Exit(replay(config, within))
 	}
 	fmt.Printf("%s, %d cores, %s\n", machine(), runtime.NumCPU(), runtime.Version())
-	many := world.Many{First: *first, Seeds: *seeds, Config: world.Config{Cycles: *hours, Trouble: *trouble}, Workers: *workers, Told: func(broken world.Result) {
-		fmt.Printf("seed %d broke %q: %s\n", broken.Seed, broken.Broken, broken.Sentence)
+	many := world.Many{First: *first, Seeds: *seeds, Config: config, Workers: *workers, Shrink: *shrink, Told: func(broken world.Result) {
+		of := config
+		of.Seed = broken.Seed
+		fmt.Printf("seed %d broke %q: %s\n  run it again: %s\n", broken.Seed, broken.Broken, broken.Sentence, of.Command())
 	}}
 	if *within > 0 {
 		many.Until = time.Now().Add(*within)
 	}
 	report := world.RunMany(many)
-	report.Write(os.Stdout)
+	report.Write(os.Stdout, config)
 	if len(report.Broken) > 0 {
 		os.Exit(1)
 	}
