@@ -18,13 +18,16 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-func (c *cli) appCommand() *cobra.Command {
+func (c *cli) appCommand(client client) *cobra.Command {
+	apps, rollouts := &appCommands{&changer{client}}, &rolloutCommands{&changer{client}}
+	runs, logs := &runCommands{client, c.in}, &logCommands{client}
+	execs, events := &execCommands{client, c.in, c.env}, &eventCommands{client}
 	return group("app", "See and change apps",
-		c.appListCommand(), c.appShowCommand(), c.appScaleCommand(), c.appRestartCommand(), c.appStopCommand(),
-		c.appRemoveCommand(), c.appRolloutCommand(), c.appPauseCommand(), c.appResumeCommand(), c.appPromoteCommand(),
-		c.appRunCommand(),
-		c.appHistoryCommand(), c.appRollbackCommand(), c.appLogsCommand(), c.appExecCommand(),
-		c.appEventsCommand(), c.appExplainCommand())
+		apps.appListCommand(), apps.appShowCommand(), apps.appScaleCommand(), apps.appRestartCommand(), apps.appStopCommand(),
+		apps.appRemoveCommand(), rollouts.appRolloutCommand(), rollouts.appPauseCommand(), rollouts.appResumeCommand(), rollouts.appPromoteCommand(),
+		runs.appRunCommand(),
+		apps.appHistoryCommand(), apps.appRollbackCommand(), logs.appLogsCommand(), execs.appExecCommand(),
+		events.appEventsCommand(), apps.appExplainCommand())
 }
 
 // appName requires an app's name, and refuses an invalid one before anything is sent.
@@ -40,7 +43,10 @@ func appName(more ...string) cobra.PositionalArgs {
 	}
 }
 
-func (c *cli) appListCommand() *cobra.Command {
+// appCommands list apps, show them, and change how they run.
+type appCommands struct{ *changer }
+
+func (c *appCommands) appListCommand() *cobra.Command {
 	request, watch := &apiv1.ListAppsRequest{}, &watching{}
 	cmd := &cobra.Command{Use: "ls", Short: "List apps", Args: noArgs}
 	state := newStateFlag(cmd, apiv1.App_State(0).Descriptor())
@@ -58,7 +64,7 @@ func (c *cli) appListCommand() *cobra.Command {
 				Kinds: []apiv1.WatchRequest_Kind{apiv1.WatchRequest_APP}, Queue: request.GetQueue(), User: request.GetUser(), NamePrefix: request.GetNamePrefix(),
 			}
 			return c.with(cmd.Context(), func(z *zone) error {
-				return (&changes{cli: c, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
+				return (&changes{printer: c.printer, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
 					return appTable(w, collectObjects(begun, (*apiv1.WatchResponse_Change).GetApp))
 				}}).follow(cmd.Context(), z)
 			})
@@ -162,7 +168,7 @@ func whatRuns(role *apiv1.RoleSpec) string {
 	return strings.Join(words, " ")
 }
 
-func (c *cli) appShowCommand() *cobra.Command {
+func (c *appCommands) appShowCommand() *cobra.Command {
 	var asManifest bool
 	cmd := &cobra.Command{
 		Use:               "show NAME",
@@ -299,7 +305,7 @@ func phase(instance *apiv1.Instance, name string) string {
 	return ""
 }
 
-func (c *cli) appScaleCommand() *cobra.Command {
+func (c *appCommands) appScaleCommand() *cobra.Command {
 	var role string
 	w := &waiting{}
 	cmd := &cobra.Command{
@@ -325,13 +331,13 @@ func (c *cli) appScaleCommand() *cobra.Command {
 			})
 		},
 	}
-	roleFlag(c, cmd, &role, "the role, of an app with several")
+	roleFlag(c.completions, cmd, &role, "the role, of an app with several")
 	w.flags(cmd)
 	return cmd
 }
 
 // change changes an app and reports the result.
-func (c *cli) change(ctx context.Context, w *waiting, do func(context.Context, *zone) (change, error)) error {
+func (c *changer) change(ctx context.Context, w *waiting, do func(context.Context, *zone) (change, error)) error {
 	return c.with(ctx, func(z *zone) error {
 		change, err := do(ctx, z)
 		if err != nil {
@@ -341,7 +347,7 @@ func (c *cli) change(ctx context.Context, w *waiting, do func(context.Context, *
 	})
 }
 
-func (c *cli) appRestartCommand() *cobra.Command {
+func (c *appCommands) appRestartCommand() *cobra.Command {
 	return c.appChangeCommand("restart NAME", "Replace every instance, a few at a time; start a stopped app again",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			before := map[string]bool{}
@@ -357,7 +363,7 @@ func (c *cli) appRestartCommand() *cobra.Command {
 		})
 }
 
-func (c *cli) appStopCommand() *cobra.Command {
+func (c *appCommands) appStopCommand() *cobra.Command {
 	return c.appChangeCommand("stop NAME", "End every instance and keep the app",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			app, err := z.apps.StopApp(ctx, &apiv1.StopAppRequest{Name: name})
@@ -365,7 +371,7 @@ func (c *cli) appStopCommand() *cobra.Command {
 		})
 }
 
-func (c *cli) appRemoveCommand() *cobra.Command {
+func (c *appCommands) appRemoveCommand() *cobra.Command {
 	return c.appChangeCommand("rm NAME", "End every instance and forget the app",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			app, err := z.apps.RemoveApp(ctx, &apiv1.RemoveAppRequest{Name: name})
@@ -373,7 +379,7 @@ func (c *cli) appRemoveCommand() *cobra.Command {
 		})
 }
 
-func (c *cli) appChangeCommand(use, short string, do func(context.Context, *zone, string) (change, error)) *cobra.Command {
+func (c *changer) appChangeCommand(use, short string, do func(context.Context, *zone, string) (change, error)) *cobra.Command {
 	w := &waiting{}
 	cmd := &cobra.Command{
 		Use:               use,
@@ -390,7 +396,7 @@ func (c *cli) appChangeCommand(use, short string, do func(context.Context, *zone
 	return cmd
 }
 
-func (c *cli) appRollbackCommand() *cobra.Command {
+func (c *appCommands) appRollbackCommand() *cobra.Command {
 	var to int32
 	var role string
 	cmd := c.appChangeCommand("rollback NAME", "Make an earlier version the wanted one again, of an app or of one of its roles",
@@ -401,12 +407,12 @@ func (c *cli) appRollbackCommand() *cobra.Command {
 			app, err := z.apps.RollbackApp(ctx, &apiv1.RollbackAppRequest{Name: name, Version: to, Role: role})
 			return change{app: app, what: "rollback", role: role, done: rolledOut}, err
 		})
-	roleFlag(c, cmd, &role, "only this role, of an app with several: the others stay as they are")
+	roleFlag(c.completions, cmd, &role, "only this role, of an app with several: the others stay as they are")
 	cmd.Flags().Int32Var(&to, "to", 0, "the version to go back to (default: the newest before that came up)")
 	return cmd
 }
 
-func (c *cli) appHistoryCommand() *cobra.Command {
+func (c *appCommands) appHistoryCommand() *cobra.Command {
 	var attempts bool
 	cmd := &cobra.Command{
 		Use:               "history NAME",

@@ -16,20 +16,20 @@ import (
 const settleTime = 5 * time.Second
 
 // appmasterCommand has the application masters that are part of Mammoth. The ResourceManager starts them, not a person.
-func (c *cli) appmasterCommand() *cobra.Command {
+func (c *daemonCommands) appmasterCommand() *cobra.Command {
 	parent := group("appmaster", "Run an application master", c.dynamicDeployCommand())
 	parent.Hidden = true
 	return parent
 }
 
-func (c *cli) dynamicDeployCommand() *cobra.Command {
+func (c *daemonCommands) dynamicDeployCommand() *cobra.Command {
 	flags := &daemonFlags{}
 	cmd := &cobra.Command{
 		Use:   "dynamicdeploy",
 		Short: "Keep the instances of one app running; the ResourceManager starts it",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := flags.load(c, cmd)
+			log, err := flags.load(c.streams, cmd)
 			if err != nil {
 				return err
 			}

@@ -34,13 +34,19 @@ type companion interface {
 	Run(ctx context.Context) error
 }
 
-func (c *cli) companionCommand() *cobra.Command {
+// companionCommands run companions of a zone, alone or as masters of frameworks.
+type companionCommands struct {
+	streams
+	env func(string) string
+}
+
+func (c *companionCommands) companionCommand() *cobra.Command {
 	return group("companion", "Run what routes to the zone's apps, or copies its registry",
 		c.nginxCommand(), c.haproxyCommand(), c.zookeeperCommand(), c.dnsCommand())
 }
 
 // companionDaemon builds the command of a companion. set adds its flags; make is called after they are parsed.
-func (c *cli) companionDaemon(cmd *cobra.Command, make func(ctx context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error)) *cobra.Command {
+func (c *companionCommands) companionDaemon(cmd *cobra.Command, make func(ctx context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error)) *cobra.Command {
 	daemon := &daemonFlags{}
 	var manager string
 	cmd.Args = noArgs
@@ -49,7 +55,7 @@ func (c *cli) companionDaemon(cmd *cobra.Command, make func(ctx context.Context,
 Every setting is a flag, and can stand in the file that --config names, where
 --lost-after is lostAfter.`
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		log, err := daemon.load(c, cmd)
+		log, err := daemon.load(c.streams, cmd)
 		if err != nil {
 			return err
 		}
@@ -71,7 +77,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 }
 
 // fromContainer is a variable of a framework's container, or else the default of a companion outside a zone.
-func (c *cli) told(name, otherwise string) string {
+func (c *companionCommands) told(name, otherwise string) string {
 	if value := c.env(name); value != "" {
 		return value
 	}
@@ -79,7 +85,7 @@ func (c *cli) told(name, otherwise string) string {
 }
 
 // balancerName is the balancer's name in a framework: the framework's, and its node's.
-func (c *cli) balancerName(otherwise string) string {
+func (c *companionCommands) balancerName(otherwise string) string {
 	if state, node := c.env("MAMMOTH_STATE"), c.env("MAMMOTH_NODE"); state != "" && node != "" {
 		return filepath.Base(state) + "." + node
 	}
@@ -88,7 +94,7 @@ func (c *cli) balancerName(otherwise string) string {
 
 // readyMark returns a function that reports to a framework's health check that the companion works: by a file in the
 // container's working directory. Nil outside a framework.
-func (c *cli) readyMark() func() {
+func (c *companionCommands) readyMark() func() {
 	if c.env("MAMMOTH_STATE") == "" {
 		return nil
 	}
@@ -97,7 +103,7 @@ func (c *cli) readyMark() func() {
 
 // frameworkEnds returns a function that asks the zone whether the companion's framework is being stopped or removed. Nil
 // outside a framework.
-func (c *cli) frameworkEnds(zone grpc.ClientConnInterface) func() bool {
+func (c *companionCommands) frameworkEnds(zone grpc.ClientConnInterface) func() bool {
 	name := c.env("MAMMOTH_APP")
 	if name == "" || c.env("MAMMOTH_STATE") == "" {
 		return nil
@@ -119,7 +125,7 @@ func dialZone(address string) (*grpc.ClientConn, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}))
 }
 
-func (c *cli) nginxCommand() *cobra.Command {
+func (c *companionCommands) nginxCommand() *cobra.Command {
 	s, attach := nginx.Config{}, nginx.Attach{}
 	cmd := c.companionDaemon(&cobra.Command{
 		Use:   "nginx",
@@ -171,7 +177,7 @@ With --attach it starts none: it adds one file to an nginx that others run and c
 	return cmd
 }
 
-func (c *cli) haproxyCommand() *cobra.Command {
+func (c *companionCommands) haproxyCommand() *cobra.Command {
 	s := haproxy.Config{}
 	cmd := c.companionDaemon(&cobra.Command{
 		Use:     "haproxy",
@@ -214,7 +220,7 @@ func companionFolder(name, dir string) (string, error) {
 	return filepath.Abs(dir)
 }
 
-func (c *cli) zookeeperCommand() *cobra.Command {
+func (c *companionCommands) zookeeperCommand() *cobra.Command {
 	s := zookeeper.Config{}
 	cmd := c.companionDaemon(&cobra.Command{
 		Use:   "zookeeper",
@@ -247,7 +253,7 @@ discovery. With MAMMOTH_ZOOKEEPER_DIGEST, USER:PASSWORD, only the zone can chang
 	return cmd
 }
 
-func (c *cli) dnsCommand() *cobra.Command {
+func (c *companionCommands) dnsCommand() *cobra.Command {
 	s := dns.Config{}
 	cmd := c.companionDaemon(&cobra.Command{
 		Use:     "dns",

@@ -12,8 +12,11 @@ import (
 // completeTimeout is how long completion may take.
 const completeTimeout = 2 * time.Second
 
+// completions offers names that the zone knows, for arguments and flags.
+type completions struct{ *dialer }
+
 // complete offers names of the zone; none if the zone does not answer.
-func (c *cli) complete(cmd *cobra.Command, list func(context.Context, *zone) []string) ([]string, cobra.ShellCompDirective) {
+func (c *completions) complete(cmd *cobra.Command, list func(context.Context, *zone) []string) ([]string, cobra.ShellCompDirective) {
 	if c.checkGlobalFlags() != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -37,7 +40,7 @@ func firstArgument(offer cobra.CompletionFunc) cobra.CompletionFunc {
 	}
 }
 
-func (c *cli) completeApps(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+func (c *completions) completeApps(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
 		answer, _ := allApps(ctx, z, &apiv1.ListAppsRequest{})
 		return collect(answer.GetApps(), (*apiv1.App).GetName)
@@ -45,7 +48,7 @@ func (c *cli) completeApps(cmd *cobra.Command, _ []string, _ string) ([]string, 
 }
 
 // completeInstances offers the instances of the app that is the first argument.
-func (c *cli) completeInstances(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+func (c *completions) completeInstances(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -56,7 +59,7 @@ func (c *cli) completeInstances(cmd *cobra.Command, args []string, _ string) ([]
 }
 
 // roleFlag adds --role to a command whose first argument is an app, and offers the app's roles.
-func roleFlag(c *cli, cmd *cobra.Command, role *string, usage string) {
+func roleFlag(c *completions, cmd *cobra.Command, role *string, usage string) {
 	cmd.Flags().StringVar(role, "role", "", usage)
 	_ = cmd.RegisterFlagCompletionFunc("role", func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) == 0 {
@@ -69,42 +72,42 @@ func roleFlag(c *cli, cmd *cobra.Command, role *string, usage string) {
 	})
 }
 
-func (c *cli) completeNodes(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+func (c *completions) completeNodes(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
 		answer, _ := allNodes(ctx, z, &apiv1.ListNodesRequest{})
 		return collect(answer.GetNodes(), (*apiv1.Node).GetName)
 	})
 }
 
-func (c *cli) completeQueues(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+func (c *completions) completeQueues(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
 		answer, _ := z.queues.ListQueues(ctx, &apiv1.ListQueuesRequest{})
 		return collect(answer.GetQueues(), func(q *apiv1.Queue) string { return q.GetSpec().GetName() })
 	})
 }
 
-func (c *cli) completeContracts(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+func (c *completions) completeContracts(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
 		answer, _ := z.lending.ListContracts(ctx, &apiv1.ListContractsRequest{})
 		return collect(answer.GetContracts(), func(k *apiv1.Contract) string { return k.GetSpec().GetName() })
 	})
 }
 
-func (c *cli) completeFrameworks(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+func (c *completions) completeFrameworks(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
 		answer, _ := z.frameworks.ListFrameworks(ctx, &apiv1.ListFrameworksRequest{})
 		return collect(answer.GetFrameworks(), func(f *apiv1.Framework) string { return f.GetPackage().GetName() })
 	})
 }
 
-func (c *cli) completeServices(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+func (c *completions) completeServices(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
 		answer, _ := z.registry.ListServices(ctx, &apiv1.ListServicesRequest{})
 		return collect(answer.GetServices(), (*apiv1.Service).GetName)
 	})
 }
 
-func (c *cli) completeImages(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+func (c *completions) completeImages(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
 		answer, _ := z.images.ListImages(ctx, &apiv1.ListImagesRequest{})
 		return collect(answer.GetImages(), (*apiv1.Image).GetName)
@@ -112,7 +115,7 @@ func (c *cli) completeImages(cmd *cobra.Command, _ []string, _ string) ([]string
 }
 
 // completeDeploy offers names of images, and files by the shell.
-func (c *cli) completeDeploy(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+func (c *completions) completeDeploy(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -60,8 +60,11 @@ func (c heardConn) Read(p []byte) (int, error) {
 
 func (z *zone) close() { _ = z.connection.Close() }
 
+// dialer connects to the zone at --server, and owns the sentences about a zone that does not answer.
+type dialer struct{ *globalFlags }
+
 // connect prepares a connection, which opens with the first call.
-func (c *cli) connect() (*zone, error) {
+func (d *dialer) connect() (*zone, error) {
 	dialed, heard := &atomic.Pointer[error]{}, &atomic.Bool{}
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
 		conn, err := credentials.Connect(ctx, address)
@@ -72,21 +75,21 @@ func (c *cli) connect() (*zone, error) {
 		dialed.Store(nil)
 		return heardConn{conn, heard}, nil
 	}
-	connection, err := credentials.Dial(c.server,
+	connection, err := credentials.Dial(d.server,
 		grpc.WithContextDialer(dial),
 		grpc.WithUserAgent("mammoth/"+version),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, request, answer any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 			ctx, cancel := context.WithTimeout(ctx, callTimeout)
 			defer cancel()
-			return c.shown(ctx, invoke(ctx, method, request, answer, cc, options...), answer)
+			return d.shown(ctx, invoke(ctx, method, request, answer, cc, options...), answer)
 		}),
 		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
 			opened, err := stream(ctx, desc, cc, method, options...)
-			return shownStream{opened, c, ctx}, err
+			return shownStream{opened, d, ctx}, err
 		}),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("connect to the zone at %s: %w", c.server, err)
+		return nil, fmt.Errorf("connect to the zone at %s: %w", d.server, err)
 	}
 	return &zone{
 		connection: connection,
@@ -107,9 +110,9 @@ func (c *cli) connect() (*zone, error) {
 
 // shown escapes the control characters in answers of the zone, except for JSON and YAML, whose encoders do that, and for
 // logs, which logLines prints.
-func (c *cli) shown(ctx context.Context, err error, answer any) error {
+func (d *dialer) shown(ctx context.Context, err error, answer any) error {
 	message, ok := answer.(proto.Message)
-	if _, log := answer.(*corev1.LogChunk); err == nil && ok && !log && c.output == "table" && ctx.Value(asSentKey{}) == nil {
+	if _, log := answer.(*corev1.LogChunk); err == nil && ok && !log && d.output == "table" && ctx.Value(asSentKey{}) == nil {
 		visibleMessage(message)
 	}
 	return err
@@ -117,13 +120,13 @@ func (c *cli) shown(ctx context.Context, err error, answer any) error {
 
 type shownStream struct {
 	grpc.ClientStream
-	cli *cli
-	ctx context.Context
+	dialer *dialer
+	ctx    context.Context
 }
 
 // RecvMsg implements grpc.ClientStream.
 func (s shownStream) RecvMsg(message any) error {
-	return s.cli.shown(s.ctx, s.ClientStream.RecvMsg(message), message)
+	return s.dialer.shown(s.ctx, s.ClientStream.RecvMsg(message), message)
 }
 
 type asSentKey struct{}
@@ -132,14 +135,14 @@ type asSentKey struct{}
 func asSent(ctx context.Context) context.Context { return context.WithValue(ctx, asSentKey{}, true) }
 
 // nobodyAnswers is the error for a zone that cannot be reached.
-func (c *cli) nobodyAnswers(err error) error {
+func (d *dialer) nobodyAnswers(err error) error {
 	reason := err.Error()
 	var number syscall.Errno
 	var dns *net.DNSError
 	var timeout net.Error
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return c.closesAtOnce()
+		return d.closesAtOnce()
 	case errors.As(err, &number):
 		reason = number.Error()
 	case errors.As(err, &dns):
@@ -147,21 +150,21 @@ func (c *cli) nobodyAnswers(err error) error {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		reason = "timed out"
 	}
-	return fmt.Errorf("no zone answers at %s (%s); start one with `mammoth up`, or name another with --server", c.server, reason)
+	return fmt.Errorf("no zone answers at %s (%s); start one with `mammoth up`, or name another with --server", d.server, reason)
 }
 
 // with calls do with a connection and converts errors to a sentence.
-func (c *cli) with(ctx context.Context, do func(*zone) error) error {
-	z, err := c.connect()
+func (d *dialer) with(ctx context.Context, do func(*zone) error) error {
+	z, err := d.connect()
 	if err != nil {
 		return err
 	}
 	defer z.close()
-	return c.remote(ctx, z, do(z))
+	return d.remote(ctx, z, do(z))
 }
 
 // remote converts a call's error to one sentence for a person, and keeps its class.
-func (c *cli) remote(ctx context.Context, z *zone, err error) error {
+func (d *dialer) remote(ctx context.Context, z *zone, err error) error {
 	s, ok := status.FromError(err)
 	switch {
 	case err == nil:
@@ -173,18 +176,18 @@ func (c *cli) remote(ctx context.Context, z *zone, err error) error {
 	}
 	switch s.Code() {
 	case codes.DeadlineExceeded:
-		return fmt.Errorf("the zone at %s did not answer in time; is it busy, or is something between?", c.server)
+		return fmt.Errorf("the zone at %s did not answer in time; is it busy, or is something between?", d.server)
 	case codes.Unavailable:
 		if dialed := z.dialed.Load(); dialed != nil {
-			return c.nobodyAnswers(*dialed)
+			return d.nobodyAnswers(*dialed)
 		}
 		if !z.heard.Load() && closed(s.Message()) {
-			return c.closesAtOnce()
+			return d.closesAtOnce()
 		}
 		if strings.Contains(s.Message(), "error reading server preface") || strings.Contains(s.Message(), "client preface") {
-			return fmt.Errorf("what answers at %s is not a zone; name another with --server", c.server)
+			return fmt.Errorf("what answers at %s is not a zone; name another with --server", d.server)
 		}
-		return fmt.Errorf("the zone at %s went away (%s); is it being restarted?", c.server, s.Message())
+		return fmt.Errorf("the zone at %s went away (%s); is it being restarted?", d.server, s.Message())
 	}
 	return wire.Error(err)
 }
@@ -196,6 +199,6 @@ func closed(why string) bool {
 }
 
 // closesAtOnce is the error for a zone that closes the connection before it says anything: it does so to a caller that has too many.
-func (c *cli) closesAtOnce() error {
-	return fmt.Errorf("the zone at %s closes the connection, as it does when too many are open; close some, or try again in a moment", c.server)
+func (d *dialer) closesAtOnce() error {
+	return fmt.Errorf("the zone at %s closes the connection, as it does when too many are open; close some, or try again in a moment", d.server)
 }

@@ -40,8 +40,8 @@ func TestAZoneThatClosesTheConnectionIsToldFromWhatIsNone(t *testing.T) {
 			}
 		}()
 		at := listener.Addr().String()
-		cli := &cli{server: at, output: "table"}
-		err = cli.with(context.Background(), func(z *zone) error {
+		dialer := &dialer{&globalFlags{server: at, output: "table"}}
+		err = dialer.with(context.Background(), func(z *zone) error {
 			_, err := z.apps.ListApps(context.Background(), &apiv1.ListAppsRequest{})
 			return err
 		})

@@ -10,11 +10,14 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-func (c *cli) containerCommand() *cobra.Command {
+// containerCommands list containers.
+type containerCommands struct{ client }
+
+func (c *containerCommands) containerCommand() *cobra.Command {
 	return group("container", "See containers", c.containerListCommand())
 }
 
-func (c *cli) containerListCommand() *cobra.Command {
+func (c *containerCommands) containerListCommand() *cobra.Command {
 	request, watch := &apiv1.ListContainersRequest{}, &watching{}
 	cmd := &cobra.Command{Use: "ls", Short: "List the containers that are held", Args: noArgs}
 	state := newStateFlag(cmd, corev1.ContainerStatus_State(0).Descriptor())
@@ -32,7 +35,7 @@ func (c *cli) containerListCommand() *cobra.Command {
 				Kinds: []apiv1.WatchRequest_Kind{apiv1.WatchRequest_CONTAINER}, App: request.GetApp(), Node: request.GetNode(), Queue: request.GetQueue(),
 			}
 			return c.with(cmd.Context(), func(z *zone) error {
-				return (&changes{cli: c, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
+				return (&changes{printer: c.printer, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
 					return containersTable(w, collectObjects(begun, (*apiv1.WatchResponse_Change).GetContainer))
 				}}).follow(cmd.Context(), z)
 			})

@@ -34,9 +34,9 @@ func (d *daemonFlags) add(cmd *cobra.Command, level string) {
 }
 
 // load applies the configuration file to the flags that were not given, and creates the logger.
-func (d *daemonFlags) load(c *cli, cmd *cobra.Command) (*slog.Logger, error) {
+func (d *daemonFlags) load(std streams, cmd *cobra.Command) (*slog.Logger, error) {
 	if d.config != "" {
-		data, err := c.readFile(d.config)
+		data, err := readFile(std.in, d.config)
 		if err != nil {
 			return nil, err
 		}
@@ -48,7 +48,7 @@ func (d *daemonFlags) load(c *cli, cmd *cobra.Command) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(d.logLevel)); err != nil {
 		return nil, usagef("--log-level: %q is none of debug, info, warn and error", d.logLevel)
 	}
-	return slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level})), nil
+	return slog.New(slog.NewTextHandler(std.err, &slog.HandlerOptions{Level: level})), nil
 }
 
 // readConfig sets flags from the file's text: nodeTimeout is --node-timeout.

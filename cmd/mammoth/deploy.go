@@ -22,9 +22,16 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
+// deploymentCommands deploy manifests and images, and show what a deployment would do.
+type deploymentCommands struct {
+	*changer
+	uploads *uploader
+	in      io.Reader
+}
+
 // deploy deploys what is named by source.
-func (c *cli) deploy(ctx context.Context, named string, f *deployFlags, change func(*apiv1.AppSpec) error) error {
-	source, err := c.openSource(named)
+func (c *deploymentCommands) deploy(ctx context.Context, named string, f *deployFlags, change func(*apiv1.AppSpec) error) error {
+	source, err := openSource(c.in, named)
 	if err != nil {
 		return err
 	}
@@ -59,7 +66,7 @@ func (c *cli) deploy(ctx context.Context, named string, f *deployFlags, change f
 
 // deployManifest uploads the image files that a manifest names, and sends the manifest as it is written. With flags that win over it,
 // the spec that comes of both is sent.
-func (c *cli) deployManifest(ctx context.Context, source source, f *deployFlags, change func(*apiv1.AppSpec) error) error {
+func (c *deploymentCommands) deployManifest(ctx context.Context, source source, f *deployFlags, change func(*apiv1.AppSpec) error) error {
 	app, err := source.app()
 	if err != nil {
 		return err
@@ -82,7 +89,7 @@ func (c *cli) deployManifest(ctx context.Context, source source, f *deployFlags,
 				if !filepath.IsAbs(beside) {
 					beside = filepath.Join(source.folder, beside)
 				}
-				if images[named], err = c.resolveImage(ctx, named, beside); err != nil {
+				if images[named], err = c.uploads.resolveImage(ctx, named, beside); err != nil {
 					return err
 				}
 			}
@@ -116,7 +123,7 @@ func trial(f *deployFlags) *apiv1.RoleSpec {
 const attempts = 5
 
 // deployImage makes an app of an image, or changes what was given of the app that is there.
-func (c *cli) deployImage(ctx context.Context, z *zone, name, image string, f *deployFlags, change func(*apiv1.AppSpec) error) error {
+func (c *deploymentCommands) deployImage(ctx context.Context, z *zone, name, image string, f *deployFlags, change func(*apiv1.AppSpec) error) error {
 	for attempt := 1; ; attempt++ {
 		app, err := z.apps.GetApp(asSent(ctx), &apiv1.GetAppRequest{Name: name})
 		request := &apiv1.DeployRequest{}
@@ -161,7 +168,7 @@ type deployment struct {
 }
 
 // send deploys, tells what came of it, and waits if it was asked to.
-func (c *cli) send(ctx context.Context, z *zone, d deployment) error {
+func (c *deploymentCommands) send(ctx context.Context, z *zone, d deployment) error {
 	d.request.DryRun, d.request.Diff = d.flags.dryRun, d.flags.diff
 	answer, err := z.apps.Deploy(ctx, d.request)
 	if err != nil {
@@ -181,7 +188,7 @@ func (c *cli) send(ctx context.Context, z *zone, d deployment) error {
 }
 
 // sayPorts tells on which ports an app listens because its image says so, and nobody else did.
-func (c *cli) sayPorts(asked, taken *apiv1.AppSpec) {
+func (c *deploymentCommands) sayPorts(asked, taken *apiv1.AppSpec) {
 	for i, role := range taken.GetRoles() {
 		if len(role.GetPorts()) == 0 || i >= len(asked.GetRoles()) || len(asked.GetRoles()[i].GetPorts()) > 0 {
 			continue
@@ -195,11 +202,11 @@ func (c *cli) sayPorts(asked, taken *apiv1.AppSpec) {
 }
 
 // imageOf uploads the image that is deployed, or names that of the store.
-func (c *cli) imageOf(ctx context.Context, s source) (string, error) {
+func (c *deploymentCommands) imageOf(ctx context.Context, s source) (string, error) {
 	if s.archive != nil {
-		return uploaded(s.named)(c.push(ctx, upload{path: s.named, content: s.archive}))
+		return uploaded(s.named)(c.uploads.push(ctx, upload{path: s.named, content: s.archive}))
 	}
-	return c.resolveImage(ctx, s.named, s.named)
+	return c.uploads.resolveImage(ctx, s.named, s.named)
 }
 
 // inFile puts the file's name before each mistake.

@@ -43,7 +43,7 @@ type deployFlags struct {
 	wait waiting
 }
 
-func (c *cli) deployCommand() *cobra.Command {
+func (c *deploymentCommands) deployCommand() *cobra.Command {
 	f := &deployFlags{}
 	cmd := &cobra.Command{
 		Use:   "deploy F.image|NAME:TAG|F.yaml|- [-- ARGUMENT...]",

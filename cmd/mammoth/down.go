@@ -30,7 +30,7 @@ const (
 	maxEnding = 16
 )
 
-func (c *cli) downCommand() *cobra.Command {
+func (c *upCommands) downCommand() *cobra.Command {
 	var dir, dockerHost string
 	var purge bool
 	cmd := &cobra.Command{
@@ -59,7 +59,7 @@ logs, everything, and the images that it has brought into Docker.`,
 			if err := c.endFolder(path, dockerHost); err != nil || !purge {
 				return err
 			}
-			if err := c.purgeImages(folders, dockerHost); err != nil {
+			if err := purgeImages(folders, dockerHost); err != nil {
 				return err
 			}
 			return c.purgeFolders(path, folders)
@@ -74,7 +74,7 @@ logs, everything, and the images that it has brought into Docker.`,
 }
 
 // endFolder ends what the zone of a folder has left running. The zone must not be running.
-func (c *cli) endFolder(dir, dockerHost string) error {
+func (c *upCommands) endFolder(dir, dockerHost string) error {
 	folders, err := zoneFolders(dir)
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func (c *cli) endFolder(dir, dockerHost string) error {
 }
 
 // purgeImages removes the images of a zone from the engines of its nodes.
-func (c *cli) purgeImages(folders []string, dockerHost string) error {
+func purgeImages(folders []string, dockerHost string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
 	for _, folder := range folders {
@@ -136,7 +136,7 @@ func (c *cli) purgeImages(folders []string, dockerHost string) error {
 }
 
 // purgeFolders deletes the folders of a zone.
-func (c *cli) purgeFolders(dir string, folders []string) error {
+func (c *upCommands) purgeFolders(dir string, folders []string) error {
 	for _, folder := range slices.Backward(folders) {
 		if err := os.RemoveAll(folder); err != nil {
 			return fmt.Errorf("delete what the zone left: %w", plainPathError(err))

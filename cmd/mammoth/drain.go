@@ -15,7 +15,7 @@ import (
 
 // awaitDrained waits until a node has no container, and prints why containers remain. last is the node when its drain began. It
 // fails when the node is undrained, lost or removed, and after timeout.
-func (c *cli) awaitDrained(ctx context.Context, z *zone, last *apiv1.Node, timeout time.Duration) (*apiv1.Node, error) {
+func (c *nodeCommands) awaitDrained(ctx context.Context, z *zone, last *apiv1.Node, timeout time.Duration) (*apiv1.Node, error) {
 	name := last.GetName()
 	limit, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -40,7 +40,7 @@ func (c *cli) awaitDrained(ctx context.Context, z *zone, last *apiv1.Node, timeo
 	}
 	// An index that is too old for every zone: the watch begins with what there is, and waits for a zone that does not answer.
 	request := &apiv1.WatchRequest{Kinds: []apiv1.WatchRequest_Kind{apiv1.WatchRequest_NODE}, Names: []string{name}, Index: 1}
-	err := c.followChanges(limit, z, request, seen)
+	err := followChanges(limit, z, request, seen)
 	switch {
 	case errors.Is(err, errDrained):
 		return last, nil

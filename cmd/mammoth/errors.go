@@ -36,10 +36,10 @@ func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // exitCode prints err for the person, every line a sentence, and returns the process's exit code. An interruption is named
 // only if there is nothing else to report.
-func (c *cli) exitCode(ctx context.Context, err error) int {
+func (s streams) exitCode(ctx context.Context, err error) int {
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errInterrupted) {
 		if !errors.Is(err, errInterrupted) {
-			c.say(err)
+			s.say(err)
 		}
 		if errors.Is(cause, errTerminated) {
 			return exitTerminated
@@ -54,7 +54,7 @@ func (c *cli) exitCode(ctx context.Context, err error) int {
 		return int(exit)
 	}
 	var usage usageError
-	c.say(err)
+	s.say(err)
 	if errors.As(err, &usage) {
 		return exitUsage
 	}
@@ -62,9 +62,9 @@ func (c *cli) exitCode(ctx context.Context, err error) int {
 }
 
 // say prints an error for a person, every line a sentence.
-func (c *cli) say(err error) {
+func (s streams) say(err error) {
 	for line := range strings.SplitSeq(wire.Sentence(err), "\n") {
-		fmt.Fprintf(c.err, "mammoth: %s\n", visible(line))
+		fmt.Fprintf(s.err, "mammoth: %s\n", visible(line))
 	}
 }
 

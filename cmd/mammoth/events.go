@@ -13,7 +13,10 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 )
 
-func (c *cli) eventsCommand() *cobra.Command {
+// eventCommands print what has happened in the zone.
+type eventCommands struct{ client }
+
+func (c *eventCommands) eventsCommand() *cobra.Command {
 	request := &apiv1.WatchEventsRequest{}
 	cmd := &cobra.Command{
 		Use:   "events",
@@ -34,7 +37,7 @@ func (c *cli) eventsCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) appEventsCommand() *cobra.Command {
+func (c *eventCommands) appEventsCommand() *cobra.Command {
 	request := &apiv1.WatchEventsRequest{}
 	cmd := &cobra.Command{
 		Use:               "events NAME",
@@ -55,7 +58,7 @@ func eventFlags(cmd *cobra.Command, request *apiv1.WatchEventsRequest) {
 	cmd.Flags().Int32("tail", 0, "only the last so many (default: all)")
 }
 
-func (c *cli) watchEvents(cmd *cobra.Command, request *apiv1.WatchEventsRequest) error {
+func (c *eventCommands) watchEvents(cmd *cobra.Command, request *apiv1.WatchEventsRequest) error {
 	if tail, _ := cmd.Flags().GetInt32("tail"); cmd.Flags().Changed("tail") {
 		if tail < 0 {
 			return usagef("--tail: %d is not a number of events; leave it out for all of them", tail)
@@ -76,7 +79,7 @@ func (c *cli) watchEvents(cmd *cobra.Command, request *apiv1.WatchEventsRequest)
 		if request.GetFollow() {
 			lines.widths = [4]int{12, 9, 12, 24} // the usual widths
 		}
-		err = c.receive(ctx, func() error {
+		err = receive(ctx, func() error {
 			event, err := stream.Recv()
 			if err != nil {
 				return err

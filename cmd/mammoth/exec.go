@@ -20,7 +20,14 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-func (c *cli) appExecCommand() *cobra.Command {
+// execCommands run commands inside instances, with the streams and the terminal of this process.
+type execCommands struct {
+	client
+	in  io.Reader
+	env func(string) string
+}
+
+func (c *execCommands) appExecCommand() *cobra.Command {
 	var instance string
 	var stdin, tty bool
 	cmd := &cobra.Command{
@@ -60,7 +67,7 @@ or with 127 when there is no such program in the container, 126 when it may not 
 type execTarget struct{ app, instance string }
 
 // exec runs one command and copies its streams.
-func (c *cli) exec(ctx context.Context, z *zone, target execTarget, start *corev1.ExecInput_Start) error {
+func (c *execCommands) exec(ctx context.Context, z *zone, target execTarget, start *corev1.ExecInput_Start) error {
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "mammoth-app", target.app, "mammoth-instance", target.instance))
 	defer cancel()
 	stream, err := z.apps.Exec(ctx)
@@ -137,7 +144,7 @@ func (e *execInput) copy(in io.Reader) {
 
 // takeTerminal puts the terminal into raw mode, sends its size and every change of it, and returns a function that restores
 // it.
-func (c *cli) takeTerminal(ctx context.Context, start *corev1.ExecInput_Start, input *execInput) (restore func(), err error) {
+func (c *execCommands) takeTerminal(ctx context.Context, start *corev1.ExecInput_Start, input *execInput) (restore func(), err error) {
 	file, ok := c.in.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {
 		return nil, usagef("-t needs a terminal, and standard input is none; leave it out")

@@ -13,7 +13,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-func (c *cli) appExplainCommand() *cobra.Command {
+func (c *appCommands) appExplainCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "explain NAME",
 		Short:             "Say in words what an app is waiting for",

@@ -20,12 +20,19 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-func (c *cli) frameworkCommand() *cobra.Command {
+// frameworkCommands show, install and remove framework packages.
+type frameworkCommands struct {
+	client
+	uploads *uploader
+	in      io.Reader
+}
+
+func (c *frameworkCommands) frameworkCommand() *cobra.Command {
 	return group("framework", "Install and remove framework packages, which bring kinds of application masters and companions",
 		c.frameworkListCommand(), c.frameworkShowCommand(), c.frameworkInstallCommand(), c.frameworkRemoveCommand())
 }
 
-func (c *cli) frameworkListCommand() *cobra.Command {
+func (c *frameworkCommands) frameworkListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
 		Short: "List framework packages, and how many apps have each",
@@ -57,7 +64,7 @@ func startWords(image string, command []string) string {
 	return orDash(whatRuns(&apiv1.RoleSpec{Image: image, Command: command}))
 }
 
-func (c *cli) frameworkShowCommand() *cobra.Command {
+func (c *frameworkCommands) frameworkShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show NAME",
 		Short:             "Show a framework package, and the schemas of the options that its apps and its companion have",
@@ -144,7 +151,7 @@ func (i indented) Write(lines []byte) (int, error) {
 	return len(lines), err
 }
 
-func (c *cli) frameworkInstallCommand() *cobra.Command {
+func (c *frameworkCommands) frameworkInstallCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "install FILE|NAME",
 		Short: "Install a framework package from a file, or one that is part of Mammoth by its name",
@@ -184,7 +191,7 @@ installs it again once it was removed. "-" is standard input.`,
 			case missing:
 				return usagef("%s: no such file or directory", args[0])
 			default:
-				data, err := c.readFile(args[0])
+				data, err := readFile(c.in, args[0])
 				if err != nil {
 					return err
 				}
@@ -198,7 +205,7 @@ installs it again once it was removed. "-" is standard input.`,
 					if !filepath.IsAbs(beside) {
 						beside = filepath.Join(folderOf(args[0]), beside)
 					}
-					return c.resolveImage(cmd.Context(), named, beside)
+					return c.uploads.resolveImage(cmd.Context(), named, beside)
 				}
 				var err error
 				if m := request.GetPackage().GetMaster(); m.GetImage() != "" {
@@ -232,7 +239,7 @@ installs it again once it was removed. "-" is standard input.`,
 	}
 }
 
-func (c *cli) frameworkRemoveCommand() *cobra.Command {
+func (c *frameworkCommands) frameworkRemoveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "rm NAME",
 		Short:             "Remove a framework package that no app has",

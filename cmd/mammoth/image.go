@@ -22,12 +22,18 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-func (c *cli) imageCommand() *cobra.Command {
+// imageCommands pack images, and manage those of the zone's store.
+type imageCommands struct {
+	client
+	uploads *uploader
+}
+
+func (c *imageCommands) imageCommand() *cobra.Command {
 	return group("image", "Pack, upload and list images",
 		c.imagePackCommand(), c.imagePushCommand(), c.imageListCommand(), c.imageRemoveCommand())
 }
 
-func (c *cli) imageListCommand() *cobra.Command {
+func (c *imageCommands) imageListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
 		Short: "List the images in the zone's store",
@@ -53,7 +59,7 @@ func imageTable(w io.Writer, answer *apiv1.ListImagesResponse) error {
 	return t.Flush()
 }
 
-func (c *cli) imageRemoveCommand() *cobra.Command {
+func (c *imageCommands) imageRemoveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "rm NAME:TAG",
 		Short:             "Forget an image; layers that nothing needs any more are deleted",
@@ -74,7 +80,7 @@ func (c *cli) imageRemoveCommand() *cobra.Command {
 	}
 }
 
-func (c *cli) imagePackCommand() *cobra.Command {
+func (c *imageCommands) imagePackCommand() *cobra.Command {
 	options := imagefile.PackOptions{}
 	var ports []string
 	var output string
@@ -127,7 +133,7 @@ which becomes the image's whole file system.`,
 }
 
 // packToOutput writes the image file to standard output, through a temporary one since the sizes of its parts come first.
-func (c *cli) packToOutput(options imagefile.PackOptions) error {
+func (c *imageCommands) packToOutput(options imagefile.PackOptions) error {
 	dir, err := os.MkdirTemp("", "mammoth-pack-")
 	if err != nil {
 		return plainPathError(err)
@@ -148,7 +154,7 @@ func (c *cli) packToOutput(options imagefile.PackOptions) error {
 	return nil
 }
 
-func (c *cli) imagePushCommand() *cobra.Command {
+func (c *imageCommands) imagePushCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "push F.image|- [NAME:TAG]",
 		Short: "Upload an image to the zone's store",
@@ -169,7 +175,7 @@ After a broken connection the upload continues where it ended.`,
 			if len(args) == 2 {
 				name = args[1]
 			}
-			image, err := c.pushFrom(cmd.Context(), args[0], name)
+			image, err := c.uploads.pushFrom(cmd.Context(), args[0], name)
 			if err != nil {
 				return err
 			}
@@ -181,9 +187,16 @@ After a broken connection the upload continues where it ended.`,
 	}
 }
 
+// uploader uploads image files, and those of standard input, to the zone's store.
+type uploader struct {
+	*dialer
+	in  io.Reader
+	err io.Writer
+}
+
 // pushFrom uploads a file or, with "-", standard input. Without a name it uses the archive's own.
-func (c *cli) pushFrom(ctx context.Context, path, name string) (*apiv1.Image, error) {
-	content, total := c.in, int64(0)
+func (up *uploader) pushFrom(ctx context.Context, path, name string) (*apiv1.Image, error) {
+	content, total := up.in, int64(0)
 	if path != "-" {
 		file, err := os.Open(path)
 		if err != nil {
@@ -199,7 +212,7 @@ func (c *cli) pushFrom(ctx context.Context, path, name string) (*apiv1.Image, er
 		}
 		content, total = file, info.Size()
 	}
-	return c.push(ctx, upload{path: path, name: name, content: content, total: total})
+	return up.push(ctx, upload{path: path, name: name, content: content, total: total})
 }
 
 // upload is an image archive that is being uploaded.
@@ -210,12 +223,12 @@ type upload struct {
 	total int64
 }
 
-func (c *cli) push(ctx context.Context, u upload) (*apiv1.Image, error) {
-	show := c.newUploadProgress(u.total)
-	transport := credentials.Transport(c.server)
+func (up *uploader) push(ctx context.Context, u upload) (*apiv1.Image, error) {
+	show := newUploadProgress(up.err, u.total)
+	transport := credentials.Transport(up.server)
 	defer transport.CloseIdleConnections()
 	image, err := imagefile.Push(ctx, imagefile.PushOptions{
-		Server: credentials.FirstAddress(c.server), Client: &http.Client{Transport: transport}, Name: u.name, Content: u.content, Progress: show.update,
+		Server: credentials.FirstAddress(up.server), Client: &http.Client{Transport: transport}, Name: u.name, Content: u.content, Progress: show.update,
 	})
 	show.end()
 	var unreachable *url.Error
@@ -223,7 +236,7 @@ func (c *cli) push(ctx context.Context, u upload) (*apiv1.Image, error) {
 	case errors.Is(err, errInterrupted) || ctx.Err() != nil:
 		return nil, errors.New("the upload was interrupted; nothing of it stays")
 	case errors.As(err, &unreachable):
-		return nil, c.nobodyAnswers(err)
+		return nil, up.nobodyAnswers(err)
 	case errdefs.IsInvalidArgument(err) && u.path != "-":
 		return nil, fmt.Errorf("%s: %w", u.path, err)
 	}
@@ -232,7 +245,7 @@ func (c *cli) push(ctx context.Context, u upload) (*apiv1.Image, error) {
 
 // resolveImage returns the zone's name of an image: of a file at path, which is uploaded, of standard input ("-"), or of an
 // image in the store.
-func (c *cli) resolveImage(ctx context.Context, named, path string) (string, error) {
+func (up *uploader) resolveImage(ctx context.Context, named, path string) (string, error) {
 	if named != "-" {
 		_, err := os.Stat(path)
 		switch {
@@ -245,7 +258,7 @@ func (c *cli) resolveImage(ctx context.Context, named, path string) (string, err
 		}
 		named = path
 	}
-	return uploaded(named)(c.pushFrom(ctx, named, ""))
+	return uploaded(named)(up.pushFrom(ctx, named, ""))
 }
 
 // uploaded returns the name of a pushed image.

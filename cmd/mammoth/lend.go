@@ -17,12 +17,18 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-func (c *cli) lendCommand() *cobra.Command {
+// lendingCommands manage the contracts of lending, and report on them.
+type lendingCommands struct {
+	client
+	in io.Reader
+}
+
+func (c *lendingCommands) lendCommand() *cobra.Command {
 	return group("lend", "Have queues lend what they do not need, by the clock",
 		c.lendListCommand(), c.lendShowCommand(), c.lendAddCommand(), c.lendRemoveCommand(), c.lendNowCommand(), c.lendStopCommand(), c.lendReportCommand())
 }
 
-func (c *cli) lendListCommand() *cobra.Command {
+func (c *lendingCommands) lendListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
 		Short: "List lending contracts and where they stand",
@@ -66,7 +72,7 @@ func moment(at *timestamppb.Timestamp) string {
 	return at.AsTime().Local().Format("Mon 2006-01-02 15:04:05 MST")
 }
 
-func (c *cli) lendShowCommand() *cobra.Command {
+func (c *lendingCommands) lendShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show NAME",
 		Short:             "Show a lending contract and its ledger",
@@ -116,7 +122,7 @@ func coreHours(coreSeconds float64) string {
 	return strconv.FormatFloat(coreSeconds/3600, 'f', 2, 64)
 }
 
-func (c *cli) lendAddCommand() *cobra.Command {
+func (c *lendingCommands) lendAddCommand() *cobra.Command {
 	var file string
 	request := &apiv1.AddContractsRequest{}
 	cmd := &cobra.Command{
@@ -140,7 +146,7 @@ Without a window a contract lends only with "mammoth lend now". "-" is standard 
 			if file == "" {
 				return usagef("`mammoth lend add` needs a file: -f FILE, or -f - for standard input")
 			}
-			data, err := c.readFile(file)
+			data, err := readFile(c.in, file)
 			if err != nil {
 				return err
 			}
@@ -170,7 +176,7 @@ func atLine(file string, data []byte, names []string, err error) error {
 	return fmt.Errorf("%s: %w", file, manifest.AtLine(data, names, err))
 }
 
-func (c *cli) lendRemoveCommand() *cobra.Command {
+func (c *lendingCommands) lendRemoveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "rm NAME",
 		Short:             "Remove a lending contract",
@@ -191,7 +197,7 @@ func (c *cli) lendRemoveCommand() *cobra.Command {
 	}
 }
 
-func (c *cli) lendNowCommand() *cobra.Command {
+func (c *lendingCommands) lendNowCommand() *cobra.Command {
 	var length time.Duration
 	cmd := &cobra.Command{
 		Use:               "now NAME --for DURATION",
@@ -234,7 +240,7 @@ func orNothing(text string) string {
 	return text
 }
 
-func (c *cli) lendStopCommand() *cobra.Command {
+func (c *lendingCommands) lendStopCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "stop NAME",
 		Short:             "End a contract's open window: what is lent is handed back",
@@ -259,7 +265,7 @@ func (c *cli) lendStopCommand() *cobra.Command {
 	}
 }
 
-func (c *cli) lendReportCommand() *cobra.Command {
+func (c *lendingCommands) lendReportCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "report",
 		Short: "Tell what lending came to: lent, used, stopped, lost, and hand-back against promise",

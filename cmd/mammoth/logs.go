@@ -14,7 +14,10 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-func (c *cli) appLogsCommand() *cobra.Command {
+// logCommands print the output of apps.
+type logCommands struct{ client }
+
+func (c *logCommands) appLogsCommand() *cobra.Command {
 	request := &apiv1.AppLogsRequest{}
 	var since time.Duration
 	var tail int32
@@ -44,7 +47,7 @@ func (c *cli) appLogsCommand() *cobra.Command {
 				ctx := cmd.Context()
 				// A single instance needs no prefix; this must be known before the first line.
 				form.prefix = request.GetInstance() == ""
-				if form.prefix && c.output == "table" {
+				if form.prefix && c.printer.output == "table" {
 					app, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: request.GetName()})
 					if err != nil {
 						return err
@@ -56,7 +59,7 @@ func (c *cli) appLogsCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.receive(ctx, func() error {
+				return receive(ctx, func() error {
 					chunk, err := stream.Recv()
 					if err != nil {
 						return err
@@ -69,7 +72,7 @@ func (c *cli) appLogsCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&request.Instance, "instance", "", "only this instance's")
 	flags.Int32Var(&tail, "tail", 0, "only the last so many lines of each (default: all)")
-	roleFlag(c, cmd, &request.Role, "only of this role, of an app with several")
+	roleFlag(c.completions, cmd, &request.Role, "only of this role, of an app with several")
 	flags.DurationVar(&since, "since", 0, "only what was written since so long ago, as in 10m")
 	flags.BoolVarP(&request.Follow, "follow", "f", false, "follow new output, also of new instances, until the app ends")
 	flags.BoolVar(&request.Previous, "previous", false, "also of containers that have ended")
@@ -80,7 +83,7 @@ func (c *cli) appLogsCommand() *cobra.Command {
 }
 
 // sayWhoseLogs prints a line if no instance of an app runs: the logs are those of ended containers.
-func (c *cli) sayWhoseLogs(app *apiv1.App) {
+func (c *logCommands) sayWhoseLogs(app *apiv1.App) {
 	for _, instance := range app.GetInstances() {
 		if instance.GetState() != apiv1.Instance_PENDING {
 			return
@@ -93,7 +96,7 @@ func (c *cli) sayWhoseLogs(app *apiv1.App) {
 type logForm struct{ prefix, timestamps, raw, escaped bool }
 
 // logLines writes output to the stream of the same name.
-func (c *cli) logLines(chunk *corev1.LogChunk, form logForm) error {
+func (c *logCommands) logLines(chunk *corev1.LogChunk, form logForm) error {
 	for _, line := range chunk.GetLines() {
 		out := c.out
 		if line.GetStream() == corev1.LogChunk_STDERR {
@@ -117,7 +120,7 @@ func (c *cli) logLines(chunk *corev1.LogChunk, form logForm) error {
 }
 
 // receive calls next until the stream ends. An interruption is a person's normal end.
-func (c *cli) receive(ctx context.Context, next func() error) error {
+func receive(ctx context.Context, next func() error) error {
 	for {
 		err := next()
 		switch {

@@ -21,7 +21,7 @@ const (
 
 // spareMemory makes the collector run earlier than by default, when the heap has grown by so many percent. There is no
 // limit, near which a process would only collect. GOGC overrides it.
-func (c *cli) spareMemory(percent int) {
+func (c *daemonCommands) spareMemory(percent int) {
 	if c.env("GOGC") == "" {
 		debug.SetGCPercent(percent)
 	}

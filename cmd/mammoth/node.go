@@ -14,12 +14,15 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-func (c *cli) nodeCommand() *cobra.Command {
+// nodeCommands show nodes, drain and remove them.
+type nodeCommands struct{ client }
+
+func (c *nodeCommands) nodeCommand() *cobra.Command {
 	return group("node", "See, drain and remove nodes", c.nodeListCommand(), c.nodeShowCommand(), c.nodeDrainCommand(), c.nodeUndrainCommand(),
 		c.nodeRemoveCommand())
 }
 
-func (c *cli) nodeListCommand() *cobra.Command {
+func (c *nodeCommands) nodeListCommand() *cobra.Command {
 	request, watch := &apiv1.ListNodesRequest{}, &watching{}
 	cmd := &cobra.Command{Use: "ls", Short: "List nodes", Args: noArgs}
 	state := newStateFlag(cmd, apiv1.NodeState(0).Descriptor())
@@ -35,7 +38,7 @@ func (c *cli) nodeListCommand() *cobra.Command {
 			}
 			asked := &apiv1.WatchRequest{Kinds: []apiv1.WatchRequest_Kind{apiv1.WatchRequest_NODE}, NamePrefix: request.GetNamePrefix()}
 			return c.with(cmd.Context(), func(z *zone) error {
-				return (&changes{cli: c, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
+				return (&changes{printer: c.printer, request: asked, table: func(w io.Writer, begun []*apiv1.WatchResponse_Change) error {
 					return nodeTable(w, collectObjects(begun, (*apiv1.WatchResponse_Change).GetNode))
 				}}).follow(cmd.Context(), z)
 			})
@@ -70,13 +73,13 @@ func nodeTable(w io.Writer, nodes []*apiv1.Node) error {
 	return t.Flush()
 }
 
-func (c *cli) nodeShowCommand() *cobra.Command {
+func (c *nodeCommands) nodeShowCommand() *cobra.Command {
 	return c.oneNodeCommand("show NAME", "Show a node and what runs on it", func(ctx context.Context, z *zone, name string) (*apiv1.Node, error) {
 		return z.nodes.GetNode(ctx, &apiv1.GetNodeRequest{Name: name})
 	}, nodeText)
 }
 
-func (c *cli) nodeDrainCommand() *cobra.Command {
+func (c *nodeCommands) nodeDrainCommand() *cobra.Command {
 	var reason string
 	wait := &waiting{}
 	cmd := c.oneNodeCommand("drain NAME", "Place nothing new on a node and move its containers", func(ctx context.Context, z *zone, name string) (*apiv1.Node, error) {
@@ -98,7 +101,7 @@ func (c *cli) nodeDrainCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) nodeUndrainCommand() *cobra.Command {
+func (c *nodeCommands) nodeUndrainCommand() *cobra.Command {
 	return c.oneNodeCommand("undrain NAME", "Use a drained node again", func(ctx context.Context, z *zone, name string) (*apiv1.Node, error) {
 		return z.nodes.UndrainNode(ctx, &apiv1.GetNodeRequest{Name: name})
 	}, func(w io.Writer, node *apiv1.Node) error {
@@ -107,7 +110,7 @@ func (c *cli) nodeUndrainCommand() *cobra.Command {
 	})
 }
 
-func (c *cli) nodeRemoveCommand() *cobra.Command {
+func (c *nodeCommands) nodeRemoveCommand() *cobra.Command {
 	cmd := c.oneNodeCommand("rm NAME", "Forget a node that is gone for good", func(ctx context.Context, z *zone, name string) (*apiv1.Node, error) {
 		return z.nodes.RemoveNode(ctx, &apiv1.GetNodeRequest{Name: name})
 	}, func(w io.Writer, node *apiv1.Node) error {
@@ -120,7 +123,7 @@ func (c *cli) nodeRemoveCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) oneNodeCommand(use, short string, do func(context.Context, *zone, string) (*apiv1.Node, error), text func(io.Writer, *apiv1.Node) error) *cobra.Command {
+func (c *nodeCommands) oneNodeCommand(use, short string, do func(context.Context, *zone, string) (*apiv1.Node, error), text func(io.Writer, *apiv1.Node) error) *cobra.Command {
 	return &cobra.Command{
 		Use:               use,
 		Short:             short,

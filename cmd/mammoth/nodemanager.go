@@ -42,7 +42,7 @@ func (s *nodeSettings) shared(flags *pflag.FlagSet) {
 	lengthVar(flags, &s.logRetention, "log-retention", "how long the output of an ended container is kept")
 }
 
-func (c *cli) nodeManagerCommand() *cobra.Command {
+func (c *daemonCommands) nodeManagerCommand() *cobra.Command {
 	s := &nodeSettings{}
 	daemon := &daemonFlags{}
 	cmd := &cobra.Command{
@@ -54,7 +54,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 --port-range is portRange.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := daemon.load(c, cmd)
+			log, err := daemon.load(c.streams, cmd)
 			if err != nil {
 				return err
 			}

@@ -45,7 +45,7 @@ func previewText(w io.Writer, preview *apiv1.Previewed) error {
 }
 
 // printDiff prints what a deployment would change. Its error is the exit code for differences.
-func (c *cli) printDiff(name string, answer *apiv1.DeployResponse) error {
+func (c *deploymentCommands) printDiff(name string, answer *apiv1.DeployResponse) error {
 	if err := c.print(answer, func(w io.Writer) error { return diffText(w, name, answer) }); err != nil {
 		return err
 	}

@@ -18,9 +18,15 @@ import (
 	"github.com/mammoth-os/mammoth/internal/wire"
 )
 
+// printer prints what a command has found, in the form of --output, and warns a person.
+type printer struct {
+	*globalFlags
+	out, err io.Writer
+}
+
 // print writes an answer of the zone in the form of --output; table writes it for a person.
-func (c *cli) print(message proto.Message, table func(io.Writer) error) error {
-	switch c.output {
+func (p *printer) print(message proto.Message, table func(io.Writer) error) error {
+	switch p.output {
 	case "json":
 		raw, err := encodeJSON(message)
 		if err != nil {
@@ -30,22 +36,22 @@ func (c *cli) print(message proto.Message, table func(io.Writer) error) error {
 		if err := json.Indent(&indented, raw, "", "  "); err != nil {
 			return fmt.Errorf("indent an answer: %w", err)
 		}
-		_, err = fmt.Fprintln(c.out, indented.String())
+		_, err = fmt.Fprintln(p.out, indented.String())
 		return err
 	case "yaml":
 		raw, err := encodeYAML(message)
 		if err != nil {
 			return err
 		}
-		_, err = c.out.Write(raw)
+		_, err = p.out.Write(raw)
 		return err
 	}
-	return table(c.out)
+	return table(p.out)
 }
 
 // printOne writes one message of a stream: a JSON object on a line, a YAML document, or what line writes.
-func (c *cli) printOne(message proto.Message, line func(io.Writer) error) error {
-	switch c.output {
+func (p *printer) printOne(message proto.Message, line func(io.Writer) error) error {
+	switch p.output {
 	case "json":
 		raw, err := encodeJSON(message)
 		if err != nil {
@@ -55,17 +61,17 @@ func (c *cli) printOne(message proto.Message, line func(io.Writer) error) error 
 		if err := json.Compact(&compact, raw); err != nil {
 			return fmt.Errorf("compact an answer: %w", err)
 		}
-		_, err = fmt.Fprintln(c.out, compact.String())
+		_, err = fmt.Fprintln(p.out, compact.String())
 		return err
 	case "yaml":
 		raw, err := encodeYAML(message)
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(c.out, "---\n%s", raw)
+		_, err = fmt.Fprintf(p.out, "---\n%s", raw)
 		return err
 	}
-	return line(c.out)
+	return line(p.out)
 }
 
 func encodeJSON(message proto.Message) ([]byte, error) {

@@ -25,8 +25,8 @@ type progress interface {
 	end()
 }
 
-func (c *cli) newProgress() progress {
-	if file, ok := c.err.(*os.File); ok && isTerminal(file) {
+func newProgress(out io.Writer) progress {
+	if file, ok := out.(*os.File); ok && isTerminal(file) {
 		return &liveProgress{out: file, columns: func() int {
 			width, _, err := term.GetSize(int(file.Fd()))
 			if err != nil {
@@ -35,7 +35,7 @@ func (c *cli) newProgress() progress {
 			return width
 		}}
 	}
-	return &lineProgress{out: c.err, seen: map[string]string{}}
+	return &lineProgress{out: out, seen: map[string]string{}}
 }
 
 // liveProgress redraws one line per instance on a terminal.
@@ -308,8 +308,8 @@ type uploadProgress struct {
 	sent int64
 }
 
-func (c *cli) newUploadProgress(total int64) *uploadProgress {
-	p := &uploadProgress{out: c.err, total: total, live: isTerminal(c.err)}
+func newUploadProgress(out io.Writer, total int64) *uploadProgress {
+	p := &uploadProgress{out: out, total: total, live: isTerminal(out)}
 	p.stop = while(quietTime, p.say)
 	return p
 }

@@ -15,11 +15,17 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-func (c *cli) queueCommand() *cobra.Command {
+// queueCommands show the queues and replace them.
+type queueCommands struct {
+	client
+	in io.Reader
+}
+
+func (c *queueCommands) queueCommand() *cobra.Command {
 	return group("queue", "See and change queues", c.queueListCommand(), c.queueShowCommand(), c.queueSetCommand())
 }
 
-func (c *cli) queueListCommand() *cobra.Command {
+func (c *queueCommands) queueListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
 		Short: "List queues",
@@ -96,7 +102,7 @@ func amounts(r *corev1.Resources) string {
 	return strings.Join(parts, ", ")
 }
 
-func (c *cli) queueShowCommand() *cobra.Command {
+func (c *queueCommands) queueShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show NAME",
 		Short:             "Show a queue",
@@ -148,7 +154,7 @@ func queueText(w io.Writer, queue *apiv1.Queue) error {
 	return t.Flush()
 }
 
-func (c *cli) queueSetCommand() *cobra.Command {
+func (c *queueCommands) queueSetCommand() *cobra.Command {
 	var file string
 	request := &apiv1.SetQueuesRequest{}
 	cmd := &cobra.Command{
@@ -168,7 +174,7 @@ with --queues FILE, the tree is changed in that file instead.`,
 			if file == "" {
 				return usagef("`mammoth queue set` needs a file: -f FILE, or -f - for standard input")
 			}
-			data, err := c.readFile(file)
+			data, err := readFile(c.in, file)
 			if err != nil {
 				return err
 			}
@@ -191,9 +197,9 @@ with --queues FILE, the tree is changed in that file instead.`,
 }
 
 // readFile reads a file that a person wrote; "-" is standard input.
-func (c *cli) readFile(path string) ([]byte, error) {
+func readFile(in io.Reader, path string) ([]byte, error) {
 	if path == "-" {
-		return readText(c.in)
+		return readText(in)
 	}
 	file, err := os.Open(path)
 	if err != nil {

@@ -15,11 +15,14 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-func (c *cli) registryCommand() *cobra.Command {
+// registryCommands show services and their endpoints.
+type registryCommands struct{ client }
+
+func (c *registryCommands) registryCommand() *cobra.Command {
 	return group("registry", "See where instances are", c.registryListCommand(), c.registryGetCommand(), c.registryWatchCommand())
 }
 
-func (c *cli) registryListCommand() *cobra.Command {
+func (c *registryCommands) registryListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
 		Short: "List services",
@@ -50,7 +53,7 @@ func serviceTable(w io.Writer, services []*apiv1.Service) error {
 	return t.Flush()
 }
 
-func (c *cli) registryGetCommand() *cobra.Command {
+func (c *registryCommands) registryGetCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "get NAME",
 		Short:             "Show the endpoints of a service",
@@ -84,7 +87,7 @@ func endpointAddress(endpoint *apiv1.Endpoint) string {
 	return net.JoinHostPort(endpoint.GetAddress(), strconv.Itoa(int(endpoint.GetPort())))
 }
 
-func (c *cli) registryWatchCommand() *cobra.Command {
+func (c *registryCommands) registryWatchCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "watch NAME",
 		Short:             "Print the endpoints of a service, then every change",
@@ -98,7 +101,7 @@ func (c *cli) registryWatchCommand() *cobra.Command {
 					return err
 				}
 				seen := map[string]string{}
-				return c.receive(ctx, func() error {
+				return receive(ctx, func() error {
 					service, err := stream.Recv()
 					if err != nil {
 						return err

@@ -13,7 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/recording"
 )
 
-func (c *cli) replayCommand() *cobra.Command {
+func (c *simulationCommands) replayCommand() *cobra.Command {
 	show := -1
 	cmd := &cobra.Command{
 		Use:   "replay FILE",
@@ -61,7 +61,7 @@ Exit code 1 if a turn decides or answers something else than when it was recorde
 	return cmd
 }
 
-func (c *cli) printPlayed(played recording.Played, shown *recording.Turn) error {
+func (c *simulationCommands) printPlayed(played recording.Played, shown *recording.Turn) error {
 	summary := played.Zone.Summary()
 	fields := map[string]any{
 		"zone": played.Start.Settings.Name, "version": played.Start.Settings.Version,

@@ -51,7 +51,13 @@ func (s *managerSettings) shared(flags *pflag.FlagSet) {
 	flags.BoolVar(&s.allowHostNetwork, "allow-host-network", false, "let apps use their node's network")
 }
 
-func (c *cli) resourceManagerCommand() *cobra.Command {
+// daemonCommands run one daemon: the ResourceManager, a NodeManager, or an application master.
+type daemonCommands struct {
+	streams
+	env func(string) string
+}
+
+func (c *daemonCommands) resourceManagerCommand() *cobra.Command {
 	s := &managerSettings{}
 	daemon := &daemonFlags{}
 	cmd := &cobra.Command{
@@ -63,7 +69,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 --node-timeout is nodeTimeout.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := daemon.load(c, cmd)
+			log, err := daemon.load(c.streams, cmd)
 			if err != nil {
 				return err
 			}

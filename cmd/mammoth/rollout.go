@@ -21,7 +21,10 @@ import (
 	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
-func (c *cli) appRolloutCommand() *cobra.Command {
+// rolloutCommands watch rollouts and steer them.
+type rolloutCommands struct{ *changer }
+
+func (c *rolloutCommands) appRolloutCommand() *cobra.Command {
 	var on bool
 	var role string
 	cmd := &cobra.Command{
@@ -39,12 +42,12 @@ several roles it shows the rollout of each.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&on, "follow", "f", false, "keep watching while it waits for a person")
-	roleFlag(c, cmd, &role, "only of this role, of an app with several")
+	roleFlag(c.completions, cmd, &role, "only of this role, of an app with several")
 	return cmd
 }
 
 // watchRollout watches the rollout of an app or, unless it is empty, of one of its roles.
-func (c *cli) watchRollout(ctx context.Context, z *zone, name, role string, on bool) error {
+func (c *rolloutCommands) watchRollout(ctx context.Context, z *zone, name, role string, on bool) error {
 	app, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: name})
 	if err != nil {
 		return err
@@ -65,7 +68,7 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name, role string, on b
 		return true, nil
 	}
 	show := c.newRolloutProgress(role)
-	app, err = c.follow(ctx, z, change{app: app, what: "rollout", done: over}, show)
+	app, err = follow(ctx, z, change{app: app, what: "rollout", done: over}, show)
 	show.end()
 	if err != nil {
 		if ctx.Err() != nil {
@@ -74,7 +77,7 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name, role string, on b
 		return err
 	}
 	status := app.GetStatus()
-	if c.output != "table" {
+	if c.printer.output != "table" {
 		if err := c.print(status, nil); err != nil {
 			return err
 		}
@@ -137,8 +140,8 @@ func stateOf(status *apiv1.MasterStatus, role string) apiv1.MasterStatus_State {
 }
 
 // newRolloutProgress shows a rollout, of one role unless that is empty: live on a terminal, a line for each change elsewhere, nothing with JSON and YAML.
-func (c *cli) newRolloutProgress(role string) progress {
-	if c.output != "table" {
+func (c *rolloutCommands) newRolloutProgress(role string) progress {
+	if c.printer.output != "table" {
 		return silentProgress{}
 	}
 	if file, ok := c.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
@@ -312,14 +315,14 @@ func command(ctx context.Context, z *zone, name string, what proto.Message) (*ap
 	return response.GetApp(), done.GetStatus(), nil
 }
 
-func (c *cli) appPauseCommand() *cobra.Command {
+func (c *rolloutCommands) appPauseCommand() *cobra.Command {
 	var role string
 	cmd := c.appChangeCommand("pause NAME", "Hold the rollout that is under way where it is",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			app, status, err := command(ctx, z, name, &dynamicdeployv1.Pause{Role: role})
 			return change{app: app, what: "pause", role: role, done: actedOn, accepted: func(*apiv1.App) string { return workLine(status) }}, err
 		})
-	roleFlag(c, cmd, &role, "only of this role, of an app with several")
+	roleFlag(c.completions, cmd, &role, "only of this role, of an app with several")
 	return cmd
 }
 
@@ -370,18 +373,18 @@ func actedOn(c change, now *apiv1.App) (bool, error) {
 	return heeded(c, now), nil
 }
 
-func (c *cli) appResumeCommand() *cobra.Command {
+func (c *rolloutCommands) appResumeCommand() *cobra.Command {
 	var role string
 	cmd := c.appChangeCommand("resume NAME", "Resume a paused rollout",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			app, _, err := command(ctx, z, name, &dynamicdeployv1.Resume{Role: role})
 			return change{app: app, what: "rollout", role: role, done: rolledOut}, err
 		})
-	roleFlag(c, cmd, &role, "only of this role, of an app with several")
+	roleFlag(c.completions, cmd, &role, "only of this role, of an app with several")
 	return cmd
 }
 
-func (c *cli) appPromoteCommand() *cobra.Command {
+func (c *rolloutCommands) appPromoteCommand() *cobra.Command {
 	var to, role string
 	cmd := c.appChangeCommand("promote NAME", "Give a canary more of the requests, or the whole app",
 		func(ctx context.Context, z *zone, name string) (change, error) {
@@ -393,6 +396,6 @@ func (c *cli) appPromoteCommand() *cobra.Command {
 			return change{app: app, what: "promotion", role: role, done: rolledOut}, err
 		})
 	cmd.Flags().StringVar(&to, "to", "100%", "the share of the requests that it is given; with 100% it replaces the version before")
-	roleFlag(c, cmd, &role, "only of this role, of an app with several; otherwise every canary is promoted")
+	roleFlag(c.completions, cmd, &role, "only of this role, of an app with several; otherwise every canary is promoted")
 	return cmd
 }

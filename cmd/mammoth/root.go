@@ -17,18 +17,23 @@ type streams struct {
 	out, err io.Writer
 }
 
-// cli is the state that all commands share.
-type cli struct {
-	streams
-	env    func(string) string
-	args   []string
+// globalFlags are the flags of every command. The root command parses them.
+type globalFlags struct {
 	server string
 	output string
 }
 
+// cli makes the root command with all others.
+type cli struct {
+	*globalFlags
+	streams
+	env  func(string) string
+	args []string
+}
+
 // run runs the command in args and returns the exit code.
 func run(ctx context.Context, args []string, std streams, env func(string) string) int {
-	c := &cli{streams: std, env: env, args: args}
+	c := &cli{globalFlags: &globalFlags{}, streams: std, env: env, args: args}
 	root := c.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(std.in)
@@ -71,24 +76,44 @@ Start a zone on this machine with "mammoth up", then hand it an app:
 			root.AddCommand(command)
 		}
 	}
-	add("daily", c.deployCommand(), c.appCommand(), c.imageCommand())
-	add("zone", c.nodeCommand(), c.containerCommand(), c.queueCommand(), c.lendCommand(), c.frameworkCommand(), c.registryCommand(), c.eventsCommand(), c.storeCommand(), c.simulateCommand(), c.replayCommand())
-	add("daemon", c.upCommand(), c.downCommand(), c.resourceManagerCommand(), c.nodeManagerCommand(), c.companionCommand())
-	root.AddCommand(c.versionCommand(), c.appmasterCommand())
+	client := newClient(c.globalFlags, c.streams)
+	uploads := &uploader{client.dialer, c.in, c.err}
+	add("daily",
+		(&deploymentCommands{&changer{client}, uploads, c.in}).deployCommand(),
+		c.appCommand(client),
+		(&imageCommands{client, uploads}).imageCommand())
+	simulations := &simulationCommands{client.printer}
+	add("zone",
+		(&nodeCommands{client}).nodeCommand(),
+		(&containerCommands{client}).containerCommand(),
+		(&queueCommands{client, c.in}).queueCommand(),
+		(&lendingCommands{client, c.in}).lendCommand(),
+		(&frameworkCommands{client, uploads, c.in}).frameworkCommand(),
+		(&registryCommands{client}).registryCommand(),
+		(&eventCommands{client}).eventsCommand(),
+		(&storeCommands{client.dialer, client.printer}).storeCommand(),
+		simulations.simulateCommand(), simulations.replayCommand())
+	up := &upCommands{c.streams, c.env, c.args}
+	daemons := &daemonCommands{c.streams, c.env}
+	add("daemon",
+		up.upCommand(), up.downCommand(),
+		daemons.resourceManagerCommand(), daemons.nodeManagerCommand(),
+		(&companionCommands{c.streams, c.env}).companionCommand())
+	root.AddCommand(client.versionCommand(), daemons.appmasterCommand())
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(root.RegisterFlagCompletionFunc("server", cobra.NoFileCompletions))
 	return root
 }
 
-func (c *cli) checkGlobalFlags() error {
-	switch c.output {
+func (g *globalFlags) checkGlobalFlags() error {
+	switch g.output {
 	case "table", "json", "yaml":
 	default:
-		return usagef("%q is not a way to print; --output is table, json or yaml", c.output)
+		return usagef("%q is not a way to print; --output is table, json or yaml", g.output)
 	}
 	var servers []string
-	for _, server := range strings.Split(c.server, ",") {
+	for _, server := range strings.Split(g.server, ",") {
 		address := strings.TrimSuffix(strings.TrimPrefix(server, "http://"), "/")
 		if !strings.Contains(address, ":") {
 			address += ":7070"
@@ -98,8 +123,20 @@ func (c *cli) checkGlobalFlags() error {
 		}
 		servers = append(servers, address)
 	}
-	c.server = strings.Join(servers, ",")
+	g.server = strings.Join(servers, ",")
 	return nil
+}
+
+// client is what the commands share that ask a zone.
+type client struct {
+	*dialer
+	*printer
+	*completions
+}
+
+func newClient(flags *globalFlags, std streams) client {
+	dialer := &dialer{flags}
+	return client{dialer, &printer{flags, std.out, std.err}, &completions{dialer}}
 }
 
 // group is a command with subcommands only.
@@ -114,20 +151,20 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	return parent
 }
 
-func (c *cli) versionCommand() *cobra.Command {
+func (p *printer) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of this program",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			text := fmt.Sprintf("mammoth %s\n", version)
-			switch c.output {
+			switch p.output {
 			case "json":
 				text = fmt.Sprintf("{\n  \"version\": %q\n}\n", version)
 			case "yaml":
 				text = fmt.Sprintf("version: %q\n", version)
 			}
-			_, err := fmt.Fprint(c.out, text)
+			_, err := fmt.Fprint(p.out, text)
 			return err
 		},
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"syscall"
@@ -18,7 +19,13 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-func (c *cli) appRunCommand() *cobra.Command {
+// runCommands run programs of this machine as application masters.
+type runCommands struct {
+	client
+	in io.Reader
+}
+
+func (c *runCommands) appRunCommand() *cobra.Command {
 	request := &apiv1.StartMasterRequest{}
 	cmd := &cobra.Command{
 		Use:   "run NAME -- COMMAND [ARGUMENT...]",
@@ -52,7 +59,7 @@ the app takes them over.`,
 }
 
 // runMaster runs a program as an app's master. It fails unless the work has succeeded.
-func (c *cli) runMaster(ctx context.Context, request *apiv1.StartMasterRequest, command []string) error {
+func (c *runCommands) runMaster(ctx context.Context, request *apiv1.StartMasterRequest, command []string) error {
 	if _, err := exec.LookPath(command[0]); err != nil {
 		var cause *exec.Error
 		if errors.As(err, &cause) {
@@ -71,7 +78,7 @@ func (c *cli) runMaster(ctx context.Context, request *apiv1.StartMasterRequest, 
 	}
 	server := started.GetResourceManager()
 	if server == "" {
-		server = c.server
+		server = c.dialer.server
 	}
 	config := appmaster.Config{
 		ResourceManager: server, App: request.GetName(), AppID: started.GetAppId(), Attempt: started.GetAttempt(), Token: started.GetToken(),
@@ -86,7 +93,7 @@ func (c *cli) runMaster(ctx context.Context, request *apiv1.StartMasterRequest, 
 const leaveTimeout = 5 * time.Second
 
 // masterEnded says what has become of an app whose program has ended, and tells the zone of the end if the work goes on.
-func (c *cli) masterEnded(ctx context.Context, config appmaster.Config, err error) error {
+func (c *runCommands) masterEnded(ctx context.Context, config appmaster.Config, err error) error {
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
 	app, known := c.outcome(limit, config.App)
@@ -121,7 +128,7 @@ func (c *cli) masterEnded(ctx context.Context, config appmaster.Config, err erro
 }
 
 // outcome waits until an app whose work has ended has stopped, so that it can be run again, and returns it; at once if the work goes on.
-func (c *cli) outcome(ctx context.Context, name string) (app *apiv1.App, err error) {
+func (c *runCommands) outcome(ctx context.Context, name string) (app *apiv1.App, err error) {
 	err = c.with(ctx, func(z *zone) error {
 		for {
 			now, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: name})

@@ -16,7 +16,10 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/simulate"
 )
 
-func (c *cli) simulateCommand() *cobra.Command {
+// simulationCommands run a zone in memory: from a scenario, or from a recording.
+type simulationCommands struct{ *printer }
+
+func (c *simulationCommands) simulateCommand() *cobra.Command {
 	var page string
 	var seed uint64
 	cmd := &cobra.Command{
@@ -39,7 +42,7 @@ services that follow the day, and batch jobs. The same scenario and seed give th
 			case err != nil:
 				return usageError{inFile(args[0], err)}
 			}
-			bar := c.newSimulationBar()
+			bar := newSimulationBar(c.err)
 			report, err := simulate.Run(cmd.Context(), scenario, simulate.Options{Seed: seed, Progress: bar.update})
 			bar.end()
 			if err != nil {
@@ -67,7 +70,7 @@ func writePage(path string, report *simulate.Report) error {
 	return errors.Join(report.WriteHTML(file), file.Close())
 }
 
-func (c *cli) printReport(report *simulate.Report) error {
+func (c *simulationCommands) printReport(report *simulate.Report) error {
 	switch c.output {
 	case "json", "yaml":
 		var raw bytes.Buffer
@@ -96,9 +99,9 @@ type simulationBar struct {
 	total time.Duration
 }
 
-func (c *cli) newSimulationBar() *simulationBar {
+func newSimulationBar(to io.Writer) *simulationBar {
 	var out io.Writer
-	if file, ok := c.err.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+	if file, ok := to.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		out = file
 	}
 	if out == nil {

@@ -37,9 +37,9 @@ const maxText = 2 << 20
 
 // openSource opens the argument: "-" for standard input, a pipe such as <(…), a file, or an image of the store. Text is a
 // manifest, whatever its name.
-func (c *cli) openSource(named string) (source, error) {
+func openSource(in io.Reader, named string) (source, error) {
 	s := source{named: named, folder: "."}
-	content := c.in
+	content := in
 	if named != "-" {
 		info, err := os.Stat(named)
 		switch {

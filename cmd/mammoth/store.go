@@ -18,7 +18,13 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
-func (c *cli) storeCommand() *cobra.Command {
+// storeCommands examine and repair stores of this machine, and accept what a zone has lost.
+type storeCommands struct {
+	*dialer
+	*printer
+}
+
+func (c *storeCommands) storeCommand() *cobra.Command {
 	return group("store", "Look at, repair and accept a damaged store", c.storeCheckCommand(), c.storeRepairCommand(), c.storeAcceptCommand())
 }
 
@@ -107,7 +113,7 @@ func (v storeView) write(w io.Writer) {
 	}
 }
 
-func (c *cli) storeCheckCommand() *cobra.Command {
+func (c *storeCommands) storeCheckCommand() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "check",
@@ -159,7 +165,7 @@ func storeDirFlag(cmd *cobra.Command, dir *string) {
 	must(cmd.MarkFlagDirname("dir"))
 }
 
-func (c *cli) printStores(views []storeView) error {
+func (c *storeCommands) printStores(views []storeView) error {
 	var stores []any
 	for _, view := range views {
 		stores = append(stores, map[string]any{
@@ -186,7 +192,7 @@ func anys(texts []string) []any {
 	return all
 }
 
-func (c *cli) storeRepairCommand() *cobra.Command {
+func (c *storeCommands) storeRepairCommand() *cobra.Command {
 	var dir string
 	var accept bool
 	cmd := &cobra.Command{
@@ -218,7 +224,7 @@ until "mammoth store accept".`,
 	return cmd
 }
 
-func (c *cli) repairStore(one storeFolder, accept bool) error {
+func (c *storeCommands) repairStore(one storeFolder, accept bool) error {
 	report, lost, err := store.Examine(one.dir, one.known)
 	if err != nil {
 		return err
@@ -250,7 +256,7 @@ func repairNode(dir string, known records.ID, _ time.Time) (string, error) {
 	return records.Repair(dir, records.Repairing{Known: known})
 }
 
-func (c *cli) storeAcceptCommand() *cobra.Command {
+func (c *storeCommands) storeAcceptCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "accept",
 		Short: "Let a zone continue that has lost records",
@@ -290,15 +296,15 @@ func verbIsAre(n int) string {
 }
 
 // warnOfLosses warns that a zone waits because of lost records, or accepts no changes.
-func (c *cli) warnOfLosses(cmd *cobra.Command, z *zone) {
+func (p *printer) warnOfLosses(cmd *cobra.Command, z *zone) {
 	about, err := z.zones.GetZone(cmd.Context(), &apiv1.GetZoneRequest{})
 	if err != nil {
 		return
 	}
 	if lost := about.GetLosses(); len(lost) > 0 {
-		fmt.Fprintf(c.err, "mammoth: this zone has lost records (%s) and waits: nothing is started or ended until `mammoth store accept`\n", strings.Join(lost, "; "))
+		fmt.Fprintf(p.err, "mammoth: this zone has lost records (%s) and waits: nothing is started or ended until `mammoth store accept`\n", strings.Join(lost, "; "))
 	}
 	if about.GetFull() != "" {
-		fmt.Fprintf(c.err, "mammoth: %s\n", about.GetFull())
+		fmt.Fprintf(p.err, "mammoth: %s\n", about.GetFull())
 	}
 }

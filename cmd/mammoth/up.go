@@ -44,7 +44,14 @@ type upSettings struct {
 	beside  besideSettings
 }
 
-func (c *cli) upCommand() *cobra.Command {
+// upCommands run a whole zone in one process, and end what a zone has left on this machine.
+type upCommands struct {
+	streams
+	env  func(string) string
+	args []string
+}
+
+func (c *upCommands) upCommand() *cobra.Command {
 	s := &upSettings{}
 	daemon := &daemonFlags{}
 	cmd := &cobra.Command{
@@ -59,7 +66,7 @@ on the same folder takes them over again, "mammoth down" ends them.`,
   mammoth up --dir /var/lib/mammoth --zookeeper 127.0.0.1:2181 --nginx --dns`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := daemon.load(c, cmd)
+			log, err := daemon.load(c.streams, cmd)
 			if err != nil {
 				return err
 			}
@@ -84,7 +91,7 @@ on the same folder takes them over again, "mammoth down" ends them.`,
 }
 
 // up runs a zone until ctx ends. If it cannot start, it removes the folders that it has created.
-func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) (err error) {
+func (c *upCommands) up(ctx context.Context, s *upSettings, log *slog.Logger) (err error) {
 	if s.nodes < 1 || s.nodes > 1000 {
 		return usagef("--nodes: a zone in one process has 1 to 1000 nodes, not %d", s.nodes)
 	}
@@ -136,7 +143,7 @@ func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) (err erro
 }
 
 // runZone runs the ResourceManager and the nodes until ctx ends.
-func (c *cli) runZone(ctx context.Context, s *upSettings, nodes []nodeSettings, log *slog.Logger) error {
+func (c *upCommands) runZone(ctx context.Context, s *upSettings, nodes []nodeSettings, log *slog.Logger) error {
 	manager, err := newManager(ctx, s.manager, log)
 	if err != nil {
 		return err
@@ -318,7 +325,7 @@ func measure(dir string) (resource.Vector, error) {
 }
 
 // warnOfTooMuch warns if the nodes have more capacity than the machine. That is allowed, for experiments.
-func (c *cli) warnOfTooMuch(s *upSettings, has resource.Vector) {
+func (c *upCommands) warnOfTooMuch(s *upSettings, has resource.Vector) {
 	given, _, err := s.node.capacity()
 	if err != nil {
 		return
@@ -348,7 +355,7 @@ const (
 )
 
 // greet prints the zone's address once its nodes have registered.
-func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings, companions []beside) {
+func (c *upCommands) greet(ctx context.Context, manager *manager, s *upSettings, companions []beside) {
 	limit, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	look := time.NewTicker(readyLook)
@@ -392,7 +399,7 @@ func registered(nodes []*apiv1.Node, started time.Time) []*apiv1.Node {
 }
 
 // warnOfMissing warns of nodes that an earlier start on the folder had.
-func (c *cli) warnOfMissing(found []*apiv1.Node, nodes int) {
+func (c *upCommands) warnOfMissing(found []*apiv1.Node, nodes int) {
 	var missing []string
 	most := nodes
 	for _, node := range found {
@@ -415,7 +422,7 @@ func (c *cli) warnOfMissing(found []*apiv1.Node, nodes int) {
 }
 
 // farewell prints what is left running, or ends it.
-func (c *cli) farewell(s *upSettings) error {
+func (c *upCommands) farewell(s *upSettings) error {
 	if s.stopInstances || s.node.runtime == runtimeFake {
 		return c.endFolder(s.dir, "")
 	}
@@ -435,7 +442,7 @@ func (c *cli) farewell(s *upSettings) error {
 }
 
 // again is the command as it was typed, with the folder's absolute path, so that it can be used anywhere.
-func (c *cli) again() string {
+func (c *upCommands) again() string {
 	words := []string{filepath.Base(os.Args[0])}
 	for i, word := range c.args {
 		value, joined := strings.CutPrefix(word, "--dir=")

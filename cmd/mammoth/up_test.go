@@ -15,7 +15,7 @@ import (
 )
 
 func TestTheCommandThatTakesAZoneUpAgainIsWhole(t *testing.T) {
-	c := &cli{args: []string{"up", "--dir", "/var/zone one", "--nodes", "2", "--attribute=disk=it's"}}
+	c := &upCommands{args: []string{"up", "--dir", "/var/zone one", "--nodes", "2", "--attribute=disk=it's"}}
 	_, again, _ := strings.Cut(c.again(), " ")
 	if want := `up --dir '/var/zone one' --nodes 2 '--attribute=disk=it'\''s'`; again != want {
 		t.Errorf("got %s, want %s", again, want)
@@ -55,7 +55,7 @@ func TestNodesOfAnEarlierStartAreMissed(t *testing.T) {
 		for _, name := range c.found {
 			nodes = append(nodes, &apiv1.Node{Name: name})
 		}
-		(&cli{streams: streams{err: &said}}).warnOfMissing(nodes, c.nodes)
+		(&upCommands{streams: streams{err: &said}}).warnOfMissing(nodes, c.nodes)
 		if said.String() != c.want {
 			t.Errorf("%v with %d: %q, want %q", c.found, c.nodes, said.String(), c.want)
 		}
@@ -76,7 +76,7 @@ func TestNodesThatAreLargerThanTheMachineAreWarnedOf(t *testing.T) {
 		var said bytes.Buffer
 		s := &upSettings{nodes: c.nodes}
 		s.node.cpu, s.node.memory = c.cpu, c.memory
-		(&cli{streams: streams{err: &said}}).warnOfTooMuch(s, has)
+		(&upCommands{streams: streams{err: &said}}).warnOfTooMuch(s, has)
 		if said.String() != c.want {
 			t.Errorf("%s cpu and %s on %d: %q, want %q", c.cpu, c.memory, c.nodes, said.String(), c.want)
 		}

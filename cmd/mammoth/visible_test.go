@@ -66,7 +66,7 @@ func TestLogLinesAreEscapedForPeopleOnly(t *testing.T) {
 		{}:                            "\x1b[31mred\n",
 	} {
 		var out bytes.Buffer
-		c := &cli{streams: streams{out: &out}}
+		c := &logCommands{client{printer: &printer{out: &out}}}
 		if err := c.logLines(chunk, form); err != nil || out.String() != want {
 			t.Errorf("%+v: %q, %v", form, out.String(), err)
 		}

@@ -224,8 +224,11 @@ func reasonOf(reason string, now *apiv1.App) string {
 	return fmt.Sprintf("`mammoth app explain %s` may show why", now.GetName())
 }
 
+// changer changes apps, and follows a change to its end.
+type changer struct{ client }
+
 // finish prints that a change was accepted or, with --wait, follows it to its end.
-func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) error {
+func (c *changer) finish(ctx context.Context, z *zone, change change, w *waiting) error {
 	name := change.app.GetName()
 	if !w.wait {
 		return c.print(change.app, func(out io.Writer) error {
@@ -242,8 +245,8 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 	}
 	limit, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	show := c.newProgress()
-	app, err := c.follow(limit, z, change, show)
+	show := newProgress(c.err)
+	app, err := follow(limit, z, change, show)
 	show.end()
 	switch {
 	case errors.Is(context.Cause(ctx), errInterrupted):
@@ -251,7 +254,7 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 	case err != nil && (limit.Err() != nil || status.Code(err) == codes.DeadlineExceeded):
 		return fmt.Errorf("the %s of %q is not done after %s: %s", change.what, name, short(w.timeout), c.why(ctx, z, name))
 	case errors.Is(err, errReverted):
-		return fmt.Errorf("the %s of %q failed: %s", change.what, name, c.cause(ctx, z, change, app))
+		return fmt.Errorf("the %s of %q failed: %s", change.what, name, cause(ctx, z, change, app))
 	case err != nil && app != nil:
 		return fmt.Errorf("the %s of %q failed: %w", change.what, name, err)
 	case err != nil:
@@ -289,7 +292,7 @@ const maxMissed = 4
 
 // follow watches the app until the change is done, and waits for a zone that does not answer. It returns the last known app,
 // nil if it is gone or was never seen.
-func (c *cli) follow(ctx context.Context, z *zone, change change, show progress) (*apiv1.App, error) {
+func follow(ctx context.Context, z *zone, change change, show progress) (*apiv1.App, error) {
 	var last *apiv1.App
 	retry := backoff.Policy{Min: 100 * time.Millisecond, Max: 2 * time.Second}
 	for failures := 0; ; {
@@ -325,7 +328,7 @@ func (c *cli) follow(ctx context.Context, z *zone, change change, show progress)
 }
 
 // why asks the zone what the app waits for.
-func (c *cli) why(ctx context.Context, z *zone, name string) string {
+func (c *changer) why(ctx context.Context, z *zone, name string) string {
 	explanation, err := z.apps.ExplainApp(ctx, &apiv1.GetAppRequest{Name: name})
 	if err != nil {
 		return wire.Sentence(c.remote(ctx, z, err))
@@ -341,7 +344,7 @@ func (c *cli) why(ctx context.Context, z *zone, name string) string {
 }
 
 // cause is why the app is at a newer version than the deployed one.
-func (c *cli) cause(ctx context.Context, z *zone, deployed change, now *apiv1.App) string {
+func cause(ctx context.Context, z *zone, deployed change, now *apiv1.App) string {
 	sentence := fmt.Sprintf("version %d took its place", now.GetVersion())
 	history, err := z.apps.GetAppHistory(ctx, &apiv1.GetAppRequest{Name: now.GetName()})
 	if err != nil {

@@ -229,7 +229,7 @@ func TestAWaitEndsWhenTheEndCannotCome(t *testing.T) {
 func TestLongWorkIsNotSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		p := (&cli{streams: streams{err: &out}}).newUploadProgress(2 << 20)
+		p := newUploadProgress(&out, 2<<20)
 		p.update(1 << 20)
 		<-time.After(6 * time.Second)
 		p.update(2 << 20)

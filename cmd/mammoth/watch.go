@@ -34,7 +34,7 @@ func (w *watching) without(cmd *cobra.Command, flags ...string) error {
 
 // changes prints what there is as a table and then a line for each change. A watch that breaks goes on where it was.
 type changes struct {
-	cli     *cli
+	printer *printer
 	request *apiv1.WatchRequest
 	table   func(io.Writer, []*apiv1.WatchResponse_Change) error
 	// begun are the objects that there are, until all of them are known.
@@ -43,17 +43,17 @@ type changes struct {
 }
 
 func (c *changes) follow(ctx context.Context, z *zone) error {
-	return c.cli.followChanges(ctx, z, c.request, c.take)
+	return followChanges(ctx, z, c.request, c.take)
 }
 
 // followChanges gives take what a watch sends, until take fails. A watch that breaks goes on where it was, once the zone answers again. If
 // the request has no index yet, the zone has to answer at once.
-func (c *cli) followChanges(ctx context.Context, z *zone, request *apiv1.WatchRequest, take func(*apiv1.WatchResponse) error) error {
+func followChanges(ctx context.Context, z *zone, request *apiv1.WatchRequest, take func(*apiv1.WatchResponse) error) error {
 	retry := backoff.Policy{Min: 100 * time.Millisecond, Max: 2 * time.Second}
 	for failures := 0; ; {
 		stream, err := z.zones.Watch(ctx, request)
 		if err == nil {
-			err = c.receive(ctx, func() error {
+			err = receive(ctx, func() error {
 				response, err := stream.Recv()
 				if err != nil {
 					return err
@@ -80,17 +80,17 @@ func (c *changes) take(response *apiv1.WatchResponse) error {
 	if response.GetRestarted() {
 		c.begun, c.beginning = nil, true
 	}
-	if c.beginning && c.cli.output == "table" {
+	if c.beginning && c.printer.output == "table" {
 		c.begun = append(c.begun, response.GetChanges()...)
 		if !response.GetCurrent() {
 			return nil
 		}
 		begun := c.begun
 		c.begun, c.beginning = nil, false
-		return c.table(c.cli.out, begun)
+		return c.table(c.printer.out, begun)
 	}
 	for _, change := range response.GetChanges() {
-		if err := c.cli.printOne(change, func(w io.Writer) error { return changeLine(w, change) }); err != nil {
+		if err := c.printer.printOne(change, func(w io.Writer) error { return changeLine(w, change) }); err != nil {
 			return err
 		}
 	}
