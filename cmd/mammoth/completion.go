@@ -58,7 +58,7 @@ func (c *cli) completeInstances(cmd *cobra.Command, args []string, _ string) ([]
 // roleFlag adds --role to a command whose first argument is an app, and offers the app's roles.
 func roleFlag(c *cli, cmd *cobra.Command, role *string, usage string) {
 	cmd.Flags().StringVar(role, "role", "", usage)
-	_ = cmd.RegisterFlagCompletionFunc("role", func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	must(cmd.RegisterFlagCompletionFunc("role", func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) == 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
@@ -66,7 +66,7 @@ func roleFlag(c *cli, cmd *cobra.Command, role *string, usage string) {
 			app, _ := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: args[0]})
 			return collect(app.GetSpec().GetRoles(), (*apiv1.RoleSpec).GetName)
 		})
-	})
+	}))
 }
 
 func (c *cli) completeNodes(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
