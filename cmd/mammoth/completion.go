@@ -61,7 +61,7 @@ func (c *completions) completeInstances(cmd *cobra.Command, args []string, _ str
 // roleFlag adds --role to a command whose first argument is an app, and offers the app's roles.
 func roleFlag(c *completions, cmd *cobra.Command, role *string, usage string) {
 	cmd.Flags().StringVar(role, "role", "", usage)
-	_ = cmd.RegisterFlagCompletionFunc("role", func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	must(cmd.RegisterFlagCompletionFunc("role", func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) == 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
@@ -69,7 +69,7 @@ func roleFlag(c *completions, cmd *cobra.Command, role *string, usage string) {
 			app, _ := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: args[0]})
 			return collect(app.GetSpec().GetRoles(), (*apiv1.RoleSpec).GetName)
 		})
-	})
+	}))
 }
 
 func (c *completions) completeNodes(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {

@@ -61,6 +61,8 @@ func (d *Master) Decide(now time.Time) time.Time {
 			d.roles.forget(r.name)
 		}
 	}
+	// Nobody is to see a failure that is reverted as the end of the work, so the revert is sent before the status.
+	d.revert(&app, failed)
 	status := d.status(&app)
 	d.sent.status(status)
 	d.sent.wantTraffic(app.evaluateErrors())
@@ -70,7 +72,6 @@ func (d *Master) Decide(now time.Time) time.Time {
 	case dynamicdeployv1.Rollout_FAILED:
 		d.sent.note(&masterv1.VersionNote{Version: d.desired.GetVersion(), Failure: app.failure()})
 	}
-	d.revert(&app, failed)
 	for r := range d.roles.each() {
 		// The next rollout is not paused because this one was.
 		if r.plan.Over() && r.control.resume() {
@@ -121,6 +122,7 @@ func (d *Master) revert(app *rollouts, failed []failure) {
 	} else {
 		revise.Roles = d.withThoseAfter(revise.GetRoles(), revise.GetToVersion())
 	}
+	d.sent.note(&masterv1.VersionNote{Version: revise.GetVersion(), Failure: app.failure()})
 	revise.Cause = fmt.Sprintf("revert of %d: %s", revise.GetVersion(), first3(reasons))
 	d.out.Revise(revise)
 }
