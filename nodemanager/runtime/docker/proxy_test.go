@@ -252,8 +252,8 @@ func TestAKillAtTheMemoryQuotaIsToldLate(t *testing.T) {
 	w := b.through(t, l, "late")
 	over := w.Spec("memory", "128")
 	w.Run(over)
-	if exit := w.End(over.ID); !exit.OOM || exit.Code != 137 || held.Load() == 0 {
-		t.Errorf("128MiB of 64MiB ended as %+v; %d events were held back", exit, held.Load())
+	if exit := w.End(over.ID); !exit.OOM || exit.Code != 137 {
+		t.Errorf("128MiB of 64MiB ended as %+v", exit)
 	}
 	if found, ok := w.Find(over.ID); !ok || found.Exit == nil || !found.Exit.OOM {
 		t.Errorf("listed as %+v", found)
@@ -266,6 +266,10 @@ func TestAKillAtTheMemoryQuotaIsToldLate(t *testing.T) {
 	w.Restart()
 	if found, ok := w.Find(over.ID); !ok || found.Exit == nil || !found.Exit.OOM {
 		t.Errorf("after a restart of the node it is listed as %+v", found)
+	}
+	// The kernel may have said it before the engine did; by now that has too.
+	if held.Load() == 0 {
+		t.Error("the engine was not seen to tell of a kill")
 	}
 }
 
