@@ -248,12 +248,15 @@ func isStatus(app *apiv1.App, w *apiv1.Waiting) bool {
 	return w.GetInstances() == 0 && status.GetText() != "" && w.GetText() == because(status.GetText(), status.GetReason())
 }
 
-// shareOf is the new version's share of the requests, while it does not have all of them.
+// shareOf is the new version's share of the requests, while it does not have all of them. An app with several roles has none as a whole.
 func shareOf(rollout interface {
 	GetState() dynamicdeployv1.Rollout_State
 	GetPercent() int32
 },
 ) string {
+	if whole, ok := rollout.(*dynamicdeployv1.Rollout); ok && len(whole.GetRoles()) > 0 {
+		return ""
+	}
 	switch rollout.GetState() {
 	case dynamicdeployv1.Rollout_PROGRESSING, dynamicdeployv1.Rollout_PAUSED:
 		return fmt.Sprintf(", %d %% of the requests", rollout.GetPercent())

@@ -95,7 +95,7 @@ func (l *rollouts) whole() *dynamicdeployv1.Rollout {
 			whole.Roles = append(whole.Roles, r.RoleRollout)
 		}
 	}
-	if whole.GetTotal() > 0 {
+	if whole.GetTotal() > 0 && !l.several { // the shares of several roles have no sum
 		whole.Percent = percent / whole.GetTotal()
 	}
 	return whole

@@ -421,7 +421,7 @@ type Rollout struct {
 	Updated int32                  `protobuf:"varint,3,opt,name=updated,proto3" json:"updated,omitempty"`
 	Total   int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
 	Reason  string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The share of requests that the new version receives, in percent.
+	// The share of requests that the new version receives, in percent. Zero in an app with several roles: each has its own.
 	Percent int32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
 	// How many failures of the version have counted so far, and with how many the rollout fails. Zero while failures do not count.
 	Failures    int32 `protobuf:"varint,7,opt,name=failures,proto3" json:"failures,omitempty"`
