@@ -111,10 +111,10 @@ func TestTheRolloutsOfSeveralRolesAreALineEach(t *testing.T) {
 	// Only what has changed is said again.
 	whole.update(shopApp(2, paused, done, paused))
 	front.update(app)
-	want := `shop: version 2 is progressing, 2 of 3 instances, 0 % of the requests
+	want := `shop: version 2 is progressing, 2 of 3 instances
 shop, role front: paused, 1 of 2 instances, 10 % of the requests: it waits
 shop, role db: progressing, 1 of 1 instances, 100 % of the requests
-shop: version 2 is paused, 2 of 3 instances, 0 % of the requests: front is a canary with 10 % of the requests; "mammoth app promote web" gives it the whole app
+shop: version 2 is paused, 2 of 3 instances: front is a canary with 10 % of the requests; "mammoth app promote web" gives it the whole app
 shop, role db: done, 1 of 1 instances
 shop, role front: paused, 1 of 2 instances, 10 % of the requests: it waits
 `
