@@ -4,6 +4,7 @@ package id
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -78,49 +79,51 @@ func (c Container) Compare(d Container) int {
 
 // ParseApp reads what App.String writes.
 func ParseApp(text string) (App, error) {
-	n, err := fields(text, "application", 2)
-	if err != nil {
-		return App{}, err
+	var a App
+	if !scan(text, "application_", &a.ClusterStart, &a.Seq) {
+		return App{}, fmt.Errorf("%q is not an app id (application_<start>_<app>)", text)
 	}
-	return App{ClusterStart: n[0], Seq: n[1]}, nil
+	return a, nil
 }
 
 // ParseAttempt reads what Attempt.String writes.
 func ParseAttempt(text string) (Attempt, error) {
-	n, err := fields(text, "appattempt", 3)
-	if err != nil {
-		return Attempt{}, err
+	var t Attempt
+	var n int64
+	if !scan(text, "appattempt_", &t.App.ClusterStart, &t.App.Seq, &n) || n > math.MaxInt32 {
+		return Attempt{}, fmt.Errorf("%q is not an attempt id (appattempt_<start>_<app>_<attempt>)", text)
 	}
-	return Attempt{App: App{ClusterStart: n[0], Seq: n[1]}, N: int32(n[2])}, nil
+	t.N = int32(n)
+	return t, nil
 }
 
-// ParseContainer reads what Container.String writes.
+// ParseContainer reads what Container.String writes. It allocates nothing: the ResourceManager parses ids many times in each turn.
 func ParseContainer(text string) (Container, error) {
-	rest, ok := strings.CutPrefix(text, "container_e")
-	if !ok {
+	var c Container
+	if !scan(text, "container_e", &c.Epoch, &c.App.ClusterStart, &c.App.Seq, &c.Seq) {
 		return Container{}, fmt.Errorf("%q is not a container id (container_e<epoch>_<start>_<app>_<seq>)", text)
 	}
-	n, err := fields("container_"+rest, "container", 4)
-	if err != nil {
-		return Container{}, fmt.Errorf("%q is not a container id (container_e<epoch>_<start>_<app>_<seq>)", text)
-	}
-	return Container{Epoch: n[0], App: App{ClusterStart: n[1], Seq: n[2]}, Seq: n[3]}, nil
+	return c, nil
 }
 
-func fields(text, prefix string, count int) ([]int64, error) {
-	parts := strings.Split(text, "_")
-	if len(parts) != count+1 || parts[0] != prefix {
-		return nil, fmt.Errorf("%q is not an id of the form %s%s", text, prefix, strings.Repeat("_<number>", count))
+// scan reads a prefix and then exactly these numbers, with a _ between them.
+func scan(text, prefix string, numbers ...*int64) bool {
+	rest, ok := strings.CutPrefix(text, prefix)
+	if !ok {
+		return false
 	}
-	numbers := make([]int64, count)
-	for i, part := range parts[1:] {
-		n, err := strconv.ParseInt(part, 10, 64)
-		if err != nil || n < 0 {
-			return nil, fmt.Errorf("%q is not an id of the form %s%s", text, prefix, strings.Repeat("_<number>", count))
+	for i, number := range numbers {
+		digits, after, more := strings.Cut(rest, "_")
+		if more != (i < len(numbers)-1) {
+			return false
 		}
-		numbers[i] = n
+		n, err := strconv.ParseUint(digits, 10, 63)
+		if err != nil {
+			return false
+		}
+		*number, rest = int64(n), after
 	}
-	return numbers, nil
+	return true
 }
 
 func compare(a, b int64) int {

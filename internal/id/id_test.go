@@ -39,8 +39,15 @@ func TestEveryIDReadsBack(t *testing.T) {
 	})
 }
 
+func TestReadingAContainerAllocatesNothing(t *testing.T) {
+	text := id.Container{Epoch: 3, App: id.App{ClusterStart: 1700000000000, Seq: 7}, Seq: 12}.String()
+	if n := testing.AllocsPerRun(100, func() { _, _ = id.ParseContainer(text) }); n != 0 {
+		t.Errorf("it allocates %v times", n)
+	}
+}
+
 func TestOtherTextIsRefused(t *testing.T) {
-	for _, text := range []string{"", "web", "application_1", "application_x_1", "application_-1_1", "container_1_2_3_4", "container_e1_2_3", "container_e_1_2_3"} {
+	for _, text := range []string{"", "web", "application_1", "application_x_1", "application_-1_1", "container_1_2_3_4", "container_e1_2_3", "container_e_1_2_3", "container_e1_2_3_4_5", "container_e+1_2_3_4", "container_e1_2_3_4_"} {
 		if _, err := id.ParseApp(text); err == nil {
 			t.Errorf("ParseApp accepted %q", text)
 		}

@@ -85,9 +85,12 @@ func (s *Snapshot) List(q Query) (Page, error) {
 		return Page{}, err
 	}
 	page := Page{}
-	if q.Order == "" || q.Order == "name" {
+	switch {
+	case q.Order == "created" && q.Kind == Apps:
+		page.Objects = s.inAge(q, after, size+1)
+	case (q.Order == "" || q.Order == "name") && !q.Descending:
 		page.Objects = s.inOrder(q, after, size+1)
-	} else {
+	default:
 		page.Objects = s.least(q, after, size+1, order)
 	}
 	if fit := min(size, fitting(page.Objects)); len(page.Objects) > fit {
@@ -128,7 +131,7 @@ func (q *Query) order() (func(a, b *Object) int, error) {
 	case "", "name":
 		order = byName
 	case "created":
-		order = func(a, b *Object) int { return cmp.Or(cmp.Compare(a.Rank, b.Rank), byName(a, b)) }
+		order = byAge
 	case "state":
 		order = func(a, b *Object) int { return cmp.Or(cmp.Compare(a.State, b.State), byName(a, b)) }
 	default:
@@ -142,9 +145,6 @@ func (q *Query) order() (func(a, b *Object) int, error) {
 
 // inOrder are the first n objects after one, of a list in the order of the names.
 func (s *Snapshot) inOrder(q Query, after *Object, n int) []*Object {
-	if q.Descending {
-		return s.least(q, after, n, func(a, b *Object) int { return byName(b, a) })
-	}
 	var found []*Object
 	s.among(q.Kind, &q.Filter, after, func(o *Object) bool {
 		if q.Filter.Matches(o) {
@@ -152,6 +152,28 @@ func (s *Snapshot) inOrder(q Query, after *Object, n int) []*Object {
 		}
 		return len(found) < n
 	})
+	return found
+}
+
+// inAge are the first n apps after one, of a list in the order of their age.
+func (s *Snapshot) inAge(q Query, after *Object, n int) []*Object {
+	var found []*Object
+	take := func(o *Object) bool {
+		if (after == nil || byAge(o, after) != 0) && q.Filter.Matches(o) {
+			found = append(found, o)
+		}
+		return len(found) < n
+	}
+	switch {
+	case after == nil && q.Descending:
+		s.appsByAge.Descend(take)
+	case after == nil:
+		s.appsByAge.Ascend(take)
+	case q.Descending:
+		s.appsByAge.DescendLessOrEqual(after, take)
+	default:
+		s.appsByAge.AscendGreaterOrEqual(after, take)
+	}
 	return found
 }
 

@@ -75,9 +75,12 @@ type Snapshot struct {
 	taken   int64
 	byName  [kinds]table
 	changed table
-	// containersByApp and containersByNode find the few containers of an app or a node among the many of a zone.
-	containersByApp, containersByNode table
-	states                            [kinds]map[string]int
+	// appsByAge has the apps in the order of their ranks.
+	appsByAge table
+	// containersByApp and containersByNode find the few containers of an app or a node among the many of a zone, changedByApp the few
+	// changes of an app and its containers.
+	containersByApp, containersByNode, changedByApp table
+	states                                          [kinds]map[string]int
 	// next is closed when there is a newer snapshot, or none will come. ended is why none will come.
 	next  chan struct{}
 	ended error
@@ -122,7 +125,7 @@ func NewBoard(first int64) *Board {
 	b := &Board{over: make(chan struct{})}
 	s := &Snapshot{
 		Index: first, oldest: first, changed: newTable(byIndex), next: make(chan struct{}),
-		containersByApp: newTable(byApp), containersByNode: newTable(byNode),
+		appsByAge: newTable(byAge), containersByApp: newTable(byApp), containersByNode: newTable(byNode), changedByApp: newTable(byAppAndIndex),
 	}
 	for kind := range s.byName {
 		s.byName[kind] = newTable(byName)
@@ -134,8 +137,11 @@ func NewBoard(first int64) *Board {
 
 func byName(a, b *Object) int  { return id.CompareNames(a.Name, b.Name) }
 func byIndex(a, b *Object) int { return cmp.Compare(a.Index, b.Index) }
+func byAge(a, b *Object) int   { return cmp.Or(cmp.Compare(a.Rank, b.Rank), byName(a, b)) }
 func byApp(a, b *Object) int   { return cmp.Or(cmp.Compare(a.App, b.App), byName(a, b)) }
 func byNode(a, b *Object) int  { return cmp.Or(cmp.Compare(a.Node, b.Node), byName(a, b)) }
+
+func byAppAndIndex(a, b *Object) int { return cmp.Or(cmp.Compare(a.App, b.App), byIndex(a, b)) }
 
 // Newest is the zone after the last commit: all that was published before the call is in it.
 func (b *Board) Newest() *Snapshot {
@@ -191,7 +197,7 @@ func (b *Board) takeIn() *Snapshot {
 	for len(b.removals) > mostRemovals {
 		forgotten := b.removals[0]
 		b.removals = b.removals[1:]
-		s.changed.Delete(forgotten)
+		s.forgetChange(forgotten)
 		s.oldest = forgotten.Index
 	}
 	b.newest.Store(s)
@@ -203,7 +209,8 @@ func (b *Board) takeIn() *Snapshot {
 func (s *Snapshot) clone() *Snapshot {
 	c := *s
 	c.next = make(chan struct{})
-	c.changed, c.containersByApp, c.containersByNode = s.changed.Clone(), s.containersByApp.Clone(), s.containersByNode.Clone()
+	c.changed, c.changedByApp, c.appsByAge = s.changed.Clone(), s.changedByApp.Clone(), s.appsByAge.Clone()
+	c.containersByApp, c.containersByNode = s.containersByApp.Clone(), s.containersByNode.Clone()
 	for kind := range s.byName {
 		c.byName[kind], c.states[kind] = s.byName[kind].Clone(), maps.Clone(s.states[kind])
 	}
@@ -220,23 +227,47 @@ func (s *Snapshot) change(object *Object) {
 	s.Index++
 	object.Index = s.Index
 	if was {
-		s.changed.Delete(before)
+		s.forgetChange(before)
 		if states[before.State]--; states[before.State] == 0 {
 			delete(states, before.State)
 		}
 	}
+	if object.Gone && object.Message == nil {
+		object.Message, object.With, object.Facts = before.Message, before.With, before.Facts
+	}
 	s.changed.ReplaceOrInsert(object)
-	if object.Kind == Containers {
+	if object.App != "" {
+		s.changedByApp.ReplaceOrInsert(object)
+	}
+	switch object.Kind {
+	case Apps:
+		s.changeApp(before, object)
+	case Containers:
 		s.changeContainer(before, object)
 	}
-	if !object.Gone {
-		table.ReplaceOrInsert(object)
-		states[object.State]++
+	if object.Gone {
+		table.Delete(object)
 		return
 	}
-	table.Delete(object)
-	if object.Message == nil {
-		object.Message, object.With, object.Facts = before.Message, before.With, before.Facts
+	table.ReplaceOrInsert(object)
+	states[object.State]++
+}
+
+// forgetChange forgets the last change of an object.
+func (s *Snapshot) forgetChange(object *Object) {
+	s.changed.Delete(object)
+	if object.App != "" {
+		s.changedByApp.Delete(object)
+	}
+}
+
+// changeApp keeps the order of the apps by their age. before is nil for a new one.
+func (s *Snapshot) changeApp(before, object *Object) {
+	if before != nil && (object.Gone || before.Rank != object.Rank) {
+		s.appsByAge.Delete(before)
+	}
+	if !object.Gone {
+		s.appsByAge.ReplaceOrInsert(object)
 	}
 }
 

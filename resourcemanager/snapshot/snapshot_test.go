@@ -134,6 +134,47 @@ func TestContainersAreFoundByAppAndNode(t *testing.T) {
 	})
 }
 
+// Whoever watches an app and its containers is told what he would be told if he looked at the changes of all.
+func TestTheChangesOfAnAppAreFound(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := NewBoard(0)
+		b.Publish([]*Object{object(Nodes, "node-1", "READY")})
+		selection := Selection{Kinds: []Kind{Apps, Containers}, Filter: Filter{App: "app-3"}}
+		all := Selection{Kinds: selection.Kinds}
+		w, every := b.Watch(selection, b.Newest().Index), b.Watch(all, b.Newest().Index)
+		for range rapid.IntRange(0, 20).Draw(t, "looks") {
+			for range rapid.IntRange(0, 30).Draw(t, "steps") {
+				n := rapid.IntRange(0, 30).Draw(t, "n")
+				app := fmt.Sprint("app-", n%5)
+				o := &Object{Kind: Containers, Name: fmt.Sprint("c-", n), Facts: Facts{App: app}, Message: wrapperspb.String("")}
+				if rapid.Bool().Draw(t, "of an app") {
+					o.Kind, o.Name, o.Rank = Apps, app, int64(rapid.IntRange(0, 3).Draw(t, "rank"))
+				}
+				if rapid.Bool().Draw(t, "gone") {
+					o = gone(o.Kind, o.Name)
+				}
+				b.Publish([]*Object{o})
+			}
+			now := b.Newest()
+			var want, got []string
+			for _, change := range every.look(now).Changes {
+				if change.App == "app-3" {
+					want = append(want, fmt.Sprint(change.Index, change.Name, change.Left))
+				}
+			}
+			for _, change := range w.look(now).Changes {
+				got = append(got, fmt.Sprint(change.Index, change.Name, change.Left))
+			}
+			if !slices.Equal(got, want) || w.position != now.Index {
+				t.Fatalf("the changes %v are told up to %d, want %v up to %d", got, w.position, want, now.Index)
+			}
+			if now.appsByAge.Len() != now.Count(Apps) {
+				t.Fatalf("%d apps of %d are in the order of their age", now.appsByAge.Len(), now.Count(Apps))
+			}
+		}
+	})
+}
+
 // A page ends before it is too large to be sent.
 func TestAPageIsBoundedInBytes(t *testing.T) {
 	b := NewBoard(0)
@@ -295,8 +336,8 @@ func TestAnIndexThatIsTooOldStartsOver(t *testing.T) {
 		name := fmt.Sprintf("job-%d", i)
 		b.Publish([]*Object{object(Containers, name, "RUNNING"), gone(Containers, name)})
 	}
-	if n := b.Newest().changed.Len(); n != mostRemovals+2 {
-		t.Errorf("%d objects are remembered", n)
+	if n, m := b.Newest().changed.Len(), b.Newest().changedByApp.Len(); n != mostRemovals+2 || m != n {
+		t.Errorf("%d objects are remembered, %d by their apps", n, m)
 	}
 	for what, w := range map[string]*Watcher{
 		"a reader who fell behind": slow, "an index that is too old": b.Watch(Selection{Kinds: []Kind{Apps}}, index),

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -77,7 +78,7 @@ const (
 	// mostOfABatch is how many changes a batch has, and mostLookedAt how many objects are looked at for one.
 	mostOfABatch = 256
 	mostLookedAt = 10_000
-	// pause is the least time between two looks of one watcher while there are changes: what changes twice meanwhile is sent once.
+	// pause is about the least time between two looks of one watcher: what changes twice meanwhile is sent once.
 	pause = 20 * time.Millisecond
 )
 
@@ -183,7 +184,15 @@ func (w *Watcher) lookAtRest(s *Snapshot, batch *filling) bool {
 // lookAtChanges takes what has changed since the watcher's position, and reports whether that was all.
 func (w *Watcher) lookAtChanges(s *Snapshot, batch *filling) bool {
 	looked, all := 0, true
-	s.changed.AscendGreaterOrEqual(&Object{Index: w.position + 1}, func(o *Object) bool {
+	changes, from := s.changed, &Object{Index: w.position + 1}
+	app := w.selection.Filter.App
+	if app != "" {
+		changes, from.App = s.changedByApp, app
+	}
+	changes.AscendGreaterOrEqual(from, func(o *Object) bool {
+		if app != "" && o.App != app {
+			return false
+		}
 		shown, known := w.selection.matches(o)
 		if looked++; looked > mostLookedAt || known && !batch.add(Change{Object: o, Left: !shown}) {
 			all = false
@@ -214,23 +223,21 @@ func (f *filling) add(change Change) bool {
 	return true
 }
 
-// wait waits until there is a newer snapshot, and at least the pause since the last look.
+// wait waits until there is a newer snapshot, and for the pause since the last look. The pause is a little shorter or longer each time, so
+// that many watchers do not all look at the same instant and keep others from the processor.
 func (w *Watcher) wait(ctx context.Context, s *Snapshot) error {
+	if left := pause/2 + rand.N(pause) - time.Since(w.looked); left > 0 {
+		timer := time.NewTimer(left)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-w.board.over:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	select {
 	case <-s.next:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	left := pause - time.Since(w.looked)
-	if left <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(left)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-w.board.over:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -116,6 +117,8 @@ func (t *Term) turn(ctx context.Context, tasks []task) error {
 	}
 	t.publish(out)
 	t.config.Metrics.observe(z, out, started)
+	// Whoever was just told runs before the next turn. While the garbage collector marks, no other processor may be free to take them.
+	runtime.Gosched()
 	return nil
 }
 

@@ -20,24 +20,42 @@ type turn struct {
 	secrets secrets
 	// out is what the turn has decided so far, without the batch.
 	out *Ready
-	// wake is when deadlines are looked at next.
-	wake time.Time
+	// wake is when deadlines are looked at next, and next is when a turn begins, though no deadline has come; zero is any time.
+	wake, next time.Time
 	// lastEvent is the sequence number of the newest event.
 	lastEvent int64
 }
 
 func (t *turn) begin(now time.Time, fresh Seed) {
 	t.now, t.secrets, t.out = now, secrets{seed: fresh}, &Ready{}
+	if !now.Before(t.next) {
+		t.next = time.Time{}
+	}
 }
 
 // Now is the time of the turn.
 func (t *turn) Now() time.Time { return t.now }
 
-// wakeBy has a turn begin by an instant, though nothing may have happened until then.
+// wakeBy has all deadlines looked at by an instant, though nothing may have happened until then.
 func (t *turn) wakeBy(instant time.Time) {
 	if instant.Before(t.wake) {
 		t.wake = instant
 	}
+}
+
+// nextBy has a turn begin by an instant, for what every turn does. It is far cheaper than wakeBy in a large zone.
+func (t *turn) nextBy(instant time.Time) {
+	if t.next.IsZero() || instant.Before(t.next) {
+		t.next = instant
+	}
+}
+
+// nextTurn is when a turn begins though nothing may have happened until then.
+func (t *turn) nextTurn() time.Time {
+	if !t.next.IsZero() && t.next.Before(t.wake) {
+		return t.next
+	}
+	return t.wake
 }
 
 // Fault is something that should not be, for whoever looks into the program's log. About are pairs of a key and a value.

@@ -40,8 +40,8 @@ type waits struct {
 	nodes     *nodes
 	// due are the apps to inspect, ordered by wait.at.
 	due []*app
-	// from is when inspections begin.
-	from time.Time
+	// from is when inspections begin, and rest when they go on that one turn could not carry out.
+	from, rest time.Time
 }
 
 // waits are the reasons that an app shows.
@@ -64,11 +64,19 @@ func (ws *waits) enqueue(a *app) {
 	}
 	a.wait.queued, a.wait.at = true, ws.now.Add(inspectAgain)
 	ws.due = append(ws.due, a)
-	ws.wakeBy(a.wait.at)
 }
 
 // inspectDue inspects the apps that are due, as far as their cost allows.
 func (ws *waits) inspectDue() {
+	ws.inspectSome()
+	if len(ws.due) > 0 {
+		ws.nextBy(latest(ws.due[0].wait.at, ws.from, ws.rest))
+	}
+}
+
+func latest(instants ...time.Time) time.Time { return slices.MaxFunc(instants, time.Time.Compare) }
+
+func (ws *waits) inspectSome() {
 	work := 0
 	for _, a := range ws.apps.touchedInOrder() {
 		ws.enqueue(a)
@@ -86,7 +94,7 @@ func (ws *waits) inspectDue() {
 	}
 	for len(ws.due) > 0 && !ws.due[0].wait.at.After(ws.now) {
 		if work >= mostCost {
-			ws.wakeBy(ws.now.Add(inspectRest))
+			ws.rest = ws.now.Add(inspectRest)
 			return
 		}
 		a := ws.due[0]

@@ -121,7 +121,7 @@ func comesOften(in Input) bool {
 const Tick = time.Second
 
 // Wake is when the next turn is to be, though nothing may have happened until then.
-func (z *Core) Wake() time.Time { return z.views.wakeBefore(z.turn.wake) }
+func (z *Core) Wake() time.Time { return z.views.wakeBefore(z.turn.nextTurn()) }
 
 // IsDue reports whether a deadline has come: once a tick, and whenever wakeBy has named an instant.
 func (z *Core) IsDue() bool { return !z.turn.now.Before(z.turn.wake) }
@@ -171,7 +171,7 @@ func (z *Core) schedule() {
 		z.leases.carryOut(decisions)
 	}
 	if !decisions.Next.IsZero() {
-		z.turn.wakeBy(decisions.Next)
+		z.turn.nextBy(decisions.Next)
 	}
 	z.lending.UpdateStates()
 }

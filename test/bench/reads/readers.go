@@ -14,7 +14,7 @@ import (
 )
 
 // startReaders has watchers watch and lists read until ctx ends. The function that it returns waits for them.
-func startReaders(ctx context.Context, o options, connections []*grpc.ClientConn, l *load) func(*figures) error {
+func startReaders(ctx context.Context, o options, connections []*grpc.ClientConn, l *load) func(*seen) error {
 	group, ctx := errgroup.WithContext(ctx)
 	lists, tells := &durations{}, &durations{}
 	began := time.Now()
@@ -28,10 +28,10 @@ func startReaders(ctx context.Context, o options, connections []*grpc.ClientConn
 	}
 	group.Go(func() error { return over(ctx, readLists(ctx, connections[0], lists)) })
 	watching.Wait()
-	return func(f *figures) error {
+	return func(into *seen) error {
 		err := group.Wait()
-		f.lists.all, f.lists.sorted = append(f.lists.all, lists.all...), false
-		f.tells.all, f.tells.sorted = append(f.tells.all, tells.all...), false
+		into.lists.all, into.lists.sorted = append(into.lists.all, lists.all...), false
+		into.tells.all, into.tells.sorted = append(into.tells.all, tells.all...), false
 		return err
 	}
 }
