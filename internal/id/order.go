@@ -1,6 +1,9 @@
 package id
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // CompareNames orders names with numbers: web-2 before web-10. It is a total order: names that differ only in leading zeros
 // are ordered as texts.
@@ -40,4 +43,14 @@ func digits(text string) int {
 		n++
 	}
 	return n
+}
+
+// SortedKeys are the keys of a map in the order of CompareNames.
+func SortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.SortFunc(keys, CompareNames)
+	return keys
 }

@@ -48,6 +48,9 @@ func RoleName(app, role string) string {
 	return role + "." + app
 }
 
+// AppOf is the app of a role or a service by its name in the zone: shop for front.shop, and for shop.
+func AppOf(name string) string { return name[strings.LastIndexByte(name, '.')+1:] }
+
 // ServiceName is the name of the service of a role; an app with one role has one service.
 func ServiceName(app *apiv1.AppSpec, role *apiv1.RoleSpec) string {
 	if len(app.GetRoles()) == 1 {

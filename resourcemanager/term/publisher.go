@@ -4,6 +4,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 )
 
 // publisher performs what a turn has decided for the registry. The loop's goroutine alone uses it.
@@ -57,7 +58,7 @@ func (p *publisher) open(out *zone.Ready) {
 }
 
 // confirm posts a number back once every balancer of the services has confirmed their present state.
-func (p *publisher) confirm(request zone.ConfirmRequest) {
+func (p *publisher) confirm(request endpoints.ConfirmRequest) {
 	generations := make([]int64, len(request.Services))
 	for i, service := range request.Services {
 		generations[i] = p.generations[service]

@@ -16,6 +16,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
@@ -164,7 +165,7 @@ type app struct {
 	attempt   appAttempt
 	master    appMaster
 	asks      appAsks
-	endpoints appEndpoints
+	endpoints endpoints.State
 	leases    appLeases
 	view      appView
 	wait      appWait
@@ -175,7 +176,7 @@ func newApp(appID id.App, record *storev1.App) *app {
 		id: appID, record: record,
 		instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{},
 		leases: newAppLeases(),
-		asks:   newAppAsks(), endpoints: newAppEndpoints(),
+		asks:   newAppAsks(), endpoints: endpoints.NewState(appID),
 	}
 }
 

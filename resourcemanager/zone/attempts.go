@@ -82,7 +82,7 @@ func (at *attempts) start(a *app) {
 		return // the installation of the package touches the app
 	}
 	if retry := a.record.GetRetryAt(); retry != nil && at.now.Before(retry.AsTime()) {
-		at.wakeBy(retry.AsTime())
+		at.WakeBy(retry.AsTime())
 		return
 	}
 	at.asks.withdraw(a)

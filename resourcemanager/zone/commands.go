@@ -78,7 +78,7 @@ func (cs *commands) give(who peer.User, name string, command *anypb.Any, call Ca
 		By: access.ByWhom(who), Command: command,
 	}
 	cs.open[a.id] = append(cs.open[a.id], openCommand{call, message, a.record.GetAttempt().GetNumber(), cs.now.Add(commandTimeout)})
-	cs.wakeBy(cs.now.Add(commandTimeout))
+	cs.WakeBy(cs.now.Add(commandTimeout))
 	response := cs.masters.response(a)
 	response.Commands = append(response.Commands, message)
 	return nil
@@ -132,7 +132,7 @@ func (cs *commands) due(a *app) {
 		return true
 	}))
 	for _, command := range cs.open[a.id] {
-		cs.wakeBy(command.deadline)
+		cs.WakeBy(command.deadline)
 	}
 }
 

@@ -95,7 +95,7 @@ func (ds *desired) due(a *app) {
 	before, after := c.followed, ds.scheduledCounts(a)
 	c.followed = after
 	if !c.until.IsZero() {
-		ds.wakeBy(c.until)
+		ds.WakeBy(c.until)
 	}
 	scaled := false
 	for i, count := range after {

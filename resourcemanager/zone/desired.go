@@ -33,7 +33,6 @@ type desired struct {
 	packages   *packages
 	asks       *asks
 	attempts   *attempts
-	endpoints  *endpoints
 	frameworks *frameworks
 	leases     *leases
 	masters    *masters
@@ -426,7 +425,9 @@ func (ds *desired) settleEnding(a *app) {
 		ds.attempts.finish(a, "its app has ended")
 	case abandoned || late:
 		ds.attempts.finish(a, "its app is to end")
-		ds.endpoints.withdrawAll(a)
+		if a.endpoints.StopAll() {
+			ds.masters.takeOutOfService(a)
+		}
 	}
 }
 
@@ -450,7 +451,7 @@ func (ds *desired) drop(a *app) {
 // forgetInstances forgets what a master reported and asked for: nothing of it is there any more.
 func (ds *desired) forgetInstances(a *app) {
 	ds.masters.forgetInstances(a)
-	ds.endpoints.forgetInstances(a)
+	a.endpoints.ForgetAll()
 	ds.asks.dropAll(a)
 	a.record.RestartBefore = nil
 	ds.apps.changed(a)

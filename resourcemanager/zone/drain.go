@@ -24,7 +24,7 @@ func (ns *nodes) due() {
 			due = append(due, n)
 			continue
 		}
-		ns.wakeBy(deadline.Add(time.Millisecond))
+		ns.WakeBy(deadline.Add(time.Millisecond))
 	}
 	slices.SortFunc(due, func(a, b *node) int { return id.CompareNames(string(a.id), string(b.id)) })
 	for _, n := range due {

@@ -45,7 +45,7 @@ func (x *explainer) explain(name string) (*apiv1.Explanation, error) {
 	}
 	e.Obstacles = append(e.Obstacles, statusObstacles(view.GetStatus())...)
 	e.Obstacles = append(e.Obstacles, x.nodeObstacles(a)...)
-	e.Obstacles = append(e.Obstacles, x.balancers.obstacles(name)...)
+	e.Obstacles = append(e.Obstacles, x.balancers.Obstacles(name)...)
 	if a.state() == lifecycle.AppRunning {
 		for _, w := range a.waits() {
 			if w.GetInstances() == 0 && !mentions(e.GetObstacles(), w) {

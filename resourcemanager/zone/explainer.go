@@ -9,6 +9,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/waiting"
 )
 
@@ -19,8 +20,8 @@ type explainer struct {
 	scheduler *scheduling
 	apps      *apps
 	packages  *packages
-	balancers *balancers
-	endpoints *endpoints
+	balancers *endpoints.Balancers
+	endpoints *endpoints.Endpoints
 	nodes     *nodes
 	views     *views
 }
@@ -92,7 +93,7 @@ func (x *explainer) runningReasons(a *app, r *waiting.Reasons) {
 		}
 	}
 	x.statusReason(a, r)
-	for _, o := range x.balancers.obstacles(a.record.GetName()) {
+	for _, o := range x.balancers.Obstacles(a.record.GetName()) {
 		r.About(waiting.Cause{Detail: because(o.GetSubject(), o.GetReason())})
 	}
 }
@@ -105,8 +106,8 @@ func (x *explainer) standingReasons(a *app, r *waiting.Reasons) {
 	} else if a.record.GetObservedGeneration() < a.record.GetGeneration() {
 		r.About(waiting.Cause{Detail: "its application master has not applied the newest change yet", Routine: true})
 	}
-	if x.endpoints.areUnconfirmed(a) {
-		r.About(waiting.Cause{Detail: "not every balancer has confirmed its newest endpoints: " + x.balancers.list(), Routine: true})
+	if x.endpoints.AreUnconfirmed(&a.endpoints) {
+		r.About(waiting.Cause{Detail: "not every balancer has confirmed its newest endpoints: " + x.balancers.List(), Routine: true})
 	}
 }
 
@@ -218,8 +219,8 @@ func (x *explainer) endingReasons(a *app, r *waiting.Reasons) {
 			r.Of(c.name(), 1, stopping)
 		}
 	}
-	if x.endpoints.areUnconfirmed(a) {
-		r.About(waiting.Cause{Detail: "not every balancer has confirmed that nothing is routed to it any more: " + x.balancers.list(), Routine: true})
+	if x.endpoints.AreUnconfirmed(&a.endpoints) {
+		r.About(waiting.Cause{Detail: "not every balancer has confirmed that nothing is routed to it any more: " + x.balancers.List(), Routine: true})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 )
 
 // A framework's container may leave something running on its node, an nginx for example, for the container that follows it there.
@@ -16,10 +17,11 @@ import (
 // frameworks are what frameworks have left running on nodes, by the names of their roles.
 type frameworks struct {
 	*turn
-	apps     *apps
-	nodes    *nodes
-	sessions *sessions
-	damage   *damage
+	apps      *apps
+	nodes     *nodes
+	sessions  *sessions
+	damage    *damage
+	balancers *endpoints.Balancers
 }
 
 // set notes what a node reports of frameworks.
@@ -43,7 +45,7 @@ func (fs *frameworks) note(c *container) {
 // endUnused goes through what a node has of frameworks once commands can be sent to it.
 func (fs *frameworks) endUnused(n *node) {
 	for _, framework := range sortedKeys(n.frameworks) {
-		if a := fs.apps.withName(appOfService(framework)); a != nil && a.framework() {
+		if a := fs.apps.withName(specs.AppOf(framework)); a != nil && a.framework() {
 			fs.apps.touch(a)
 			continue
 		}
@@ -87,12 +89,12 @@ func (fs *frameworks) settle(a *app) {
 			continue
 		}
 		for _, framework := range sortedKeys(n.frameworks) {
-			if appOfService(framework) != name || taken[spot{n.id, framework}] || !ended && missing[framework] > 0 {
+			if specs.AppOf(framework) != name || taken[spot{n.id, framework}] || !ended && missing[framework] > 0 {
 				continue
 			}
 			fs.end(n, framework)
 			// The balancer there ends with it: nobody has to wait for its confirmations.
-			fs.out.Balancers = append(fs.out.Balancers, ExpectedBalancer{Name: fmt.Sprintf("%s.%s", framework, n.id)})
+			fs.balancers.Dismiss(fmt.Sprintf("%s.%s", framework, n.id))
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -304,19 +305,19 @@ type (
 )
 
 func (in BalancerConnected) step(z *Core) (any, error) {
-	z.balancers.connected(in.Balancer)
+	z.balancers.Connected(in.Balancer)
 	return nil, nil
 }
 
 func (in BalancerLost) step(z *Core) (any, error) {
-	z.balancers.disconnected(in.Balancer, in.Why)
+	z.balancers.Disconnected(in.Balancer, in.Why)
 	return nil, nil
 }
 
 func (in Refused) step(z *Core) (any, error) {
-	z.balancers.noteRefusals(in.Balancer, in.Refusals)
+	z.balancers.NoteRefusals(in.Balancer, in.Refusals)
 	for _, refusal := range in.Refusals {
-		if a := z.apps.withName(appOfService(refusal.GetService())); a != nil {
+		if a := z.apps.withName(specs.AppOf(refusal.GetService())); a != nil {
 			z.waits.enqueue(a)
 		}
 	}
@@ -325,13 +326,13 @@ func (in Refused) step(z *Core) (any, error) {
 
 func (in Counted) step(z *Core) (any, error) {
 	for _, count := range in.Traffic {
-		z.endpoints.countTraffic(count)
+		z.masters.countTraffic(count)
 	}
 	return nil, nil
 }
 
 func (in Confirmed) step(z *Core) (any, error) {
-	z.endpoints.confirmed(in.Number)
+	z.confirmed(in.Number)
 	return nil, nil
 }
 

@@ -21,7 +21,8 @@ func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
 	before := instance.GetReport()
 	if proto.Equal(before, report) {
 		if leaving(report) {
-			ms.endpoints.withdraw(a, report.GetId()) // Its master has not heard of the confirmation.
+			a.endpoints.Withdraw(report.GetId()) // Its master has not heard of the confirmation.
+			ms.apps.touch(a)
 		}
 		return
 	}
@@ -44,10 +45,10 @@ func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
 	instance.Report = report
 	ms.Save(kindInstance, instanceKey(a, report.GetId()), instance)
 	if before.GetInService() && !report.GetInService() || leaving(report) {
-		ms.endpoints.withdraw(a, report.GetId())
+		a.endpoints.Withdraw(report.GetId())
 	}
 	if report.GetInService() {
-		ms.endpoints.cancelWithdrawal(a, report.GetId())
+		a.endpoints.CancelWithdrawal(report.GetId())
 	}
 	ms.apps.touch(a)
 }
@@ -60,7 +61,7 @@ func (ms *masters) instanceGone(a *app, name string) {
 	}
 	delete(a.instances, name)
 	a.master.names = nil
-	ms.endpoints.forgetInstance(a, name)
+	a.endpoints.Forget(name)
 	ms.Forget(kindInstance, instanceKey(a, name))
 	ms.Emit(&apiv1.Event{
 		Kind: "instance", App: a.record.GetName(), Instance: name, Container: instance.GetReport().GetContainerId(),

@@ -191,7 +191,7 @@ func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 	if n := ls.nodes.get(c.node); n != nil {
 		delete(n.containers, c.id)
 		if n.state() == lifecycle.NodeDraining {
-			ls.wakeBy(ls.now)
+			ls.WakeBy(ls.now)
 		}
 	}
 	c.app.leases.ended = append(c.app.leases.ended, c)

@@ -8,6 +8,7 @@ import (
 
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
@@ -36,7 +37,7 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z := newCore(config{Settings: start.Settings, identity: stored.Identity(), started: start.Now}, stored.LastEvent())
 	z.Begin(start.Now, start.Seed)
 	for _, load := range []func(Records) error{
-		z.damage.load, z.units.load, z.keys.load, z.scheduler.load, z.balancers.load, z.loadQueues, z.loadContracts,
+		z.damage.load, z.units.load, z.keys.load, z.scheduler.load, z.loadBalancers, z.loadQueues, z.loadContracts,
 		z.nodes.load, z.packages.load, z.apps.load, z.versions.load, z.apps.joinQueues, z.leases.load, z.masters.load, z.asks.load,
 	} {
 		if err := load(stored); err != nil {
@@ -57,6 +58,18 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z.views.showAll()
 	out, err := z.handOver()
 	return z, out, err
+}
+
+func (z *Core) loadBalancers(stored Records) error {
+	balancers := &storev1.Balancers{}
+	err := loadRecords(stored, endpoints.KindBalancers, func(record *storev1.Balancers) error {
+		balancers = record
+		return nil
+	})
+	if err == nil {
+		z.balancers.Load(balancers)
+	}
+	return err
 }
 
 func (z *Core) loadQueues(stored Records) error {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/spec"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
@@ -39,18 +40,17 @@ type appMaster struct {
 // the end of a turn.
 type masters struct {
 	*turn
-	config    *config
-	apps      *apps
-	asks      *asks
-	attempts  *attempts
-	desired   *desired
-	versions  *versions
-	commands  *commands
-	waits     *waits
-	leases    *leases
-	endpoints *endpoints
-	nodes     *nodes
-	damage    *damage
+	config   *config
+	apps     *apps
+	asks     *asks
+	attempts *attempts
+	desired  *desired
+	versions *versions
+	commands *commands
+	waits    *waits
+	leases   *leases
+	nodes    *nodes
+	damage   *damage
 	// byStream are the apps by the streams of their masters.
 	byStream map[StreamID]*app
 }
@@ -126,7 +126,7 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	ms.endStream(a, fmt.Errorf("another stream was opened: %w", errdefs.ErrAborted))
 	a.master.stream, a.master.wantsTraffic = stream, false
 	ms.byStream[stream] = a
-	ms.endpoints.resetTraffic(a)
+	a.endpoints.ResetTraffic()
 	a.master.response = &masterv1.AllocateResponse{Wanted: ms.desired.wanted(a), Waits: &masterv1.Waits{Waiting: a.waits()}, Commands: ms.commands.unanswered(a)}
 	nodes := map[id.Node]bool{}
 	for _, c := range sortedContainers(a.containers) {
@@ -149,7 +149,7 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	}
 	for _, name := range sortedKeys(a.instances) {
 		if report := a.instances[name].GetReport(); leaving(report) {
-			ms.endpoints.withdraw(a, name)
+			a.endpoints.Withdraw(name)
 		}
 	}
 	ms.apps.touch(a)
@@ -315,6 +315,16 @@ func (ms *masters) response(a *app) *masterv1.AllocateResponse {
 	}
 	ms.apps.touch(a)
 	return a.master.response
+}
+
+// countTraffic has the master of an app sent what balancers have counted of an instance, if it wants that.
+func (ms *masters) countTraffic(count *companionv1.Traffic) {
+	a := ms.apps.withName(spec.AppOf(count.GetService()))
+	if a == nil || !a.connected() || a.instances[count.GetEndpoint()] == nil || !a.wantsTraffic() {
+		return
+	}
+	response := ms.response(a)
+	response.Traffic = append(response.Traffic, a.endpoints.Count(count))
 }
 
 // deliver hands over the responses of the turn. Without a stream a response is dropped: the first one of the next stream repeats it.

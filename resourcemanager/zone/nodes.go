@@ -22,6 +22,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 )
 
 // node is one host.
@@ -283,15 +284,11 @@ func attributeValues(attributes map[string]*corev1.Attribute) map[string]schedul
 
 // addressFor is the address at which the rest of the zone reaches a container on the node.
 func (n *node) addressFor(status *corev1.ContainerStatus) string {
-	if ports := status.GetPorts(); len(ports) > 0 {
-		if address := ports[0].GetHostAddress(); address != "" && address != "0.0.0.0" && address != "::" {
-			return address
-		}
+	address := ""
+	if n != nil {
+		address = n.record.GetAddress()
 	}
-	if n == nil {
-		return ""
-	}
-	return n.record.GetAddress()
+	return endpoints.AddressOf(status, address)
 }
 
 // countOf counts the containers of an app on a node.

@@ -1,10 +1,9 @@
 package zone
 
 import (
-	"time"
-
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 )
 
 // Ready is what a turn has decided, as data. The shell performs it field by field in this order: nothing before the batch is stored,
@@ -15,15 +14,15 @@ type Ready struct {
 	// Secret is what the apps' keys for the registry are derived from. Only the first one after a start has it.
 	Secret []byte
 	// Balancers are to be waited for, or not any longer.
-	Balancers []ExpectedBalancer
+	Balancers []endpoints.ExpectedBalancer
 	// Named are the apps that have come and gone.
 	Named []NamedApp
 	// Incomplete says that records are lost: apps may run that the zone does not know, so that companions keep what they have.
 	Incomplete bool
 	// Services are those whose endpoints or whose exposure have changed.
-	Services []ServiceChange
+	Services []endpoints.ServiceChange
 	// Confirm are the numbers that the zone wants back as confirmed.
-	Confirm []ConfirmRequest
+	Confirm []endpoints.ConfirmRequest
 	// Commands and Answers are sent to nodes and masters; then the streams of Ends are ended.
 	Commands []CommandSend
 	Answers  []AnswerSend
@@ -41,25 +40,5 @@ type Ready struct {
 // Shown are the objects that look different since the turn, in the order of their changes.
 func (r *Ready) Shown() []Shown { return r.shown }
 
-// ExpectedBalancer is a balancer that was connected before and is waited for; within zero ends the wait.
-type ExpectedBalancer struct {
-	Name   string
-	Within time.Duration
-}
-
 // NamedApp is an app that has a name from now on. With an empty id nobody has the name any more.
 type NamedApp struct{ Name, ID string }
-
-// ServiceChange is all of a service as it is published from now on. Its Endpoints are nil if the service is removed, and empty if no
-// instance serves.
-type ServiceChange struct {
-	Service   string
-	Expose    *apiv1.Expose
-	Endpoints []*apiv1.Endpoint
-}
-
-// ConfirmRequest asks for a Confirmed with its number once every balancer of the services routes by their present state.
-type ConfirmRequest struct {
-	Number   int64
-	Services []string
-}

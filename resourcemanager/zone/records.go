@@ -12,7 +12,6 @@ import (
 // Kinds of records.
 const (
 	kindZone      store.Kind = "zone"
-	kindBalancers store.Kind = "balancers"
 	kindSchema    store.Kind = "schema"
 	kindApp       store.Kind = "app"
 	kindVersion   store.Kind = "version"

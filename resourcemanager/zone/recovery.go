@@ -32,7 +32,7 @@ func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
 			z.frameworks.endUnused(n)
 		}
 	}
-	z.turn.wakeBy(z.turn.now)
+	z.turn.WakeBy(z.turn.now)
 	return answer, nil
 }
 

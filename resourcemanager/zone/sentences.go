@@ -2,18 +2,14 @@ package zone
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/sentence"
 )
 
-func because(sentence, reason string) string {
-	if reason == "" {
-		return sentence
-	}
-	return sentence + ": " + reason
-}
+// because is a sentence with its reason, which may be empty.
+func because(text, reason string) string { return sentence.Because(text, reason, "") }
 
 // stateName is empty for the state before the first.
 func stateName[S interface {
@@ -38,11 +34,4 @@ func countWord(n int, noun string) string {
 func durationWords(d time.Duration) string { return d.Round(time.Second).String() }
 
 // sortedKeys are in the order in which people count.
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, id.CompareNames)
-	return keys
-}
+func sortedKeys[V any](m map[string]V) []string { return id.SortedKeys(m) }

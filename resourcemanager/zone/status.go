@@ -7,19 +7,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 )
 
 // appStatus counts what the master of an app has said of its work. It is not stored.
 type appStatus struct {
 	// reports counts what the master has said. A status that waits for balancers is dropped if another one has come.
 	reports int
-}
-
-// heldStatus is a status that counts once balancers have confirmed what was published before it.
-type heldStatus struct {
-	status *apiv1.MasterStatus
-	// number is the number of the report.
-	number int
 }
 
 // report takes in what a master says of its work.
@@ -35,16 +29,17 @@ func (vs *versions) report(a *app, status *apiv1.MasterStatus) {
 	}
 	if status.GetState() != apiv1.MasterStatus_WORKING && before.GetState() != status.GetState() {
 		// A client that waits for the end of the work must find requests routed that way.
-		vs.endpoints.onConfirmed(a, confirmation{status: &heldStatus{status, a.status.reports}})
+		a.endpoints.OnConfirmed(endpoints.Then{Status: status, Report: a.status.reports})
+		vs.apps.touch(a)
 		return
 	}
 	vs.setStatus(a, status)
 }
 
-// confirmed takes in a status once balancers have confirmed what was published before it.
-func (vs *versions) confirmed(a *app, held heldStatus) {
-	if a.status.reports == held.number {
-		vs.setStatus(a, held.status)
+// confirmed takes in the status of a report once balancers have confirmed what was published before it.
+func (vs *versions) confirmed(a *app, status *apiv1.MasterStatus, report int) {
+	if a.status.reports == report {
+		vs.setStatus(a, status)
 	}
 }
 

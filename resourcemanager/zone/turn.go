@@ -33,17 +33,20 @@ func (t *turn) begin(now time.Time, fresh Seed) {
 	}
 }
 
+// NewSecret is a secret that the turn gives nowhere else.
+func (t *turn) NewSecret() []byte { return t.secrets.bytes() }
+
 // Now is the time of the turn.
 func (t *turn) Now() time.Time { return t.now }
 
-// wakeBy has all deadlines looked at by an instant, though nothing may have happened until then.
-func (t *turn) wakeBy(instant time.Time) {
+// WakeBy has all deadlines looked at by an instant, though nothing may have happened until then.
+func (t *turn) WakeBy(instant time.Time) {
 	if instant.Before(t.wake) {
 		t.wake = instant
 	}
 }
 
-// nextBy has a turn begin by an instant, for what every turn does. It is far cheaper than wakeBy in a large zone.
+// nextBy has a turn begin by an instant, for what every turn does. It is far cheaper than WakeBy in a large zone.
 func (t *turn) nextBy(instant time.Time) {
 	if t.next.IsZero() || instant.Before(t.next) {
 		t.next = instant

@@ -32,13 +32,13 @@ const (
 // A version is a spec with which instances run. It is stable if its master has noted that it came up, and not that it failed (spec.Stable).
 type versions struct {
 	*turn
-	access    *access.Rules
-	packages  *packages
-	apps      *apps
-	damage    *damage
-	desired   *desired
-	endpoints *endpoints
-	views     *views
+	access   *access.Rules
+	packages *packages
+	apps     *apps
+	damage   *damage
+	desired  *desired
+
+	views *views
 }
 
 // change makes a spec the wanted one, as a new version if instances have to be replaced.

@@ -1,12 +1,11 @@
 package zone
 
 import (
-	"time"
-
 	"github.com/mammoth-os/mammoth/internal/id"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
@@ -22,6 +21,7 @@ func newCore(settled config, lastEvent int64) *Core {
 	z.queues, z.lending = shares.New(shares.Zone{
 		Turn: t, Units: &z.units, Scheduler: &z.scheduler, Access: &z.access, File: z.config.QueueFile,
 	})
+	z.endpoints, z.balancers = endpoints.New(t, &z.nodes)
 	z.wireApps(record)
 	z.wireNodes(record)
 	z.views = views{
@@ -31,7 +31,7 @@ func newCore(settled config, lastEvent int64) *Core {
 	}
 	z.waits = waits{turn: t, apps: &z.apps, explainer: &z.explainer, masters: &z.masters, nodes: &z.nodes}
 	z.explainer = explainer{
-		turn: t, scheduler: &z.scheduler, apps: &z.apps, packages: &z.packages, balancers: &z.balancers, endpoints: &z.endpoints, nodes: &z.nodes,
+		turn: t, scheduler: &z.scheduler, apps: &z.apps, packages: &z.packages, balancers: z.balancers, endpoints: z.endpoints, nodes: &z.nodes,
 		views: &z.views,
 	}
 	return z
@@ -48,12 +48,12 @@ func (z *Core) wireApps(record *storev1.Zone) {
 		turn: t, config: &z.config, access: &z.access, units: &z.units, apps: &z.apps, attempts: &z.attempts, builtIn: builtIn(), byName: map[string]*storev1.Package{},
 	}
 	z.desired = desired{
-		turn: t, access: &z.access, scheduler: &z.scheduler, apps: &z.apps, packages: &z.packages, asks: &z.asks, attempts: &z.attempts, endpoints: &z.endpoints,
+		turn: t, access: &z.access, scheduler: &z.scheduler, apps: &z.apps, packages: &z.packages, asks: &z.asks, attempts: &z.attempts,
 		frameworks: &z.frameworks, leases: &z.leases, masters: &z.masters, commands: &z.commands, versions: &z.versions,
 		explainer: &z.explainer, views: &z.views,
 	}
 	z.versions = versions{
-		turn: t, access: &z.access, packages: &z.packages, apps: &z.apps, damage: &z.damage, desired: &z.desired, endpoints: &z.endpoints, views: &z.views,
+		turn: t, access: &z.access, packages: &z.packages, apps: &z.apps, damage: &z.damage, desired: &z.desired, views: &z.views,
 	}
 	z.attempts = attempts{
 		turn: t, config: &z.config, scheduler: &z.scheduler, table: lifecycle.Attempts(), apps: &z.apps, packages: &z.packages, asks: &z.asks, masters: &z.masters,
@@ -61,17 +61,10 @@ func (z *Core) wireApps(record *storev1.Zone) {
 	}
 	z.asks = asks{turn: t, scheduler: &z.scheduler, apps: &z.apps, attempts: &z.attempts}
 	z.masters = masters{
-		turn: t, config: &z.config, apps: &z.apps, asks: &z.asks, attempts: &z.attempts, desired: &z.desired, versions: &z.versions, waits: &z.waits, leases: &z.leases, endpoints: &z.endpoints, nodes: &z.nodes,
+		turn: t, config: &z.config, apps: &z.apps, asks: &z.asks, attempts: &z.attempts, desired: &z.desired, versions: &z.versions, waits: &z.waits, leases: &z.leases, nodes: &z.nodes,
 		damage: &z.damage, byStream: map[StreamID]*app{}, commands: &z.commands,
 	}
 	z.commands = commands{turn: t, apps: &z.apps, masters: &z.masters, views: &z.views, open: map[id.App][]openCommand{}}
-	z.endpoints = endpoints{
-		turn: t, apps: &z.apps, masters: &z.masters, leases: &z.leases, nodes: &z.nodes, balancers: &z.balancers, versions: &z.versions,
-	}
-	z.balancers = balancers{
-		turn: t, record: &storev1.Balancers{},
-		lost: map[string]time.Time{}, refused: map[string]map[string]string{}, confirming: map[int64]confirmation{},
-	}
 }
 
 func (z *Core) wireNodes(record *storev1.Zone) {
@@ -82,7 +75,7 @@ func (z *Core) wireNodes(record *storev1.Zone) {
 		masters: &z.masters, byID: map[id.Node]*node{},
 	}
 	z.sessions = sessions{turn: t, config: &z.config, nodes: &z.nodes, views: &z.views, byID: map[string]*node{}}
-	z.frameworks = frameworks{turn: t, apps: &z.apps, nodes: &z.nodes, sessions: &z.sessions, damage: &z.damage}
+	z.frameworks = frameworks{turn: t, apps: &z.apps, nodes: &z.nodes, sessions: &z.sessions, damage: &z.damage, balancers: z.balancers}
 	z.leases = leases{
 		turn: t, scheduler: &z.scheduler, units: &z.units, table: lifecycle.Containers(), keys: &z.keys, attempts: &z.attempts, asks: &z.asks,
 		masters: &z.masters, apps: &z.apps, nodes: &z.nodes, sessions: &z.sessions, frameworks: &z.frameworks, damage: &z.damage,

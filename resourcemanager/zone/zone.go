@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
@@ -56,8 +57,8 @@ type appParts struct {
 	asks      asks
 	masters   masters
 	commands  commands
-	endpoints endpoints
-	balancers balancers
+	endpoints *endpoints.Endpoints
+	balancers *endpoints.Balancers
 }
 
 // nodeParts are the parts that know nodes and the containers on them.
@@ -73,6 +74,7 @@ type nodeParts struct {
 func (z *Core) Begin(now time.Time, fresh Seed) {
 	z.turn.begin(now, fresh)
 	z.apps.begin()
+	z.endpoints.Begin()
 	z.views.begin()
 	z.sessions.begin()
 }
@@ -90,7 +92,11 @@ func (z *Core) Ready() (*Ready, error) {
 
 // handOver works out what others are sent because of a turn, and returns it with the records.
 func (z *Core) handOver() (*Ready, error) {
-	z.endpoints.update()
+	for _, a := range z.apps.touchedInOrder() {
+		z.endpoints.Update(&a.endpoints, published{a})
+	}
+	out := z.endpoints.Out()
+	z.turn.out.Secret, z.turn.out.Balancers, z.turn.out.Services, z.turn.out.Confirm = out.Secret, out.Balancers, out.Services, out.Confirm
 	z.turn.out.Incomplete = z.damage.standsStill()
 	z.sessions.deliver()
 	z.masters.deliver()
@@ -123,14 +129,14 @@ const Tick = time.Second
 // Wake is when the next turn is to be, though nothing may have happened until then.
 func (z *Core) Wake() time.Time { return z.views.wakeBefore(z.turn.nextTurn()) }
 
-// IsDue reports whether a deadline has come: once a tick, and whenever wakeBy has named an instant.
+// IsDue reports whether a deadline has come: once a tick, and whenever WakeBy has named an instant.
 func (z *Core) IsDue() bool { return !z.turn.now.Before(z.turn.wake) }
 
 // due does what is to be done once a tick or at a deadline.
 func (z *Core) due() {
 	z.turn.wake = z.turn.now.Add(Tick)
 	z.nodes.due()
-	z.balancers.due()
+	z.balancers.Due()
 	if z.damage.standsStill() {
 		return
 	}
@@ -141,7 +147,7 @@ func (z *Core) due() {
 		z.desired.due(a)
 		z.attempts.due(a)
 		z.commands.due(a)
-		if a.record.GetEndBy() != nil || z.endpoints.areHeldBack(a) {
+		if a.record.GetEndBy() != nil || a.endpoints.HeldBack() {
 			z.apps.touch(a)
 		}
 		z.views.due(a)

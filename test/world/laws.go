@@ -16,6 +16,7 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 )
 
 // Laws are what holds in every world, by name.
@@ -216,7 +217,7 @@ func (l *laws) published(m *manager, out *zone.Ready) {
 }
 
 // goesOn looks whether an app that has served still does.
-func (l *laws) goesOn(m *manager, change zone.ServiceChange) {
+func (l *laws) goesOn(m *manager, change endpoints.ServiceChange) {
 	name, before := change.Service, l.serving[change.Service]
 	l.serving[name] = len(change.Endpoints)
 	app, err := m.core.App(name)

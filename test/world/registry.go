@@ -10,6 +10,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 )
 
 // clock has a registry wait under the clock of a world. What it waits for ends with the process that it is in.
@@ -79,7 +80,7 @@ func (p *publisher) perform(out *zone.Ready) {
 			continue
 		}
 		if p.m.w.config.Plant == RegistryBlinks {
-			p.m.w.laws.goesOn(p.m, zone.ServiceChange{Service: change.Service})
+			p.m.w.laws.goesOn(p.m, endpoints.ServiceChange{Service: change.Service})
 		}
 		p.generations[change.Service] = p.registry.Publish(change.Service, p.spoilt(change))
 	}
@@ -93,7 +94,7 @@ func (p *publisher) perform(out *zone.Ready) {
 }
 
 // confirm gives a number back once every balancer of the services has confirmed their present state.
-func (p *publisher) confirm(request zone.ConfirmRequest) {
+func (p *publisher) confirm(request endpoints.ConfirmRequest) {
 	generations := make([]int64, len(request.Services))
 	for i, service := range request.Services {
 		generations[i] = p.generations[service]
@@ -121,7 +122,7 @@ func (p *publisher) endpoints(name string) []*apiv1.Endpoint {
 }
 
 // spoilt is what of a change a planted fault leaves.
-func (p *publisher) spoilt(change zone.ServiceChange) []*apiv1.Endpoint {
+func (p *publisher) spoilt(change endpoints.ServiceChange) []*apiv1.Endpoint {
 	var kept []*apiv1.Endpoint
 	for _, e := range change.Endpoints {
 		kept = append(kept, proto.CloneOf(e)) // the registry owns what it is given
