@@ -260,7 +260,7 @@ func TestOnlyTestsImportWhatIsForTests(t *testing.T) {
 
 // pure lists the packages that decide: facts in, decisions out, time as an argument.
 var pure = []string{
-	"resourcemanager/zone", "resourcemanager/zone/endpoints", "resourcemanager/zone/shares", "resourcemanager/zone/waiting", "resourcemanager/access", "resourcemanager/scheduler", "resourcemanager/scheduler/grid", "resourcemanager/scheduler/heap",
+	"resourcemanager/zone", "resourcemanager/zone/endpoints", "resourcemanager/zone/framework", "resourcemanager/zone/shares", "resourcemanager/zone/waiting", "resourcemanager/access", "resourcemanager/scheduler", "resourcemanager/scheduler/grid", "resourcemanager/scheduler/heap",
 	"resourcemanager/lifecycle", "nodemanager/container", "nodemanager/node", "dynamicdeploy/plan",
 }
 
@@ -288,6 +288,11 @@ var pureMore = map[string][]string{
 	"resourcemanager/zone/endpoints": {
 		"proto/mammoth/api/v1", "proto/mammoth/companion/v1", "proto/mammoth/core/v1", "proto/mammoth/master/v1", "proto/mammoth/store/v1",
 		"google.golang.org/protobuf/proto", "internal/sentence", "internal/spec", "resourcemanager/store",
+	},
+	"resourcemanager/zone/framework": {
+		"proto/mammoth/api/v1", "proto/mammoth/core/v1", "proto/mammoth/store/v1", "google.golang.org/protobuf/proto",
+		"google.golang.org/protobuf/types/known/timestamppb", "internal/distribution", "internal/peer", "internal/sentence", "internal/spec",
+		"resourcemanager/store",
 	},
 	"resourcemanager/zone/shares": {
 		"proto/mammoth/api/v1", "proto/mammoth/core/v1", "proto/mammoth/store/v1", "google.golang.org/protobuf/proto",

@@ -137,3 +137,13 @@ func ValidTag(tag string) bool {
 	}
 	return true
 }
+
+// Tagged is an image's name with the default tag if it has none, as an image store finds it. A name with a digest is not looked up by its
+// tag.
+func Tagged(image string) string {
+	ref, err := ParseReference(image)
+	if err != nil {
+		return image
+	}
+	return ref.String()
+}

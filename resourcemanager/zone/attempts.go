@@ -78,7 +78,7 @@ func (at *attempts) start(a *app) {
 	if a.external() {
 		return // somebody starts it
 	}
-	if at.packages.of(a.record.GetSpec()) == nil {
+	if at.packages.Of(a.record.GetSpec()) == nil {
 		return // the installation of the package touches the app
 	}
 	if retry := a.record.GetRetryAt(); retry != nil && at.now.Before(retry.AsTime()) {
@@ -170,7 +170,7 @@ func (at *attempts) launch(c *container) {
 		a.record.Attempt.TokenHash = hash[:]
 		at.apps.changed(a)
 	}
-	spec := at.packages.container(a, map[string]string{
+	spec := at.packages.Container(a.record.GetSpec(), map[string]string{
 		"MAMMOTH_RESOURCEMANAGER": at.config.Advertised(),
 		"MAMMOTH_APP_ID":          a.id.String(),
 		"MAMMOTH_APP":             a.record.GetName(),
@@ -178,7 +178,7 @@ func (at *attempts) launch(c *container) {
 		"MAMMOTH_TOKEN":           a.attempt.secret,
 	})
 	if spec == nil {
-		at.leases.stop(c, corev1.Exit_LEASE_ENDED, at.packages.notInstalled(a.record.GetSpec()))
+		at.leases.stop(c, corev1.Exit_LEASE_ENDED, at.packages.NotInstalled(a.record.GetSpec()))
 		return
 	}
 	n := at.nodes.get(c.node)

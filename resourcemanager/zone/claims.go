@@ -53,7 +53,7 @@ func (as *apps) checkClaims(spec *apiv1.AppSpec) error {
 func (as *apps) imageUnused(name, digest string) error {
 	for _, a := range as.sorted() {
 		for _, role := range a.record.GetSpec().GetRoles() {
-			if role.GetImageDigest() == digest && tagged(role.GetImage()) == tagged(name) {
+			if role.GetImageDigest() == digest && distribution.Tagged(role.GetImage()) == distribution.Tagged(name) {
 				return fmt.Errorf("app %s uses image %s; remove the app, or deploy another image to it, first: %w", a.record.GetName(), name, errdefs.ErrFailedPrecondition)
 			}
 		}
@@ -71,7 +71,7 @@ func (as *apps) mayMoveImage(who peer.User, name string) error {
 		}
 		for _, spec := range specs {
 			uses := slices.ContainsFunc(spec.GetRoles(), func(role *apiv1.RoleSpec) bool {
-				return role.GetImageDigest() != "" && tagged(role.GetImage()) == tagged(name)
+				return role.GetImageDigest() != "" && distribution.Tagged(role.GetImage()) == distribution.Tagged(name)
 			})
 			if !uses {
 				continue
@@ -83,14 +83,4 @@ func (as *apps) mayMoveImage(who peer.User, name string) error {
 		}
 	}
 	return nil
-}
-
-// tagged is an image's name with the default tag if it has none, as the image store finds it. A name with a digest
-// is not looked up by its tag.
-func tagged(image string) string {
-	ref, err := distribution.ParseReference(image)
-	if err != nil {
-		return image
-	}
-	return ref.String()
 }

@@ -75,7 +75,7 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 		return nil, fmt.Errorf("%s is deployed with the framework %s, and an app keeps its framework; remove it first, or choose another name: %w",
 			spec.GetName(), a.record.GetSpec().GetFramework(), errdefs.ErrFailedPrecondition)
 	}
-	if err := ds.packages.check(spec); err != nil {
+	if err := ds.packages.Check(spec); err != nil {
 		return nil, err
 	}
 	var counted []string

@@ -71,8 +71,8 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 		if a.external() {
 			return fmt.Sprintf("%s waits: %s; \"mammoth app run %s -- COMMAND\" starts it", name, a.outsideMaster(), name)
 		}
-		if x.packages.of(a.record.GetSpec()) == nil && !a.attemptState().Live() {
-			return fmt.Sprintf("%s waits: its application master is not started: %s", name, x.packages.notInstalled(a.record.GetSpec()))
+		if x.packages.Of(a.record.GetSpec()) == nil && !a.attemptState().Live() {
+			return fmt.Sprintf("%s waits: its application master is not started: %s", name, x.packages.NotInstalled(a.record.GetSpec()))
 		}
 		if retry := a.record.GetRetryAt(); retry != nil && x.now.Before(retry.AsTime()) {
 			return fmt.Sprintf("%s waits for its application master: attempt %d failed, the next one starts in %s",

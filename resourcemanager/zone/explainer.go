@@ -53,8 +53,8 @@ func (x *explainer) masterReasons(a *app, r *waiting.Reasons) {
 	switch retry := a.record.GetRetryAt(); {
 	case a.external():
 		r.About(waiting.Cause{Detail: a.outsideMaster(), Help: fmt.Sprintf("\"mammoth app run %s -- COMMAND\" starts it", a.record.GetName())})
-	case x.packages.of(a.record.GetSpec()) == nil && !a.attemptState().Live():
-		detail, help, _ := strings.Cut(x.packages.notInstalled(a.record.GetSpec()), "; ")
+	case x.packages.Of(a.record.GetSpec()) == nil && !a.attemptState().Live():
+		detail, help, _ := strings.Cut(x.packages.NotInstalled(a.record.GetSpec()), "; ")
 		r.About(waiting.Cause{Detail: "its application master is not started: " + detail, Help: help})
 	case retry != nil && x.now.Before(retry.AsTime()) && !a.attemptState().Live():
 		r.About(waiting.Cause{

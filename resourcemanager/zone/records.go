@@ -20,7 +20,6 @@ const (
 	kindInstance  store.Kind = "instance"
 	kindContainer store.Kind = "container"
 	kindNode      store.Kind = "node"
-	kindPackage   store.Kind = "package"
 )
 
 type recordKey struct {

@@ -215,7 +215,7 @@ func (vs *versions) rollback(who peer.User, name string, version int32, role str
 			return nil, err
 		}
 	}
-	if err := vs.packages.check(spec); err != nil {
+	if err := vs.packages.Check(spec); err != nil {
 		return nil, err
 	}
 	if err := vs.apps.checkClaims(spec); err != nil {

@@ -6,6 +6,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/framework"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
@@ -45,7 +46,7 @@ func (z *Core) wireApps(record *storev1.Zone) {
 		record: record, byID: map[id.App]*app{}, byName: map[string]*app{},
 	}
 	z.packages = packages{
-		turn: t, config: &z.config, access: &z.access, units: &z.units, apps: &z.apps, attempts: &z.attempts, builtIn: builtIn(), byName: map[string]*storev1.Package{},
+		turn: t, Packages: framework.New(t, z.config.identity.ClusterStart), access: &z.access, units: &z.units, apps: &z.apps, attempts: &z.attempts,
 	}
 	z.desired = desired{
 		turn: t, access: &z.access, scheduler: &z.scheduler, apps: &z.apps, packages: &z.packages, asks: &z.asks, attempts: &z.attempts,
