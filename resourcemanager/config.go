@@ -17,6 +17,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/term"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/keys"
 )
 
 // Config is the configuration of a ResourceManager. A zero value means the default.
@@ -98,7 +99,7 @@ func (c *Config) Validate() error {
 	if c.ReportInterval < 0 || c.NodeTimeout < 2*c.ReportInterval {
 		refuse("the node timeout (%s) must be at least twice the report interval (%s)", c.NodeTimeout, c.ReportInterval)
 	}
-	if c.KeyRotation < zone.LeastKeyRotation {
+	if c.KeyRotation < keys.LeastRotation {
 		refuse("a key must sign for an hour at least, not %s", c.KeyRotation)
 	}
 	if c.EventRetention < 1 || c.EventRetention > mostEvents {

@@ -260,7 +260,8 @@ func TestOnlyTestsImportWhatIsForTests(t *testing.T) {
 
 // pure lists the packages that decide: facts in, decisions out, time as an argument.
 var pure = []string{
-	"resourcemanager/zone", "resourcemanager/zone/endpoints", "resourcemanager/zone/framework", "resourcemanager/zone/shares", "resourcemanager/zone/waiting", "resourcemanager/access", "resourcemanager/scheduler", "resourcemanager/scheduler/grid", "resourcemanager/scheduler/heap",
+	"resourcemanager/zone", "resourcemanager/zone/endpoints", "resourcemanager/zone/framework", "resourcemanager/zone/keys",
+	"resourcemanager/zone/shares", "resourcemanager/zone/waiting", "resourcemanager/access", "resourcemanager/scheduler", "resourcemanager/scheduler/grid", "resourcemanager/scheduler/heap",
 	"resourcemanager/lifecycle", "nodemanager/container", "nodemanager/node", "dynamicdeploy/plan",
 }
 
@@ -293,6 +294,10 @@ var pureMore = map[string][]string{
 		"proto/mammoth/api/v1", "proto/mammoth/core/v1", "proto/mammoth/store/v1", "google.golang.org/protobuf/proto",
 		"google.golang.org/protobuf/types/known/timestamppb", "internal/distribution", "internal/peer", "internal/sentence", "internal/spec",
 		"resourcemanager/store",
+	},
+	"resourcemanager/zone/keys": {
+		"proto/mammoth/api/v1", "proto/mammoth/core/v1", "proto/mammoth/store/v1", "proto/mammoth/tracker/v1", "google.golang.org/protobuf/proto",
+		"google.golang.org/protobuf/types/known/timestamppb", "internal/token", "resourcemanager/store",
 	},
 	"resourcemanager/zone/shares": {
 		"proto/mammoth/api/v1", "proto/mammoth/core/v1", "proto/mammoth/store/v1", "google.golang.org/protobuf/proto",

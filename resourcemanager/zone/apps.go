@@ -17,6 +17,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/keys"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
@@ -64,7 +65,7 @@ func (as *apps) nextID() id.App {
 func (as *apps) usedID(seq int64) {
 	if seq > as.record.GetAppSequence() {
 		as.record.AppSequence = seq
-		as.Save(kindZone, "zone", as.record)
+		as.Save(keys.KindZone, "zone", as.record)
 	}
 }
 

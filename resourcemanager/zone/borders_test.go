@@ -55,7 +55,6 @@ var parts = []bordertest.Part{
 			"container.record.Stopping container.record.StopReason container.record.StopMessage container.record.Acknowledged " +
 			"container.record.Group container.record.Duration container.record.Service",
 	},
-	{Types: []string{"keys"}, Files: []string{"keys.go"}},
 	{
 		Types:  []string{"views", "appView", "nodeView", "instanceView", "instanceFacts", "pace", "late", "quotaViews"},
 		Files:  []string{"views.go", "shown.go", "appview.go", "instanceview.go"},

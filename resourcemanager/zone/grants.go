@@ -112,11 +112,11 @@ func (ls *leases) allocation(c *container) *masterv1.Allocation {
 	n := ls.nodes.get(c.node)
 	allocation := &masterv1.Allocation{
 		Lease: c.record.GetLease(),
-		Token: ls.keys.sign(&corev1.TokenClaims{
+		Token: ls.keys.Sign(&corev1.TokenClaims{
 			Scope: corev1.TokenClaims_CONTAINER, Lease: c.record.GetLease(), NodeId: string(c.node), ExpiresAt: c.record.GetStartBy(),
 		}),
 		Labels: c.record.GetStatus().GetLabels(),
-		WatchToken: ls.keys.sign(&corev1.TokenClaims{
+		WatchToken: ls.keys.Sign(&corev1.TokenClaims{
 			Scope: corev1.TokenClaims_APP, AppId: c.app.id.String(), NodeId: string(c.node), ExpiresAt: timestamppb.New(ls.now.Add(watchFor)),
 		}),
 	}

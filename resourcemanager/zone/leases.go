@@ -18,6 +18,7 @@ import (
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/keys"
 )
 
 const (
@@ -71,7 +72,7 @@ type leases struct {
 	scheduler  *scheduling
 	units      *units
 	table      fsm.Table[lifecycle.ContainerState, lifecycle.ContainerEvent]
-	keys       *keys
+	keys       *keys.Keys
 	attempts   *attempts
 	asks       *asks
 	masters    *masters

@@ -9,6 +9,7 @@ import (
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/keys"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
@@ -37,7 +38,7 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z := newCore(config{Settings: start.Settings, identity: stored.Identity(), started: start.Now}, stored.LastEvent())
 	z.Begin(start.Now, start.Seed)
 	for _, load := range []func(Records) error{
-		z.damage.load, z.units.load, z.keys.load, z.scheduler.load, z.loadBalancers, z.loadQueues, z.loadContracts,
+		z.damage.load, z.units.load, z.loadKeys, z.scheduler.load, z.loadBalancers, z.loadQueues, z.loadContracts,
 		z.nodes.load, z.packages.load, z.apps.load, z.versions.load, z.apps.joinQueues, z.leases.load, z.masters.load, z.asks.load,
 	} {
 		if err := load(stored); err != nil {
@@ -58,6 +59,18 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z.views.showAll()
 	out, err := z.handOver()
 	return z, out, err
+}
+
+func (z *Core) loadKeys(stored Records) error {
+	zone := &storev1.Zone{}
+	err := loadRecords(stored, keys.KindZone, func(record *storev1.Zone) error {
+		zone = record
+		return nil
+	})
+	if err == nil {
+		z.keys.Load(zone)
+	}
+	return err
 }
 
 func (z *Core) loadBalancers(stored Records) error {

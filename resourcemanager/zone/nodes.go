@@ -23,6 +23,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/keys"
 )
 
 // node is one host.
@@ -54,7 +55,7 @@ type nodes struct {
 	frameworks *frameworks
 	damage     *damage
 	leases     *leases
-	keys       *keys
+	keys       *keys.Keys
 	attempts   *attempts
 	masters    *masters
 	byID       map[id.Node]*node
@@ -108,8 +109,17 @@ func (ns *nodes) register(request *trackerv1.RegisterRequest) (*trackerv1.Regist
 		Session:        session,
 		ReportInterval: durationpb.New(ns.config.ReportInterval),
 		Reap:           reap,
-		Keys:           ns.keys.messages(),
+		Keys:           ns.keys.Messages(),
 	}, nil
+}
+
+// sendKeys sends every node the keys after one has been made.
+func (ns *nodes) sendKeys() {
+	for _, n := range ns.sorted() {
+		ns.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Keys_{
+			Keys: &trackerv1.NodeCommand_Keys{Keys: ns.keys.Messages()},
+		}})
+	}
 }
 
 // move applies an event to the state of a node.

@@ -11,7 +11,6 @@ import (
 
 // Kinds of records.
 const (
-	kindZone      store.Kind = "zone"
 	kindSchema    store.Kind = "schema"
 	kindApp       store.Kind = "app"
 	kindVersion   store.Kind = "version"

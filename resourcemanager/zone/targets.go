@@ -79,7 +79,7 @@ func (ls *leases) targets(which Containers) ([]Target, error) {
 			Listed:           a.instances[c.instance()] != nil,
 			Node:             string(n.id),
 			ContainerManager: n.record.GetContainerManager(),
-			Token: ls.keys.sign(&corev1.TokenClaims{
+			Token: ls.keys.Sign(&corev1.TokenClaims{
 				Scope: corev1.TokenClaims_NODE, NodeId: string(n.id), ExpiresAt: timestamppb.New(ls.now.Add(nodeTokenFor)),
 			}),
 		})

@@ -7,6 +7,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/framework"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/keys"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
@@ -70,17 +71,17 @@ func (z *Core) wireApps(record *storev1.Zone) {
 
 func (z *Core) wireNodes(record *storev1.Zone) {
 	t := z.turn
+	z.keys = keys.New(t, record, z.config.KeyRotation)
 	z.nodes = nodes{
 		turn: t, config: &z.config, access: &z.access, scheduler: &z.scheduler, units: &z.units, table: lifecycle.Nodes(), apps: &z.apps,
-		sessions: &z.sessions, frameworks: &z.frameworks, damage: &z.damage, leases: &z.leases, keys: &z.keys, attempts: &z.attempts,
+		sessions: &z.sessions, frameworks: &z.frameworks, damage: &z.damage, leases: &z.leases, keys: z.keys, attempts: &z.attempts,
 		masters: &z.masters, byID: map[id.Node]*node{},
 	}
 	z.sessions = sessions{turn: t, config: &z.config, nodes: &z.nodes, views: &z.views, byID: map[string]*node{}}
 	z.frameworks = frameworks{turn: t, apps: &z.apps, nodes: &z.nodes, sessions: &z.sessions, damage: &z.damage, balancers: z.balancers}
 	z.leases = leases{
-		turn: t, scheduler: &z.scheduler, units: &z.units, table: lifecycle.Containers(), keys: &z.keys, attempts: &z.attempts, asks: &z.asks,
+		turn: t, scheduler: &z.scheduler, units: &z.units, table: lifecycle.Containers(), keys: z.keys, attempts: &z.attempts, asks: &z.asks,
 		masters: &z.masters, apps: &z.apps, nodes: &z.nodes, sessions: &z.sessions, frameworks: &z.frameworks, damage: &z.damage,
 		views: &z.views, byID: map[id.Container]*container{},
 	}
-	z.keys = keys{turn: t, config: &z.config, damage: &z.damage, nodes: &z.nodes, sessions: &z.sessions, record: record}
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/keys"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
@@ -67,7 +68,7 @@ type nodeParts struct {
 	sessions   sessions
 	frameworks frameworks
 	leases     leases
-	keys       keys
+	keys       *keys.Keys
 }
 
 // Begin begins a turn. Inputs are stepped through next, then Ready ends it.
@@ -140,7 +141,9 @@ func (z *Core) due() {
 	if z.damage.standsStill() {
 		return
 	}
-	z.keys.rotate()
+	if !z.damage.isFull() && z.keys.Rotate() {
+		z.nodes.sendKeys()
+	}
 	z.lending.Due()
 	for _, a := range z.apps.sorted() {
 		z.leases.due(a)

@@ -13,6 +13,7 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/recording"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/keys"
 )
 
 const (
@@ -98,7 +99,7 @@ func (w *World) startManager() {
 	core, out, err := load(stored, zone.Start{
 		Settings: zone.Settings{
 			Name: "world", Version: "world", Listen: managerAddress, Address: managerAddress, NodeTimeout: nodeTimeout,
-			ReportInterval: reportInterval, KeyRotation: zone.LeastKeyRotation, AllowInsecure: true,
+			ReportInterval: reportInterval, KeyRotation: keys.LeastRotation, AllowInsecure: true,
 		},
 		Now: w.now, Seed: w.seed(),
 	})
