@@ -260,7 +260,7 @@ func TestOnlyTestsImportWhatIsForTests(t *testing.T) {
 
 // pure lists the packages that decide: facts in, decisions out, time as an argument.
 var pure = []string{
-	"resourcemanager/zone", "resourcemanager/zone/endpoints", "resourcemanager/zone/framework", "resourcemanager/zone/keys",
+	"resourcemanager/zone", "resourcemanager/zone/commands", "resourcemanager/zone/endpoints", "resourcemanager/zone/framework", "resourcemanager/zone/keys",
 	"resourcemanager/zone/shares", "resourcemanager/zone/waiting", "resourcemanager/access", "resourcemanager/scheduler", "resourcemanager/scheduler/grid", "resourcemanager/scheduler/heap",
 	"resourcemanager/lifecycle", "nodemanager/container", "nodemanager/node", "dynamicdeploy/plan",
 }
@@ -286,6 +286,7 @@ var pureMore = map[string][]string{
 		"proto/mammoth/core/v1", "proto/mammoth/tracker/v1", "google.golang.org/protobuf/types/known/timestamppb",
 		"internal/defaults", "internal/spec", "internal/token", "internal/wire",
 	},
+	"resourcemanager/zone/commands": {"proto/mammoth/api/v1", "proto/mammoth/master/v1", "google.golang.org/protobuf/types/known/anypb"},
 	"resourcemanager/zone/endpoints": {
 		"proto/mammoth/api/v1", "proto/mammoth/companion/v1", "proto/mammoth/core/v1", "proto/mammoth/master/v1", "proto/mammoth/store/v1",
 		"google.golang.org/protobuf/proto", "internal/sentence", "internal/spec", "resourcemanager/store",

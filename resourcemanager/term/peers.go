@@ -11,6 +11,7 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/commands"
 )
 
 var (
@@ -24,7 +25,7 @@ var (
 
 // Command implements service.Apps.
 func (t *Term) Command(ctx context.Context, request *apiv1.CommandAppRequest) (*apiv1.CommandAppResponse, error) {
-	call, answers := t.streams.nextCall(), make(chan zone.CommandAnswered, 1)
+	call, answers := t.streams.nextCall(), make(chan commands.Answered, 1)
 	forget := func() { delete(t.streams.calls, call) }
 	_, err := askTask[any](ctx, t.calls, t.inbox, task{
 		before: func(*task) { t.streams.calls[call] = answers },

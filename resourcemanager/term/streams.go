@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/commands"
 )
 
 // streams are the open streams by their names. The loop's goroutine alone uses them, but for next.
@@ -15,13 +16,13 @@ type streams struct {
 	nodes   map[zone.StreamID]*session
 	masters map[zone.StreamID]*masterStream
 	// calls are those who wait for the answer to a command.
-	calls map[zone.CallID]chan<- zone.CommandAnswered
+	calls map[commands.CallID]chan<- commands.Answered
 }
 
 func newStreams() *streams {
 	return &streams{
 		nodes: map[zone.StreamID]*session{}, masters: map[zone.StreamID]*masterStream{},
-		calls: map[zone.CallID]chan<- zone.CommandAnswered{},
+		calls: map[commands.CallID]chan<- commands.Answered{},
 	}
 }
 
@@ -29,7 +30,7 @@ func newStreams() *streams {
 func (s *streams) next() zone.StreamID { return zone.StreamID(s.last.Add(1)) }
 
 // nextCall is a name that nobody who waits for an answer has had. Any goroutine may call it.
-func (s *streams) nextCall() zone.CallID { return zone.CallID(s.last.Add(1)) }
+func (s *streams) nextCall() commands.CallID { return commands.CallID(s.last.Add(1)) }
 
 // forget is about a stream that its reader has closed, or that was never opened.
 func (s *streams) forget(name zone.StreamID) {

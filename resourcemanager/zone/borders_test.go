@@ -35,10 +35,9 @@ var parts = []bordertest.Part{
 	{Types: []string{"asks", "appAsks"}, Files: []string{"asks.go"}},
 	{
 		Types:  []string{"masters", "appMaster"},
-		Files:  []string{"masters.go", "instances.go", "release.go"},
+		Files:  []string{"masters.go", "instances.go", "release.go", "mastercommands.go"},
 		Writes: "app.instances app.record.ObservedGeneration",
 	},
-	{Types: []string{"commands", "openCommand"}, Files: []string{"commands.go"}},
 	{
 		Types: []string{"nodes"},
 		Files: []string{"nodes.go", "nodeview.go", "reports.go", "drain.go"},

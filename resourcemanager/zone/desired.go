@@ -19,6 +19,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/commands"
 )
 
 // endWithin is how long a master may take to end its app's instances before the ResourceManager does it.
@@ -36,7 +37,7 @@ type desired struct {
 	frameworks *frameworks
 	leases     *leases
 	masters    *masters
-	commands   *commands
+	commands   *commands.Commands
 	versions   *versions
 	explainer  *explainer
 	views      *views
@@ -443,7 +444,7 @@ func (ds *desired) drop(a *app) {
 		ds.leases.drop(c)
 	}
 	ds.versions.forgetVersions(a)
-	ds.commands.appGone(a)
+	ds.commands.Gone(a.id, a.record.GetName())
 	ds.masters.forgetMemo(a)
 	ds.Forget(kindApp, a.id.String())
 }

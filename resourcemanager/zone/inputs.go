@@ -10,6 +10,7 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/commands"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
@@ -48,7 +49,7 @@ type (
 	Command struct {
 		AppRequest
 		Command *anypb.Any
-		Call    CallID
+		Call    commands.CallID
 	}
 	Drain struct {
 		Who          peer.User
@@ -116,7 +117,7 @@ func (in Rollback) step(z *Core) (any, error) {
 func (in StartMaster) step(z *Core) (any, error) { return z.desired.startMaster(in.Who, in.Spec) }
 
 func (in Command) step(z *Core) (any, error) {
-	return nil, z.commands.give(in.Who, in.App, in.Command, in.Call)
+	return nil, z.masters.command(in.Who, in.App, in.Command, in.Call)
 }
 
 func (in Drain) step(z *Core) (any, error) {

@@ -14,6 +14,7 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/commands"
 )
 
 // maxMemo is how many bytes a master may save for the next one.
@@ -46,11 +47,12 @@ type masters struct {
 	attempts *attempts
 	desired  *desired
 	versions *versions
-	commands *commands
+	commands *commands.Commands
 	waits    *waits
 	leases   *leases
 	nodes    *nodes
 	damage   *damage
+	views    *views
 	// byStream are the apps by the streams of their masters.
 	byStream map[StreamID]*app
 }
@@ -127,7 +129,7 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	a.master.stream, a.master.wantsTraffic = stream, false
 	ms.byStream[stream] = a
 	a.endpoints.ResetTraffic()
-	a.master.response = &masterv1.AllocateResponse{Wanted: ms.desired.wanted(a), Waits: &masterv1.Waits{Waiting: a.waits()}, Commands: ms.commands.unanswered(a)}
+	a.master.response = &masterv1.AllocateResponse{Wanted: ms.desired.wanted(a), Waits: &masterv1.Waits{Waiting: a.waits()}, Commands: ms.commands.Unanswered(a.id)}
 	nodes := map[id.Node]bool{}
 	for _, c := range sortedContainers(a.containers) {
 		if c.record.GetLease().GetMaster() {
@@ -236,7 +238,7 @@ func (ms *masters) allocate(bearer string, stream StreamID, request *masterv1.Al
 		ms.versions.revise(a, revise)
 	}
 	for _, answer := range request.GetAnswers() {
-		ms.commands.answered(a, answer)
+		ms.answered(a, answer)
 	}
 	ms.response(a).AppliedSequence = request.GetSequence()
 	return nil

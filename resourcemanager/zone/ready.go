@@ -3,6 +3,7 @@ package zone
 import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/commands"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 )
 
@@ -28,7 +29,7 @@ type Ready struct {
 	Answers  []AnswerSend
 	Ends     []StreamEnd
 	// Answered are answers to commands.
-	Answered []CommandAnswered
+	Answered []commands.Answered
 	// Faults are for the log.
 	Faults []Fault
 	// Events are what has happened, in its order.

@@ -11,6 +11,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/commands"
 )
 
 // turn is the present turn: its time, its secrets, and what it has decided so far. Every part of the zone adds to it.
@@ -60,6 +61,9 @@ func (t *turn) nextTurn() time.Time {
 	}
 	return t.wake
 }
+
+// Answer has somebody answered once the turn is stored.
+func (t *turn) Answer(answered commands.Answered) { t.out.Answered = append(t.out.Answered, answered) }
 
 // Fault is something that should not be, for whoever looks into the program's log. About are pairs of a key and a value.
 type Fault struct {

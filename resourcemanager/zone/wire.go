@@ -5,6 +5,7 @@ import (
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/commands"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/framework"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/keys"
@@ -24,6 +25,7 @@ func newCore(settled config, lastEvent int64) *Core {
 		Turn: t, Units: &z.units, Scheduler: &z.scheduler, Access: &z.access, File: z.config.QueueFile,
 	})
 	z.endpoints, z.balancers = endpoints.New(t, &z.nodes)
+	z.commands = commands.New(t)
 	z.wireApps(record)
 	z.wireNodes(record)
 	z.views = views{
@@ -51,7 +53,7 @@ func (z *Core) wireApps(record *storev1.Zone) {
 	}
 	z.desired = desired{
 		turn: t, access: &z.access, scheduler: &z.scheduler, apps: &z.apps, packages: &z.packages, asks: &z.asks, attempts: &z.attempts,
-		frameworks: &z.frameworks, leases: &z.leases, masters: &z.masters, commands: &z.commands, versions: &z.versions,
+		frameworks: &z.frameworks, leases: &z.leases, masters: &z.masters, commands: z.commands, versions: &z.versions,
 		explainer: &z.explainer, views: &z.views,
 	}
 	z.versions = versions{
@@ -64,9 +66,8 @@ func (z *Core) wireApps(record *storev1.Zone) {
 	z.asks = asks{turn: t, scheduler: &z.scheduler, apps: &z.apps, attempts: &z.attempts}
 	z.masters = masters{
 		turn: t, config: &z.config, apps: &z.apps, asks: &z.asks, attempts: &z.attempts, desired: &z.desired, versions: &z.versions, waits: &z.waits, leases: &z.leases, nodes: &z.nodes,
-		damage: &z.damage, byStream: map[StreamID]*app{}, commands: &z.commands,
+		damage: &z.damage, byStream: map[StreamID]*app{}, commands: z.commands, views: &z.views,
 	}
-	z.commands = commands{turn: t, apps: &z.apps, masters: &z.masters, views: &z.views, open: map[id.App][]openCommand{}}
 }
 
 func (z *Core) wireNodes(record *storev1.Zone) {

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/commands"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/keys"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
@@ -57,7 +58,7 @@ type appParts struct {
 	attempts  attempts
 	asks      asks
 	masters   masters
-	commands  commands
+	commands  *commands.Commands
 	endpoints *endpoints.Endpoints
 	balancers *endpoints.Balancers
 }
@@ -149,7 +150,7 @@ func (z *Core) due() {
 		z.leases.due(a)
 		z.desired.due(a)
 		z.attempts.due(a)
-		z.commands.due(a)
+		z.commands.Due(commanded(a))
 		if a.record.GetEndBy() != nil || a.endpoints.HeldBack() {
 			z.apps.touch(a)
 		}

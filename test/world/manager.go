@@ -13,6 +13,7 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/recording"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/commands"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/keys"
 )
 
@@ -44,8 +45,8 @@ type manager struct {
 	masters map[zone.StreamID]*masterSession
 	last    zone.StreamID
 	// calls are those who wait for the answer to a command.
-	calls    map[zone.CallID]func(any, error)
-	lastCall zone.CallID
+	calls    map[commands.CallID]func(any, error)
+	lastCall commands.CallID
 	registry *publisher
 	// full says that the zone was told that the disk is full.
 	full bool
@@ -85,7 +86,7 @@ func (w *World) startManager() {
 	m := &manager{
 		w: w, process: w.newProcess(managerMachine, "the ResourceManager"),
 		nodes: map[zone.StreamID]*nodeSession{}, masters: map[zone.StreamID]*masterSession{},
-		calls: map[zone.CallID]func(any, error){},
+		calls: map[commands.CallID]func(any, error){},
 	}
 	stored := w.disk.open(w.now, w.config.Plant == EpochStands)
 	m.registry = newPublisher(m, stored.identity.Epoch)
