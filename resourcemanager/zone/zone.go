@@ -9,7 +9,8 @@
 //
 // The zone is divided into parts. Each part is a type that owns its fields, and has a struct of its own in the app or the node for what
 // it knows of one. Apps, nodes and containers with their records are read by all parts; each of their fields is changed by one.
-// borders_test.go lists the parts with what is theirs. A part changes what is another's by calling its methods.
+// borders_test.go lists the parts with what is theirs. A part changes what is another's by calling its methods. Parts that know few others
+// are packages below this one.
 //
 // Words that all parts use:
 //   - turn: the inputs that are taken in together, and what is decided because of them
