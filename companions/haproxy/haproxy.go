@@ -413,6 +413,9 @@ func (p *Proxy) install(ctx context.Context, f files) error {
 		return err
 	}
 	out, err := exec.CommandContext(ctx, p.config.Program, "-c", "-f", p.path("haproxy.cfg.new")).CombinedOutput()
+	if ctx.Err() != nil {
+		return fmt.Errorf("HAProxy has not checked the configuration in time: %w: %w", context.Cause(ctx), errdefs.ErrUnavailable)
+	}
 	if err != nil {
 		return fmt.Errorf("HAProxy refuses the configuration: %s: %w", firstError(out, err), errdefs.ErrFailedPrecondition)
 	}
