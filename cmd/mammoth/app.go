@@ -214,7 +214,7 @@ func appText(w io.Writer, app *apiv1.App) error {
 	if app.GetSpec().GetKind() != apiv1.AppSpec_EXTERNAL {
 		t.row("framework", app.GetSpec().GetFramework())
 	}
-	instances := fmt.Sprintf("%d of %d run", app.GetRunning(), desiredCount(app))
+	instances := runningOf(app.GetRunning(), desiredCount(app), "")
 	if app.GetState() == apiv1.App_STOPPED {
 		instances += " (stopped)"
 	}

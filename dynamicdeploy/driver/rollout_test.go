@@ -310,7 +310,7 @@ func TestARolloutIsToldInWords(t *testing.T) {
 		if status.GetState() != apiv1.MasterStatus_WORKING || status.GetText() != "0 of 3 instances are at version 3" {
 			t.Errorf("on its way it says %v", status)
 		}
-		failed := fmt.Sprintf("version 3 failed %d of 5 times; its rollout fails after 5, or without progress", w.Rollout().GetFailures())
+		failed := fmt.Sprintf("version 3 failed %d times; its rollout fails after 5 failures, or without progress", w.Rollout().GetFailures())
 		if outlook := status.GetOutlook(); outlook.GetText() != failed || outlook.GetAt() == nil || outlook.GetUnless() != "" {
 			t.Errorf("its outlook is %v, want %q", outlook, failed)
 		}
