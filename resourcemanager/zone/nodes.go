@@ -118,18 +118,21 @@ func (ns *nodes) move(n *node, event lifecycle.NodeEvent, reason string) {
 	if !ok {
 		return
 	}
+	why := reason
+	switch to {
+	case lifecycle.NodeReady:
+		why = ""
+	case lifecycle.NodeDraining, lifecycle.NodeDrained:
+		why = n.record.GetDrainReason() // whatever happens to the node meanwhile
+	}
 	if to == from {
-		if to == lifecycle.NodeUnhealthy && n.record.GetReason() != reason {
-			n.record.Reason = reason
+		if to != lifecycle.NodeLost && n.record.GetReason() != why {
+			n.record.Reason = why
 			ns.changed(n)
 		}
 		return
 	}
-	n.record.State = apiv1.NodeState(to)
-	n.record.Reason = ""
-	if to != lifecycle.NodeReady && to != lifecycle.NodeDrained {
-		n.record.Reason = reason
-	}
+	n.record.State, n.record.Reason = apiv1.NodeState(to), why
 	ns.Emit(&apiv1.Event{Kind: "node", Node: string(n.id), From: stateName(from), To: to.String(), Message: nodeSentence(n.id, to, reason)})
 	ns.changed(n)
 	ns.notifyMasters(n)
