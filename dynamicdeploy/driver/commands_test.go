@@ -357,10 +357,6 @@ func TestAPreviewLeavesARolloutThatGoesOn(t *testing.T) {
 			part("front", "front:2", 4, once(30)), part("db", "db:2", 2, nil),
 			[]string{newDB, "front: its rollout goes on as it is"}, "2 instances would be replaced",
 		},
-		"another role, and no word of the canary": {
-			part("front", "front:2", 4, nil), part("db", "db:2", 2, nil),
-			[]string{newDB, "front: its rollout goes on as it is"}, "2 instances would be replaced",
-		},
 		"another role, and fewer of the canary": {
 			part("front", "front:2", 3, once(30)), part("db", "db:2", 2, nil),
 			[]string{newDB, "front: its rollout goes on as it is"}, "2 instances would be replaced; 2 instances would end",

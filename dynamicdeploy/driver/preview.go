@@ -141,17 +141,8 @@ func (d *Master) compare(spec *apiv1.AppSpec, now time.Time) *preview {
 // goesOnWith reports whether the rollout of the role would go on as it is if another spec of the app were deployed.
 func (r *role) goesOnWith(present, next *apiv1.AppSpec) bool {
 	before, after := roleOf(present, r.name), roleOf(next, r.name)
-	return specs.SameRollout(before, after) && proto.Equal(r.strategyWith(before, after), r.control.strategy(before)) &&
+	return specs.SameRollout(before, after) && proto.Equal(r.control.strategy(after), r.control.strategy(before)) &&
 		(r.plan.Continues() || !specs.NeedsNewInstances(present, next))
-}
-
-// strategyWith is the strategy that a rollout that goes on has with the next spec of its role: what was said for that rollout alone
-// stands unless something else is said.
-func (r *role) strategyWith(present, next *apiv1.RoleSpec) *apiv1.UpdatePolicy_OneRollout {
-	if next.GetUpdate().GetOnce() == nil {
-		return r.control.strategy(present)
-	}
-	return r.control.strategy(next)
 }
 
 // surplus is how many of the instances would end, of a rollout that goes on with another count.
@@ -160,7 +151,7 @@ func (r *role) surplus(instances int, present, next *apiv1.RoleSpec) int {
 	if fewer <= 0 {
 		return 0
 	}
-	strategy := r.strategyWith(present, next)
+	strategy := r.control.strategy(next)
 	if share := r.control.share(); share > 0 {
 		strategy = &apiv1.UpdatePolicy_OneRollout{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: share}
 	}

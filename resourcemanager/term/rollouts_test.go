@@ -54,6 +54,11 @@ func TestAStrategyForOneRolloutStandsAsLongAsItsVersion(t *testing.T) {
 		z.deploy(once)
 		plain := proto.CloneOf(once)
 		plain.Roles[0].Update.Once, plain.Roles[0].Instances = nil, 3
+		// A dry run has what would be stored.
+		dry, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: proto.CloneOf(plain), DryRun: true, IfGeneration: -1})
+		if got := dry.GetApp().GetSpec().GetRoles()[0].GetUpdate().GetOnce(); err != nil || got.GetCanaryPercent() != 30 {
+			t.Errorf("a dry run with another count has %v, %v", got, err)
+		}
 		z.deploy(plain)
 		told := func() *apiv1.UpdatePolicy_OneRollout {
 			return newestWanted(m.heard()).GetSpec().GetRoles()[0].GetUpdate().GetOnce()

@@ -43,15 +43,8 @@ type versions struct {
 
 // change makes a spec the wanted one, as a new version if instances have to be replaced.
 func (vs *versions) change(a *app, spec *apiv1.AppSpec, cause string) {
-	anew := specs.NeedsNewInstances(a.record.GetSpec(), spec)
-	// What was said for one rollout of a role stands as long as the rollout does.
-	for _, role := range spec.GetRoles() {
-		present, ok := a.role(role.GetName())
-		if ok && role.GetUpdate() != nil && role.GetUpdate().GetOnce() == nil && (!anew || specs.SameRollout(present, role)) {
-			role.Update.Once = present.GetUpdate().GetOnce()
-		}
-	}
-	if anew {
+	specs.KeepTemporary(a.record.GetSpec(), spec)
+	if specs.NeedsNewInstances(a.record.GetSpec(), spec) {
 		vs.setVersion(a, spec, cause)
 		return
 	}
@@ -257,7 +250,7 @@ func (a *app) version(number int32) (*apiv1.AppHistory_Version, error) {
 }
 
 // specWith is the spec of an earlier version, or the present one with some roles of it. The counts of instances stay: an earlier program is
-// wanted again, and not an earlier load. The strategies stay out that were said for the rollouts of that version alone.
+// wanted again, and not an earlier load. What was said for that version alone stays out.
 func specWith(present *apiv1.AppSpec, old *apiv1.AppHistory_Version, roles []string) (*apiv1.AppSpec, error) {
 	now, earlier := map[string]*apiv1.RoleSpec{}, map[string]*apiv1.RoleSpec{}
 	whole, part := proto.CloneOf(old.GetSpec()), proto.CloneOf(present)
@@ -269,9 +262,7 @@ func specWith(present *apiv1.AppSpec, old *apiv1.AppHistory_Version, roles []str
 		if now[role.GetName()] != nil {
 			role.Instances = now[role.GetName()].GetInstances()
 		}
-		if role.GetUpdate() != nil {
-			role.Update.Once = nil
-		}
+		specs.DropTemporary(role)
 	}
 	if len(roles) == 0 {
 		return whole, nil
