@@ -355,15 +355,18 @@ func TestAPreviewLeavesARolloutThatGoesOn(t *testing.T) {
 	}{
 		"another role": {
 			part("front", "front:2", 4, once(30)), part("db", "db:2", 2, nil),
-			[]string{newDB, "front: its rollout goes on as it is"}, "2 instances would be replaced",
+			[]string{newDB, "front: its rollout goes on as it is"},
+			"2 instances would be replaced",
 		},
 		"another role, and fewer of the canary": {
 			part("front", "front:2", 3, once(30)), part("db", "db:2", 2, nil),
-			[]string{newDB, "front: its rollout goes on as it is"}, "2 instances would be replaced; 2 instances would end",
+			[]string{newDB, "front: its rollout goes on as it is"},
+			"2 instances would be replaced; 2 instances would end",
 		},
 		"another count": {
 			part("front", "front:2", 5, once(30)), part("db", "db:1", 2, nil),
-			[]string{"front: its rollout goes on as it is"}, "none would be replaced",
+			[]string{"front: its rollout goes on as it is"},
+			"none would be replaced",
 		},
 		"another policy":                    {part("front", "front:2", 4, asCanary(50)), part("db", "db:1", 2, nil), nil, "2 instances would be replaced; 2 instances would end"},
 		"another strategy for this rollout": {part("front", "front:2", 4, once(75)), part("db", "db:2", 2, nil), nil, "4 instances would be replaced; 2 instances would end"},

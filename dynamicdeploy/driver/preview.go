@@ -113,9 +113,10 @@ func (d *Master) compare(spec *apiv1.AppSpec, now time.Time) *preview {
 			p.ended += len(instances)
 			continue
 		}
-		if !r.plan.Over() && r.goesOnWith(d.desired.GetSpec(), spec) {
+		failed := r.plan.Rollout(now).State == plan.Failed
+		if !r.plan.Over() && r.goesOnWith(d.desired.GetSpec(), spec, failed) {
 			p.ended += r.surplus(len(instances), roleOf(d.desired.GetSpec(), r.name), next)
-			if state := r.plan.Rollout(now).State; state != plan.Failed {
+			if !failed {
 				p.goingOn = append(p.goingOn, r.name)
 			}
 			continue
@@ -138,11 +139,12 @@ func (d *Master) compare(spec *apiv1.AppSpec, now time.Time) *preview {
 	return p
 }
 
-// goesOnWith reports whether the rollout of the role would go on as it is if another spec of the app were deployed.
-func (r *role) goesOnWith(present, next *apiv1.AppSpec) bool {
+// goesOnWith reports whether the rollout of the role would go on as it is if another spec of the app were deployed. One that has failed begins
+// anew with every version (plan.Role.ContinueAs).
+func (r *role) goesOnWith(present, next *apiv1.AppSpec, failed bool) bool {
 	before, after := roleOf(present, r.name), roleOf(next, r.name)
 	return specs.SameRollout(before, after) && proto.Equal(r.control.strategy(after), r.control.strategy(before)) &&
-		(r.plan.Continues() || !specs.NeedsNewInstances(present, next))
+		(!failed || !specs.NeedsNewInstances(present, next))
 }
 
 // surplus is how many of the instances would end, of a rollout that goes on with another count.

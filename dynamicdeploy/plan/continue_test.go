@@ -59,7 +59,7 @@ func TestAVersionThatChangesNothingOfARoleLeavesItsRollout(t *testing.T) {
 	r := rolledOutTo(t, desired, now)
 	r.rollout.addFailure(r.desired, "it exits", now)
 	memo := r.Memo()
-	if !r.Continues() || !r.ContinueAs(3) {
+	if !r.ContinueAs(3) {
 		t.Fatal("a rollout that is under way does not go on")
 	}
 	r.SetDesired(next, now)
@@ -80,7 +80,7 @@ func TestAVersionThatChangesNothingOfARoleLeavesItsRollout(t *testing.T) {
 	r.Next(now)
 	now = now.Add(detectionTime)
 	r.Next(now)
-	if failed := r.Memo(); r.Rollout(now).State != Failed || r.Continues() || r.ContinueAs(4) || failed.ContinueAs(4) {
+	if failed := r.Memo(); r.Rollout(now).State != Failed || r.ContinueAs(4) || failed.ContinueAs(4) {
 		t.Errorf("a rollout that has failed goes on: %+v", r.Rollout(now))
 	}
 	next.Version = 4

@@ -54,9 +54,6 @@ func (r *Role) ContinueAs(version int32) bool {
 	return true
 }
 
-// Continues reports whether the rollout would go on with ContinueAs.
-func (r *Role) Continues() bool { return r.rollout.continues() }
-
 // SetCanRevert sets Desired.CanRevert alone.
 func (r *Role) SetCanRevert(can bool) { r.desired.CanRevert = can }
 

@@ -64,7 +64,7 @@ func (o *rollout) setDesired(desired Desired, now time.Time) {
 // continueAs makes the version count as another one that changes nothing of the role. It reports whether the rollout goes on as it is: one
 // that has failed begins anew with every version. What a rollout that is over was is not said of the next version.
 func (o *rollout) continueAs(version int32) bool {
-	if !o.continues() {
+	if o.state == NoRollout || o.state == Failed {
 		return false
 	}
 	o.mergeVersion(o.version, version)
@@ -74,9 +74,6 @@ func (o *rollout) continueAs(version int32) bool {
 	}
 	return true
 }
-
-// continues reports whether the rollout would go on with another version that changes nothing of the role.
-func (o *rollout) continues() bool { return o.state != NoRollout && o.state != Failed }
 
 func (m *RolloutMemo) continueAs(version int32) bool {
 	o := rollout{version: m.Version, state: m.State, base: m.Base, before: m.Before, reason: m.Reason}
