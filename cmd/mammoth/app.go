@@ -156,7 +156,7 @@ func waitingNote(w *apiv1.Waiting) string {
 	return sentence.Because(text, "", w.GetHelp())
 }
 
-// whatRuns is a role's image, or a framework's program without its flags.
+// whatRuns is a role's image, or a companion app's program without its flags.
 func whatRuns(role *apiv1.RoleSpec) string {
 	if role.GetImage() != "" {
 		return role.GetImage()

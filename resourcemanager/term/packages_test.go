@@ -433,7 +433,7 @@ func TestAPackageMayBringACompanion(t *testing.T) {
 		z.install(front)
 		of := proto.CloneOf(spec)
 		of.Framework, of.Kind, of.Roles = "front", apiv1.AppSpec_APP, nil
-		const masterless = `the framework package front brings a companion and no application master; take the framework out, and run it with "kind: framework" and "companion: front"`
+		const masterless = `the framework package front brings a companion and no application master; take the framework out, and run it with "kind: companion" and "companion: front"`
 		if got := sentence(t, deploy(of), errdefs.IsFailedPrecondition); got != masterless {
 			t.Errorf("an app of a package without a master is refused with %q", got)
 		}

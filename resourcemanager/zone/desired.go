@@ -34,7 +34,7 @@ type desired struct {
 	asks       *asks
 	attempts   *attempts
 	endpoints  *endpoints
-	frameworks *frameworks
+	companions *companions
 	leases     *leases
 	masters    *masters
 	commands   *commands
@@ -70,7 +70,7 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 		return nil, a.notForExternal("nothing can be deployed over it; choose another name")
 	}
 	if a != nil && a.record.GetSpec().GetKind() != spec.GetKind() {
-		return nil, fmt.Errorf("%s is deployed as another kind, and an app cannot become a framework, nor a framework an app; remove it first, or choose another name: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("%s is deployed as another kind, and an app cannot become a companion app, nor a companion app an app; remove it first, or choose another name: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
 	}
 	if a != nil && a.record.GetSpec().GetFramework() != spec.GetFramework() {
 		return nil, fmt.Errorf("%s is deployed with the framework %s, and an app keeps its framework; remove it first, or choose another name: %w",
@@ -394,8 +394,8 @@ func (ds *desired) settle(a *app) {
 	case lifecycle.AppStopping, lifecycle.AppRemoving:
 		ds.settleEnding(a)
 	}
-	if a.framework() {
-		ds.frameworks.settle(a)
+	if a.companion() {
+		ds.companions.settle(a)
 	}
 }
 

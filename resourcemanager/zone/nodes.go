@@ -36,8 +36,8 @@ type node struct {
 	inScheduler bool
 	// unknown are the containers that the node runs and that the zone has no record of, by their ids.
 	unknown map[string]*corev1.ContainerStatus
-	// frameworks are the frameworks, APP or ROLE.APP, that may have something running on the node.
-	frameworks map[string]struct{}
+	// companions are the roles of companion apps, APP or ROLE.APP, that may have something running on the node.
+	companions map[string]struct{}
 }
 
 // nodes are the nodes of the zone: which there are, which state each is in, what they report, and what operators want of them.
@@ -50,7 +50,7 @@ type nodes struct {
 	table      fsm.Table[lifecycle.NodeState, lifecycle.NodeEvent]
 	apps       *apps
 	sessions   *sessions
-	frameworks *frameworks
+	companions *companions
 	damage     *damage
 	leases     *leases
 	keys       *keys
@@ -89,7 +89,7 @@ func (ns *nodes) register(request *trackerv1.RegisterRequest) (*trackerv1.Regist
 	r.RegisteredAt, r.FolderId = timestamppb.New(ns.now), request.GetFolderId()
 	r.Processes = withProcess(r.GetProcesses(), request)
 
-	ns.frameworks.set(n, request.GetStateDirs())
+	ns.companions.set(n, request.GetStateDirs())
 	ns.damage.forgetUnknown(n)
 	reap := ns.reconcile(n, request.GetContainers())
 	ns.move(n, lifecycle.NodeRegisters, "the node registered")

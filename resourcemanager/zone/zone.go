@@ -64,7 +64,7 @@ type appParts struct {
 type nodeParts struct {
 	nodes      nodes
 	sessions   sessions
-	frameworks frameworks
+	companions companions
 	leases     leases
 	keys       keys
 }

@@ -1,4 +1,4 @@
-// Package process runs containers as plain processes of the host: application masters, and programs of frameworks. Each has
+// Package process runs containers as plain processes of the host: application masters, and programs of companion apps. Each has
 // a control group, a session, a working directory and output files of its own, none of which depends on the NodeManager:
 // when the NodeManager is killed the process continues, and the next one finds it by a state file that was written before
 // the program's first instruction.
