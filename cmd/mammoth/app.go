@@ -399,7 +399,7 @@ func (c *changer) appChangeCommand(use, short string, do func(context.Context, *
 func (c *appCommands) appRollbackCommand() *cobra.Command {
 	var to int32
 	var role string
-	cmd := c.appChangeCommand("rollback NAME", "Make an earlier version the wanted one again, of an app or of one of its roles",
+	cmd := c.appChangeCommand("rollback NAME", "Make an earlier version the desired one again, of an app or of one of its roles",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			if to < 0 {
 				return change{}, usagef("--to: %d is not a version; `mammoth app history %s` lists them", to, name)

@@ -179,7 +179,7 @@ func TestPeoplePromoteACanary(t *testing.T) {
 		w.after(time.Minute)
 		share(50)
 		// Another share in the spec replaces the share that was set before it.
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Spec.Roles[0].Update.CanaryPercent = 20 })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.Spec.Roles[0].Update.CanaryPercent = 20 })
 		w.after(time.Minute)
 		share(20)
 		w.command(&dynamicdeployv1.Promote{})
@@ -196,7 +196,7 @@ func TestAnEarlierVersionNeedsNoCanary(t *testing.T) {
 		w := newWorld(t, 2, nil)
 		w.after(5 * time.Second)
 		w.Deploy(canary(10))
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.FromVersion = 1 })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.FromVersion = 1 })
 		w.after(time.Minute)
 		if w.updated(2) != 3 || w.Rollout().GetState() != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("%d of 3 instances are updated; %v", w.updated(2), w.Rollout())
@@ -231,7 +231,7 @@ func TestAStrategyMayBeForOneRollout(t *testing.T) {
 		}
 		w.Deploy(deployed("web:2", canaryOf30))
 		waits("a strategy of its own")
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Spec.Roles[0].Instances = 4 })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.Spec.Roles[0].Instances = 4 })
 		waits("another count")
 		w.kill()
 		w.start()
@@ -239,7 +239,7 @@ func TestAStrategyMayBeForOneRollout(t *testing.T) {
 		w.Deploy(deployed("web:3", nil))
 		done("the next version")
 		w.Deploy(deployed("web:2", canaryOf30))
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.FromVersion = 2 })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.FromVersion = 2 })
 		done("a version again, which does not repeat how it came in")
 	})
 }

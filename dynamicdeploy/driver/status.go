@@ -150,7 +150,7 @@ func (d *Master) argument(role string, several bool) string {
 }
 
 // versionsOf are the versions that there were, with what became of them, the present one last.
-func versionsOf(desired *masterv1.Wanted) []*apiv1.AppHistory_Version {
+func versionsOf(desired *masterv1.DesiredState) []*apiv1.AppHistory_Version {
 	var versions []*apiv1.AppHistory_Version
 	for _, note := range desired.GetNotes() {
 		versions = append(versions, &apiv1.AppHistory_Version{

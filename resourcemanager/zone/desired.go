@@ -161,7 +161,7 @@ func (ds *desired) create(who peer.User, spec *apiv1.AppSpec) (*app, error) {
 	return a, nil
 }
 
-// replaceSpec makes a spec the wanted one; whoever it comes from may submit to its queue. A stopped or degraded app starts again.
+// replaceSpec makes a spec the desired one; whoever it comes from may submit to its queue. A stopped or degraded app starts again.
 // The owner stays the one who deployed the app first.
 func (ds *desired) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
 	err := ds.scheduler.Apply(scheduler.AddApp{
@@ -374,7 +374,7 @@ func (ds *desired) noteOutcome(a *app, failed bool) {
 	}
 }
 
-// changed has the generation rise and the master sent what is wanted now.
+// changed has the generation rise and the master sent the desired state.
 func (ds *desired) changed(a *app) {
 	a.record.Generation++
 	ds.notifyMaster(a)
@@ -457,18 +457,18 @@ func (ds *desired) forgetInstances(a *app) {
 	ds.apps.changed(a)
 }
 
-// wanted is what is wanted of an app at present, as its master is sent it.
-func (ds *desired) wanted(a *app) *masterv1.Wanted {
-	wanted := &masterv1.Wanted{
+// of is the desired state of an app at present, as its master is sent it.
+func (ds *desired) of(a *app) *masterv1.DesiredState {
+	state := &masterv1.DesiredState{
 		Spec:          ds.spec(a),
 		Generation:    a.record.GetGeneration(),
 		Stopped:       a.state() == lifecycle.AppStopping || a.state() == lifecycle.AppStopped,
 		Removing:      a.state() == lifecycle.AppRemoving,
 		RestartBefore: a.record.GetRestartBefore(),
 	}
-	ds.versions.complete(a, wanted)
-	return wanted
+	ds.versions.complete(a, state)
+	return state
 }
 
-// notifyMaster has the master sent what is wanted.
-func (ds *desired) notifyMaster(a *app) { ds.masters.response(a).Wanted = ds.wanted(a) }
+// notifyMaster has the master sent the desired state.
+func (ds *desired) notifyMaster(a *app) { ds.masters.response(a).Desired = ds.of(a) }
