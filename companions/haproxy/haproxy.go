@@ -1,5 +1,8 @@
 // Package haproxy manages a HAProxy as a balancer of the zone. Instances and weights are changed through its runtime
 // interface without a reload; changes of hosts, paths and ports need one.
+//
+// A Proxy owns a folder, under a lock: the configuration, the sockets and the state of the HAProxy that runs there. Package balancer
+// tells it what to route.
 package haproxy
 
 import (

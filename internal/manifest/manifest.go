@@ -1,5 +1,8 @@
 // Package manifest reads the files that people write for a zone: manifests of apps, queue trees, lending contracts, framework
 // packages and configuration files. It reports all mistakes of a file together, each as one sentence with its line.
+//
+// It owns the form of the files: their keys, the text of quantities and durations, and where a mistake is. What a spec may contain is
+// decided by package spec.
 package manifest
 
 import (

@@ -1,5 +1,6 @@
 // Package runtime is the interface to what runs a node's containers. Docker, plain processes and a fake for tests implement
-// it; all three pass the suite in runtimetest.
+// it; all three pass the suite in runtimetest. A runtime owns the containers of its node from Start to Remove, and the NodeManager
+// decides about them.
 package runtime
 
 import (

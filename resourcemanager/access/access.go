@@ -3,6 +3,8 @@
 //
 // Vocabulary: a user administers a queue if the admin list of the queue, or of one above it, has the user. An administrator of the
 // zone is on the admin list of the root queue.
+//
+// It owns no list: the lists are in the queue tree, which it sees through Queues.
 package access
 
 import (

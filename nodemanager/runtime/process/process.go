@@ -6,6 +6,8 @@
 // There is no helper process. A new process is stopped by ptrace between its exec and its first instruction until it is in
 // its control group and recorded; if the NodeManager ends meanwhile, it ends too. Only the parent of a process can learn its
 // exit code: after a restart of the NodeManager it is -1.
+//
+// It owns two folders, of containers and of state directories, and the control groups of its node.
 package process
 
 import (

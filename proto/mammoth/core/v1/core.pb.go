@@ -4,7 +4,8 @@
 // 	protoc        (unknown)
 // source: mammoth/core/v1/core.proto
 
-// Package mammoth.core.v1 has the messages that several protocols share: resources, leases, and the spec and status of containers.
+// Package mammoth.core.v1 has the messages that several protocols share: resources, leases, and the spec and status of containers. It has
+// no service: nobody calls it.
 
 package corev1
 
