@@ -57,8 +57,8 @@ lint: ## vet, staticcheck, gofumpt, go.mod tidy, generated code up to date.
 	@scripts/lint
 
 .PHONY: imports
-imports: ## Print how the packages import each other, and the ten longest types.
-	@go run ./scripts/imports
+imports: ## Print how the packages import each other, and the ten longest types; with BASE=COMMIT before and after.
+	@go run ./scripts/imports $(if $(BASE),-base '$(BASE)')
 
 .PHONY: generate
 generate: ## Regenerate protobuf code, the REST gateway, OpenAPI and the diagrams in docs/.

@@ -46,7 +46,7 @@ type Preemption struct {
 }
 
 // DesiredChanged: the desired state of the app has changed. It is also sent after each reconnection.
-type DesiredChanged struct{ Desired *masterv1.Wanted }
+type DesiredChanged struct{ Desired *masterv1.DesiredState }
 
 // Withdrawn: the instance was reported with InService false, and no registry has it and no balancer routes to it any more.
 type Withdrawn struct{ Instance string }

@@ -70,8 +70,8 @@ func (s *Session) Resume(answer *masterv1.RegisterResponse) {
 		}
 	}
 	slices.SortFunc(s.missing, func(a, b *corev1.Lease) int { return cmp.Compare(a.GetContainerId(), b.GetContainerId()) })
-	if answer.GetWanted() != nil {
-		s.listener.Emit(DesiredChanged{Desired: answer.GetWanted()})
+	if answer.GetDesired() != nil {
+		s.listener.Emit(DesiredChanged{Desired: answer.GetDesired()})
 	}
 	s.reset()
 	clear(s.traffic)
@@ -88,8 +88,8 @@ func (s *Session) Apply(answer *masterv1.AllocateResponse) {
 		s.listener.UpdateNode(update.GetNodeId(), update.GetContainerManager())
 		s.listener.Emit(NodeChanged{Node: update.GetNodeId(), State: update.GetState(), Reason: update.GetReason()})
 	}
-	if answer.GetWanted() != nil {
-		s.listener.Emit(DesiredChanged{Desired: answer.GetWanted()})
+	if answer.GetDesired() != nil {
+		s.listener.Emit(DesiredChanged{Desired: answer.GetDesired()})
 	}
 	for _, allocation := range answer.GetAllocated() {
 		s.allocated(allocation)

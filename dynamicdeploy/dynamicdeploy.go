@@ -1,5 +1,6 @@
 // Package dynamicdeploy is the application master for services: it keeps the desired number of healthy instances of an app
 // running. plan decides and driver performs.
+// This package is only the way in: the driver owns everything.
 package dynamicdeploy
 
 import (

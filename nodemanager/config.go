@@ -40,7 +40,7 @@ type Config struct {
 	Attributes map[string]*corev1.Attribute
 	// Runtimes run the containers; at least one.
 	Runtimes map[corev1.ContainerSpec_Runtime]runtime.Runtime
-	// StateDirs are the state directories of frameworks; may be nil.
+	// StateDirs are the state directories of companion apps; may be nil.
 	StateDirs StateDirs
 	// Layers is the node's registry, which runs with the NodeManager; may be nil.
 	Layers Layers

@@ -47,7 +47,7 @@ func (p *stateDirs) told() []string {
 	return slices.Clone(p.ended)
 }
 
-// A node comes back after its framework was removed: the container that is reaped takes a moment to end.
+// A node comes back after its companion app was removed: the container that is reaped takes a moment to end.
 func TestAPlaceEndsOnceTheLastContainerInItHas(t *testing.T) {
 	kept := &stateDirs{}
 	inZoneWith(t, func(config *nodemanager.Config) {
@@ -58,7 +58,7 @@ func TestAPlaceEndsOnceTheLastContainerInItHas(t *testing.T) {
 	}, func(z *zone) {
 		start := func(seq int64) {
 			claims := z.claims(z.container(seq))
-			claims.Lease.AppName, claims.Lease.Framework = "edge", true
+			claims.Lease.AppName, claims.Lease.Companion = "edge", true
 			spec := serving()
 			spec.Runtime, spec.Image = corev1.ContainerSpec_PROCESS, ""
 			if _, err := z.node.Start(context.Background(), &nodev1.StartRequest{Token: z.sign(claims), Spec: spec}); err != nil {
@@ -91,7 +91,7 @@ func TestAPlaceEndsOnceTheLastContainerInItHas(t *testing.T) {
 		stop(2)
 		stop(3)
 		if told := kept.told(); len(told) != 1 {
-			z.Errorf("%q have ended, and the framework came back", told)
+			z.Errorf("%q have ended, and the companion app came back", told)
 		}
 	})
 }

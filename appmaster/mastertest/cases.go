@@ -30,7 +30,7 @@ func registers(s *suite) {
 	s.code("as another attempt", err, codes.InvalidArgument)
 	s.code("as it should", first.register(), codes.OK)
 	s.code("once more", first.register(), codes.OK)
-	if first.answer.GetSpec().GetName() == "" || first.answer.GetWanted().GetGeneration() == 0 || first.answer.GetWanted().GetVersions()[first.answer.GetWanted().GetVersion()] == nil {
+	if first.answer.GetSpec().GetName() == "" || first.answer.GetDesired().GetGeneration() == 0 || first.answer.GetDesired().GetVersions()[first.answer.GetDesired().GetVersion()] == nil {
 		s.Errorf("it was answered %v", first.answer)
 	}
 	first.open()
@@ -51,11 +51,11 @@ func opens(s *suite) {
 	s.code("before the registration", m.open().end, codes.FailedPrecondition)
 	s.code("register", m.register(), codes.OK)
 	first := m.open()
-	if first.end != nil || first.wanted == nil {
+	if first.end != nil || first.desired == nil {
 		s.Errorf("the first answer is %+v", first)
 	}
 	earlier := m.came
-	if second := m.open(); second.end != nil || second.wanted == nil {
+	if second := m.open(); second.end != nil || second.desired == nil {
 		s.Errorf("the first answer of the second stream is %+v", second)
 	}
 	later := m.came
@@ -306,20 +306,20 @@ func revises(s *suite) {
 	role := func(name, program string, instances int32) *apiv1.RoleSpec {
 		return &apiv1.RoleSpec{Name: name, Image: "web:1", Env: map[string]string{"PROGRAM": program}, Instances: instances, Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20}}
 	}
-	first := m.answer.GetWanted().GetVersion()
+	first := m.answer.GetDesired().GetVersion()
 	s.Deploy(role("front", "front:1", 1), role("db", "db:1", 1))
 	s.Deploy(role("front", "front:2", 2), role("db", "db:2", 3))
-	whole := func(wanted *masterv1.Wanted) (text string) {
-		for _, role := range wanted.GetSpec().GetRoles() {
+	whole := func(desired *masterv1.DesiredState) (text string) {
+		for _, role := range desired.GetSpec().GetRoles() {
 			text += fmt.Sprintf("%d of %s, ", role.GetInstances(), role.GetEnv()["PROGRAM"])
 		}
-		return text + fmt.Sprintf("version %d, revised %t, from %d, roles %v", wanted.GetVersion()-first, wanted.GetRevised(), wanted.GetFromVersion()-first, wanted.GetFromRoles())
+		return text + fmt.Sprintf("version %d, revised %t, from %d, roles %v", desired.GetVersion()-first, desired.GetRevised(), desired.GetFromVersion()-first, desired.GetFromRoles())
 	}
 	revised := func(revise *masterv1.Revise) string {
 		revise.Cause = "it does not hold"
 		revise.Version, revise.ToVersion = revise.GetVersion()+first, revise.GetToVersion()+first
 		m.send(&masterv1.AllocateRequest{Revise: revise})
-		return whole(m.open().wanted)
+		return whole(m.open().desired)
 	}
 	s.want("one of two roles again", revised(&masterv1.Revise{Version: 2, ToVersion: 1, Roles: []string{"db"}}),
 		"2 of front:2, 3 of db:1, version 3, revised true, from 1, roles [db]")
@@ -330,7 +330,7 @@ func revises(s *suite) {
 	s.want("all roles again", revised(&masterv1.Revise{Version: 3, ToVersion: 1}),
 		"2 of front:1, 3 of db:1, version 4, revised true, from 1, roles []")
 	s.Deploy(role("front", "front:3", 1), role("db", "db:1", 1))
-	s.want("another deployment", whole(m.received().wanted), "1 of front:3, 1 of db:1, version 5, revised false, from "+fmt.Sprint(-first)+", roles []")
+	s.want("another deployment", whole(m.received().desired), "1 of front:3, 1 of db:1, version 5, revised false, from "+fmt.Sprint(-first)+", roles []")
 }
 
 func plans(s *suite) {

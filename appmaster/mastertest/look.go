@@ -72,7 +72,7 @@ func (z *Zone) Status() *apiv1.MasterStatus {
 }
 
 // Desired is the present desired state.
-func (z *Zone) Desired() *masterv1.Wanted {
+func (z *Zone) Desired() *masterv1.DesiredState {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return proto.CloneOf(z.desired)

@@ -49,30 +49,30 @@ type Attempt struct {
 // a synctest bubble.
 func Run(t *testing.T, open func(t *testing.T) Subject) {
 	for name, test := range map[string]func(*suite){
-		"an attempt registers with its own token, and only the newest may":               registers,
-		"a stream is opened after the registration, and again ends the first":            opens,
-		"requests are confirmed by their number":                                         confirmsRequests,
-		"an ask counts what is granted under it in total":                                countsAsks,
-		"a lease has the role of its ask":                                                leasesHaveARole,
-		"an ask may be for more than there is, and waits":                                waits,
-		"a gang is granted whole or not at all":                                          grantsGangs,
-		"a grant that a node was not asked to start is repeated on a new stream":         repeatsGrants,
-		"a release stops a container, and its end is repeated until it is acknowledged":  releases,
-		"the end of a container that ends by itself is reported too":                     reportsEnds,
-		"the next attempt is handed what the last one held":                              handsOver,
-		"the asks of an attempt end with it":                                             dropsAsks,
-		"a restart loses nothing that was granted":                                       restarts,
-		"an instance that leaves service is withdrawn":                                   withdraws,
-		"a command is repeated on a new stream until it is answered":                     handsOverCommands,
-		"the status of a master is shown, whatever its framework is":                     showsStatuses,
-		"a master has the spec of an earlier version wanted again, or some of its roles": revises,
-		"asks are planned, and nothing is granted":                                       plans,
-		"an attempt that leaves hands over what it holds":                                leaves,
-		"a node that registers is given a session, keys and an interval":                 registersNodes,
-		"a node's session is the last one that it was given":                             replacesSessions,
-		"an end that a node reports is stored, and need not be reported again":           forgetsEnds,
-		"a node that was away receives its stops again":                                  repeatsStops,
-		"a node that comes back with what was given up meanwhile ends it":                reaps,
+		"an attempt registers with its own token, and only the newest may":              registers,
+		"a stream is opened after the registration, and again ends the first":           opens,
+		"requests are confirmed by their number":                                        confirmsRequests,
+		"an ask counts what is granted under it in total":                               countsAsks,
+		"a lease has the role of its ask":                                               leasesHaveARole,
+		"an ask may be for more than there is, and waits":                               waits,
+		"a gang is granted whole or not at all":                                         grantsGangs,
+		"a grant that a node was not asked to start is repeated on a new stream":        repeatsGrants,
+		"a release stops a container, and its end is repeated until it is acknowledged": releases,
+		"the end of a container that ends by itself is reported too":                    reportsEnds,
+		"the next attempt is handed what the last one held":                             handsOver,
+		"the asks of an attempt end with it":                                            dropsAsks,
+		"a restart loses nothing that was granted":                                      restarts,
+		"an instance that leaves service is withdrawn":                                  withdraws,
+		"a command is repeated on a new stream until it is answered":                    handsOverCommands,
+		"the status of a master is shown, whatever its framework is":                    showsStatuses,
+		"a master makes an earlier version the desired one again, or some of its roles": revises,
+		"asks are planned, and nothing is granted":                                      plans,
+		"an attempt that leaves hands over what it holds":                               leaves,
+		"a node that registers is given a session, keys and an interval":                registersNodes,
+		"a node's session is the last one that it was given":                            replacesSessions,
+		"an end that a node reports is stored, and need not be reported again":          forgetsEnds,
+		"a node that was away receives its stops again":                                 repeatsStops,
+		"a node that comes back with what was given up meanwhile ends it":               reaps,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -163,7 +163,7 @@ type received struct {
 	grants                          []*masterv1.Allocation
 	applied                         []int64
 	commands                        []*masterv1.Command
-	wanted                          *masterv1.Wanted
+	desired                         *masterv1.DesiredState
 	superseded                      bool
 	// end is how the stream ended, nil if it did not.
 	end error
@@ -189,8 +189,8 @@ func (m *master) received() received {
 			if came.GetAppliedSequence() > 0 {
 				h.applied = append(h.applied, came.GetAppliedSequence())
 			}
-			if came.GetWanted() != nil {
-				h.wanted = came.GetWanted()
+			if came.GetDesired() != nil {
+				h.desired = came.GetDesired()
 			}
 			h.superseded = h.superseded || came.GetSuperseded()
 		}

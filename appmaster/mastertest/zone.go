@@ -63,7 +63,7 @@ type Zone struct {
 	ended     map[string]*corev1.ContainerStatus
 	asks      map[string]*askState
 	instances map[string]*masterv1.InstanceReport
-	desired   *masterv1.Wanted
+	desired   *masterv1.DesiredState
 	memo      []byte
 	status    *apiv1.MasterStatus
 	revisions []*masterv1.Revise
@@ -122,7 +122,7 @@ func NewZone(t testing.TB, app string) *Zone {
 		Name: app, app: id.App{ClusterStart: 1, Seq: 1},
 		managers: map[string]*Manager{}, keys: []*trackerv1.TokenKey{{Id: 1, Secret: []byte("a secret of 32 bytes for testing!")}}, servers: map[string]*grpc.Server{}, listeners: map[string]*bufconn.Listener{}, nodes: map[string]*Node{},
 		leases: map[string]*lease{}, ended: map[string]*corev1.ContainerStatus{}, asks: map[string]*askState{}, instances: map[string]*masterv1.InstanceReport{},
-		desired: &masterv1.Wanted{
+		desired: &masterv1.DesiredState{
 			Version: 1, Generation: 1,
 			Spec: &apiv1.AppSpec{Name: app, Roles: []*apiv1.RoleSpec{{}}},
 		},
@@ -152,7 +152,7 @@ func (z *Zone) KeepAsks() {
 }
 
 // SetDesired changes the desired state and raises the generation.
-func (z *Zone) SetDesired(change func(*masterv1.Wanted)) {
+func (z *Zone) SetDesired(change func(*masterv1.DesiredState)) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	desired := proto.CloneOf(z.desired)
@@ -163,7 +163,7 @@ func (z *Zone) SetDesired(change func(*masterv1.Wanted)) {
 
 // Deploy makes a new version the desired one.
 func (z *Zone) Deploy(change func(*apiv1.RoleSpec)) {
-	z.SetDesired(func(desired *masterv1.Wanted) {
+	z.SetDesired(func(desired *masterv1.DesiredState) {
 		change(desired.GetSpec().GetRoles()[0])
 		desired.Version++
 		anew(desired)
@@ -172,7 +172,7 @@ func (z *Zone) Deploy(change func(*apiv1.RoleSpec)) {
 
 // DeployRoles makes a new version with these roles the desired one.
 func (z *Zone) DeployRoles(roles ...*apiv1.RoleSpec) {
-	z.SetDesired(func(desired *masterv1.Wanted) {
+	z.SetDesired(func(desired *masterv1.DesiredState) {
 		desired.Spec.Roles = nil
 		for _, role := range roles {
 			desired.Spec.Roles = append(desired.Spec.Roles, proto.CloneOf(role))
@@ -183,7 +183,7 @@ func (z *Zone) DeployRoles(roles ...*apiv1.RoleSpec) {
 }
 
 // anew says of a version that it repeats none.
-func anew(desired *masterv1.Wanted) {
+func anew(desired *masterv1.DesiredState) {
 	desired.Revised, desired.FromVersion, desired.FromRoles = false, 0, nil
 }
 
@@ -275,7 +275,7 @@ func (z *Zone) Register(ctx context.Context, request *masterv1.RegisterRequest) 
 		maps.DeleteFunc(z.asks, func(_ string, state *askState) bool { return state.granted < state.ask.GetCount() })
 	}
 	z.registered, z.registeredAttempt = true, request.GetAttempt()
-	answer := &masterv1.RegisterResponse{Spec: z.desired.GetSpec(), Wanted: z.desired, Memo: z.memo}
+	answer := &masterv1.RegisterResponse{Spec: z.desired.GetSpec(), Desired: z.desired, Memo: z.memo}
 	for _, container := range slices.Sorted(maps.Keys(z.leases)) {
 		answer.Containers = append(answer.Containers, z.leases[container].repeated(z.key))
 	}
@@ -298,7 +298,7 @@ func (z *Zone) Allocate(stream masterv1.ApplicationMaster_AllocateServer) error 
 		return status.Error(codes.FailedPrecondition, "register first")
 	}
 	z.closeSession()
-	mine := &session{pending: &masterv1.AllocateResponse{Wanted: z.desired}, wake: make(chan struct{}, 1), cancel: cancel}
+	mine := &session{pending: &masterv1.AllocateResponse{Desired: z.desired}, wake: make(chan struct{}, 1), cancel: cancel}
 	z.session = mine
 	for _, name := range slices.Sorted(maps.Keys(z.nodes)) {
 		mine.pending.Nodes = append(mine.pending.Nodes, z.nodes[name].update())
@@ -497,14 +497,14 @@ func (z *Zone) revise(revise *masterv1.Revise) {
 }
 
 // want sets the desired state.
-func (z *Zone) want(desired *masterv1.Wanted) {
+func (z *Zone) want(desired *masterv1.DesiredState) {
 	version := desired.GetVersion()
 	desired.Versions[version] = proto.CloneOf(desired.GetSpec())
 	if !slices.ContainsFunc(desired.GetNotes(), func(n *masterv1.VersionNote) bool { return n.GetVersion() == version }) {
 		desired.Notes = append(desired.Notes, &masterv1.VersionNote{Version: version})
 	}
 	z.desired = desired
-	z.send(func(answer *masterv1.AllocateResponse) { answer.Wanted = desired })
+	z.send(func(answer *masterv1.AllocateResponse) { answer.Desired = desired })
 }
 
 func (z *Zone) release(container string) {

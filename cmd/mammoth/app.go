@@ -156,7 +156,7 @@ func waitingNote(w *apiv1.Waiting) string {
 	return sentence.Because(text, "", w.GetHelp())
 }
 
-// whatRuns is a role's image, or a framework's program without its flags.
+// whatRuns is a role's image, or a companion app's program without its flags.
 func whatRuns(role *apiv1.RoleSpec) string {
 	if role.GetImage() != "" {
 		return role.GetImage()
@@ -214,7 +214,7 @@ func appText(w io.Writer, app *apiv1.App) error {
 	if app.GetSpec().GetKind() != apiv1.AppSpec_EXTERNAL {
 		t.row("framework", app.GetSpec().GetFramework())
 	}
-	instances := fmt.Sprintf("%d of %d run", app.GetRunning(), desiredCount(app))
+	instances := runningOf(app.GetRunning(), desiredCount(app), "")
 	if app.GetState() == apiv1.App_STOPPED {
 		instances += " (stopped)"
 	}
@@ -399,7 +399,7 @@ func (c *changer) appChangeCommand(use, short string, do func(context.Context, *
 func (c *appCommands) appRollbackCommand() *cobra.Command {
 	var to int32
 	var role string
-	cmd := c.appChangeCommand("rollback NAME", "Make an earlier version the wanted one again, of an app or of one of its roles",
+	cmd := c.appChangeCommand("rollback NAME", "Make an earlier version the desired one again, of an app or of one of its roles",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			if to < 0 {
 				return change{}, usagef("--to: %d is not a version; `mammoth app history %s` lists them", to, name)

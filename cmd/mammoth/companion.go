@@ -34,7 +34,7 @@ type companion interface {
 	Run(ctx context.Context) error
 }
 
-// companionCommands run companions of a zone, alone or as masters of frameworks.
+// companionCommands run companions of a zone, alone or as instances of companion apps.
 type companionCommands struct {
 	streams
 	env func(string) string
@@ -76,7 +76,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 	return cmd
 }
 
-// fromContainer is a variable of a framework's container, or else the default of a companion outside a zone.
+// told is a variable of a companion app's container, or else the default of a companion outside a zone.
 func (c *companionCommands) told(name, otherwise string) string {
 	if value := c.env(name); value != "" {
 		return value
@@ -84,7 +84,7 @@ func (c *companionCommands) told(name, otherwise string) string {
 	return otherwise
 }
 
-// balancerName is the balancer's name in a framework: the framework's, and its node's.
+// balancerName is the balancer's name in a companion app: the role's, and its node's.
 func (c *companionCommands) balancerName(otherwise string) string {
 	if state, node := c.env("MAMMOTH_STATE"), c.env("MAMMOTH_NODE"); state != "" && node != "" {
 		return filepath.Base(state) + "." + node
@@ -92,8 +92,8 @@ func (c *companionCommands) balancerName(otherwise string) string {
 	return otherwise
 }
 
-// readyMark returns a function that reports to a framework's health check that the companion works: by a file in the
-// container's working directory. Nil outside a framework.
+// readyMark returns a function that reports to the health check of a companion app that the companion works: by a file in the
+// container's working directory. Nil outside a companion app.
 func (c *companionCommands) readyMark() func() {
 	if c.env("MAMMOTH_STATE") == "" {
 		return nil
@@ -101,9 +101,9 @@ func (c *companionCommands) readyMark() func() {
 	return func() { _ = os.WriteFile(manifest.ReadyMark, nil, 0o644) }
 }
 
-// frameworkEnds returns a function that asks the zone whether the companion's framework is being stopped or removed. Nil
-// outside a framework.
-func (c *companionCommands) frameworkEnds(zone grpc.ClientConnInterface) func() bool {
+// appEnds returns a function that asks the zone whether the companion's app is being stopped or removed. Nil outside a
+// companion app.
+func (c *companionCommands) appEnds(zone grpc.ClientConnInterface) func() bool {
 	name := c.env("MAMMOTH_APP")
 	if name == "" || c.env("MAMMOTH_STATE") == "" {
 		return nil
@@ -140,7 +140,7 @@ With --attach it starts none: it adds one file to an nginx that others run and c
 		s.Log, s.Applied = log, c.readyMark()
 		switch {
 		case attach.Config != "":
-			s.Attach, s.IsFinal = &attach, c.frameworkEnds(zone)
+			s.Attach, s.IsFinal = &attach, c.appEnds(zone)
 		case attach.Include != "" || attach.Pid != "":
 			return nil, "", usagef("--include and --pid are of an nginx that others run; name its configuration with --attach too")
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// A framework's manifest takes what the companion's own file takes, less what its node says.
-func TestAFrameworkHasTheSettingsOfItsCompanion(t *testing.T) {
+// A companion app's manifest takes what the companion's own file takes, less what its node says.
+func TestACompanionAppHasTheSettingsOfItsCompanion(t *testing.T) {
 	said := []string{"config", "help", "resourcemanager", "dir", "name", "stop-nginx", "stop-haproxy"}
 	c := &companionCommands{env: func(string) string { return "" }}
 	flags := map[string][]string{}
@@ -68,9 +68,9 @@ func keysOf(literal ast.Expr) map[string]ast.Expr {
 }
 
 func TestACompanionIsToldByItsContainerWhereItIs(t *testing.T) {
-	env := map[string]string{"MAMMOTH_STATE": "/var/lib/mammoth/frameworks/edge", "MAMMOTH_NODE": "node-1", "MAMMOTH_RESOURCEMANAGER": "10.0.0.1:7070"}
+	env := map[string]string{"MAMMOTH_STATE": "/var/lib/mammoth/companions/edge", "MAMMOTH_NODE": "node-1", "MAMMOTH_RESOURCEMANAGER": "10.0.0.1:7070"}
 	c := &companionCommands{env: func(name string) string { return env[name] }}
-	for name, want := range map[string]string{"name": "edge.node-1", "dir": "/var/lib/mammoth/frameworks/edge", "resourcemanager": "10.0.0.1:7070"} {
+	for name, want := range map[string]string{"name": "edge.node-1", "dir": "/var/lib/mammoth/companions/edge", "resourcemanager": "10.0.0.1:7070"} {
 		if got := c.nginxCommand().Flag(name).DefValue; got != want {
 			t.Errorf("--%s is %q by default, want %q", name, got, want)
 		}

@@ -82,7 +82,7 @@ func (c *deploymentCommands) deployManifest(ctx context.Context, source source, 
 		for _, role := range app.GetRoles() {
 			named := role.GetImage()
 			if named == "" {
-				continue // a framework's program
+				continue // a companion app's program
 			}
 			if images[named] == "" {
 				beside := named

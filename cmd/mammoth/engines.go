@@ -93,7 +93,7 @@ func (s engineSettings) open(registry string, log *slog.Logger) (*engines, error
 		})
 	}
 	processes, err := process.New(process.Config{
-		Dir: filepath.Join(s.dir, "processes"), LogDir: logs, StateDirs: filepath.Join(s.dir, "frameworks"), Zone: s.zone, Node: s.node, Self: self, Leases: leases,
+		Dir: filepath.Join(s.dir, "processes"), LogDir: logs, StateDirs: filepath.Join(s.dir, "companions"), Zone: s.zone, Node: s.node, Self: self, Leases: leases,
 		// The fake runtime needs neither root nor quotas.
 		Unlimited: s.runtime == runtimeFake, Logger: log,
 	})

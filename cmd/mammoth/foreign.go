@@ -19,7 +19,15 @@ func runningText(app *apiv1.App) string {
 	if foreign(app) {
 		return fmt.Sprintf("%s run", plural(int(app.GetRunning()), "instance"))
 	}
-	return fmt.Sprintf("%d of %d instances run", app.GetRunning(), desiredCount(app))
+	return runningOf(app.GetRunning(), desiredCount(app), " instances")
+}
+
+// runningOf is how many instances run, of those that are desired. During a rollout there may be more.
+func runningOf(running, desired int32, noun string) string {
+	if running > desired {
+		return fmt.Sprintf("%d%s run, desired: %d", running, noun, desired)
+	}
+	return fmt.Sprintf("%d of %d%s run", running, desired, noun)
 }
 
 // optionsText is what an app says for its master, in one line.

@@ -176,7 +176,7 @@ goes on meanwhile: masters that run stay, and the next ones are started as the n
     options: {type: object, properties: {listen: {type: string}}}
 
 An app names it in its manifest, with "framework: ring", and says in "options" what its master reads.
-A framework runs the companion by the package's name: "kind: framework" and "companion: {ring: {listen:
+A companion app runs the companion by the package's name: "kind: companion" and "companion: {ring: {listen:
 127.0.0.1:8080}}"; each option is a flag of the program, --listen=127.0.0.1:8080.
 DynamicDeploy is such a package, and every new zone has it; "mammoth framework install dynamicdeploy"
 installs it again once it was removed. "-" is standard input.`,
@@ -229,7 +229,7 @@ installs it again once it was removed. "-" is standard input.`,
 						uses = append(uses, fmt.Sprintf("\"framework: %s\" in a manifest makes an app of it", p.GetName()))
 					}
 					if p.GetCompanion() != nil {
-						uses = append(uses, fmt.Sprintf("\"kind: framework\" and \"companion: %s\" run its companion", p.GetName()))
+						uses = append(uses, fmt.Sprintf("\"kind: companion\" and \"companion: %s\" run its companion", p.GetName()))
 					}
 					_, err := fmt.Fprintf(w, "framework %s is installed; %s\n", strings.TrimSpace(p.GetName()+" "+p.GetVersion()), strings.Join(uses, "; "))
 					return err

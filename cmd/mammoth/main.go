@@ -1,4 +1,7 @@
 // Command mammoth is all of Mammoth in one binary: the daemons, and the command line with which people use a zone.
+//
+// It owns the flags, what is printed, and the exit codes. Daemons run in packages of their own, which this one wires; each noun of the
+// command line (app, node, queue, lend …) has a file.
 package main
 
 import (

@@ -114,13 +114,22 @@ func (c *nodeCommands) nodeRemoveCommand() *cobra.Command {
 	cmd := c.oneNodeCommand("rm NAME", "Forget a node that is gone for good", func(ctx context.Context, z *zone, name string) (*apiv1.Node, error) {
 		return z.nodes.RemoveNode(ctx, &apiv1.GetNodeRequest{Name: name})
 	}, func(w io.Writer, node *apiv1.Node) error {
-		_, err := fmt.Fprintf(w, "%s: removed, and %s with it\n", node.GetName(), plural(len(node.GetContainers()), "container"))
+		_, err := fmt.Fprintln(w, removedText(node))
 		return err
 	})
 	cmd.Long = "Forget a node that is gone for good, and what ran there: its containers count as gone, and what they held is free.\n" +
 		"It is your word for it, so it is refused while the node answers: drain it, stop its NodeManager, and then remove it.\n" +
 		"Should the node come back all the same, it ends what it still runs and is a new one."
 	return cmd
+}
+
+// removedText says that a node is removed, and how many containers count as gone with it.
+func removedText(node *apiv1.Node) string {
+	text := node.GetName() + ": removed"
+	if count := len(node.GetContainers()); count > 0 {
+		text += fmt.Sprintf(", and %s with it", plural(count, "container"))
+	}
+	return text
 }
 
 func (c *nodeCommands) oneNodeCommand(use, short string, do func(context.Context, *zone, string) (*apiv1.Node, error), text func(io.Writer, *apiv1.Node) error) *cobra.Command {

@@ -63,7 +63,7 @@ func TestWhoeverWaitsIsToldEachFailureThatCounts(t *testing.T) {
 	app.Waiting = nil
 	for _, failures := range []int32{1, 1, 2} {
 		app.Instances[0].Failures = failures
-		status.Outlook.Text = fmt.Sprintf("version 2 failed %d of 5 times", failures)
+		status.Outlook.Text = fmt.Sprintf("version 2 failed %d times", failures)
 		lines.update(app)
 	}
 	// A clock that pauses is not a change.
@@ -73,7 +73,7 @@ func TestWhoeverWaitsIsToldEachFailureThatCounts(t *testing.T) {
 	clock := momentOf(at)
 	want := "web: version 2 is reverted after 5 failures, or without progress at " + clock + "\nweb: waiting: web-2 is not healthy yet\n"
 	for failures := 1; failures <= 2; failures++ {
-		want += fmt.Sprintf("web: version 2 failed %d of 5 times at %s\n", failures, clock)
+		want += fmt.Sprintf("web: version 2 failed %d times at %s\n", failures, clock)
 	}
 	if out.String() != want {
 		t.Errorf("it says\n%swant\n%s", &out, want)

@@ -276,7 +276,7 @@ func (c *changer) finish(ctx context.Context, z *zone, change change, w *waiting
 		if s := app.GetStatus(); change.what == "pause" && s.GetVersion() == app.GetVersion() && s.GetDone() < s.GetTotal() {
 			version = fmt.Sprintf("%d of %d at version %d", s.GetDone(), s.GetTotal(), app.GetVersion())
 		}
-		fmt.Fprintf(out, "%s: %d of %d instances run, %s\n", name, app.GetRunning(), app.GetWanted(), version)
+		fmt.Fprintf(out, "%s: %s, %s\n", name, runningOf(app.GetRunning(), app.GetWanted(), " instances"), version)
 		for _, note := range calendarNotes(app) {
 			fmt.Fprintf(out, "%s: %s\n", name, note)
 		}

@@ -3,6 +3,8 @@
 //
 // Vocabulary: routes are what the zone sends, a Plan is their checked and ordered form, a Refusal is a service that cannot
 // be routed, an old process is one that finishes connections after a reload.
+//
+// It owns what is desired of a proxy (the routes and their generation) and the confirmations. A proxy owns its configuration and process.
 package balancer
 
 import (

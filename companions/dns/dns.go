@@ -1,5 +1,8 @@
 // Package dns answers DNS queries about the zone's services: web.service.mammoth has the addresses of web's healthy
 // instances, and as SRV also their ports.
+//
+// It owns its two sockets, UDP and TCP, and the last known services in memory, from which every query is answered. It follows the
+// registry, and asks it nothing to answer a query.
 package dns
 
 import (

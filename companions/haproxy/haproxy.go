@@ -1,5 +1,8 @@
 // Package haproxy manages a HAProxy as a balancer of the zone. Instances and weights are changed through its runtime
 // interface without a reload; changes of hosts, paths and ports need one.
+//
+// A Proxy owns a folder, under a lock: the configuration, the sockets and the state of the HAProxy that runs there. Package balancer
+// tells it what to route.
 package haproxy
 
 import (
@@ -413,6 +416,9 @@ func (p *Proxy) install(ctx context.Context, f files) error {
 		return err
 	}
 	out, err := exec.CommandContext(ctx, p.config.Program, "-c", "-f", p.path("haproxy.cfg.new")).CombinedOutput()
+	if ctx.Err() != nil {
+		return fmt.Errorf("HAProxy has not checked the configuration in time: %w: %w", context.Cause(ctx), errdefs.ErrUnavailable)
+	}
 	if err != nil {
 		return fmt.Errorf("HAProxy refuses the configuration: %s: %w", firstError(out, err), errdefs.ErrFailedPrecondition)
 	}

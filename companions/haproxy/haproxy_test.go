@@ -1,13 +1,18 @@
 package haproxy
 
 import (
+	"bufio"
+	"context"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
 	"github.com/mammoth-os/mammoth/companions/balancer/balancertest"
@@ -63,6 +68,7 @@ func TestNoReloadForInstances(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer proxy.Close()
+	defer explain(t, proxy)
 	if err := proxy.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +85,10 @@ func TestNoReloadForInstances(t *testing.T) {
 			})
 		}
 		if _, err := proxy.Apply(t.Context(), balancertest.Routes(route)); err != nil {
-			t.Fatal(err)
+			t.Fatalf("change %d: %v", i, err)
+		}
+		if now := proxy.process(); now != first {
+			t.Fatalf("change %d: HAProxy was reloaded: its process was %d, is %d", i, first, now)
 		}
 		state, err := proxy.servers(t.Context())
 		if err != nil {
@@ -95,9 +104,97 @@ func TestNoReloadForInstances(t *testing.T) {
 			t.Fatalf("change %d: %d servers take requests, want %d: %v", i, in, i%4, state)
 		}
 	}
-	if last := proxy.process(); last != first {
-		t.Errorf("HAProxy was reloaded: its process was %d, is %d", first, last)
+}
+
+// explain logs what is known of the HAProxy of a test that has failed.
+func explain(t *testing.T, proxy *Proxy) {
+	if !t.Failed() {
+		return
 	}
+	t.Logf("its process is %d, and was to be %d; all of them are %v", proxy.process(), proxy.pid, proxy.processes())
+	for _, pid := range proxy.processes() {
+		listens, err := listening(pid)
+		t.Logf("process %d accepts connections at %v %v", pid, listens, err)
+	}
+	for _, name := range []string{"start.out", "haproxy.cfg"} {
+		text, err := os.ReadFile(proxy.path(name))
+		t.Logf("%s: %s %v", name, text, err)
+	}
+	for _, line := range []string{"show info", "show servers state"} {
+		answer, err := proxy.command(context.Background(), line)
+		t.Logf("%s: %s %v", line, answer, err)
+	}
+}
+
+// A process that has closed its fronts and was then kept waiting still answers at the runtime interface, which it shares with the next
+// one. So it counts as accepting until it has closed that too.
+func TestAnOldProcessAcceptsUntilItsRuntimeInterfaceIsClosed(t *testing.T) {
+	front, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer front.Close()
+	runtime, err := net.Listen("unix", t.TempDir()+"/admin.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer runtime.Close()
+	accepting, err := listening(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = front.Close()
+	if !holds(os.Getpid(), accepting) {
+		t.Error("it counts as closed while its runtime interface is open")
+	}
+	_ = runtime.Close()
+	if holds(os.Getpid(), accepting) {
+		t.Error("it counts as open when all is closed")
+	}
+}
+
+// A HAProxy that is kept waiting has not refused the configuration.
+func TestACheckThatTakesTooLongIsNoRefusal(t *testing.T) {
+	dir := t.TempDir()
+	program := dir + "/program"
+	if err := os.WriteFile(program, []byte("#!/bin/sh\nexec tail -f /dev/null\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	proxy := &Proxy{config: Config{Dir: dir, Program: program}}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := proxy.install(ctx, files{}); !errdefs.IsUnavailable(err) || errdefs.IsFailedPrecondition(err) {
+		t.Errorf("it ends with %v", err)
+	}
+}
+
+// A process that ends closes a connection without an answer. That is not the answer of a HAProxy without a configuration.
+func TestNoAnswerIsNoShape(t *testing.T) {
+	proxy := &Proxy{config: Config{Dir: t.TempDir()}}
+	runtime, err := net.Listen("unix", proxy.path("admin.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			conn, err := runtime.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = bufio.NewReader(conn).ReadString('\n')
+			_ = conn.Close()
+		}
+	}()
+	if shape, err := proxy.shape(t.Context()); !errdefs.IsUnavailable(err) {
+		t.Errorf("the shape is %q, %v", shape, err)
+	}
+	if servers, err := proxy.servers(t.Context()); !errdefs.IsUnavailable(err) {
+		t.Errorf("the servers are %v, %v", servers, err)
+	}
+	_ = runtime.Close()
+	<-ended
 }
 
 // The wait for a HAProxy that ends right after its start is limited.

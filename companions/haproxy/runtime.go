@@ -48,9 +48,18 @@ func (p *Proxy) command(ctx context.Context, line string) (string, error) {
 	return strings.TrimSpace(string(answer)), nil
 }
 
+// ask sends a command whose answer is never empty. A process that ends closes its connections without one.
+func (p *Proxy) ask(ctx context.Context, line string) (string, error) {
+	answer, err := p.command(ctx, line)
+	if err == nil && answer == "" {
+		err = fmt.Errorf("HAProxy's runtime interface has not answered %q: %w", line, errdefs.ErrUnavailable)
+	}
+	return answer, err
+}
+
 // shape is the shape of the running HAProxy's configuration.
 func (p *Proxy) shape(ctx context.Context) (string, error) {
-	info, err := p.command(ctx, "show info")
+	info, err := p.ask(ctx, "show info")
 	if err != nil {
 		return "", err
 	}
@@ -73,7 +82,7 @@ type server struct {
 
 // servers lists every server in HAProxy, by backend and name.
 func (p *Proxy) servers(ctx context.Context) (map[string]map[string]server, error) {
-	text, err := p.command(ctx, "show servers state")
+	text, err := p.ask(ctx, "show servers state")
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +176,8 @@ func steps(wanted group, have map[string]server) (needed, tidy []string) {
 	return needed, tidy
 }
 
-// reload starts a process with a new configuration, and returns once the old one accepts no requests.
+// reload starts a process with a new configuration, and returns once the old one accepts no requests. That includes those to the runtime
+// interface, whose socket the two share: as long as the old process has it open, either of them answers.
 func (p *Proxy) reload(ctx context.Context, wanted files) error {
 	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()
@@ -200,7 +210,7 @@ func (p *Proxy) reload(ctx context.Context, wanted files) error {
 	return fmt.Errorf("HAProxy has not loaded the configuration within %s: %w", reloadTimeout, errdefs.ErrUnavailable)
 }
 
-// listening lists the sockets on which a process of this network namespace accepts TCP connections.
+// listening lists the sockets on which a process of this network namespace accepts connections, TCP and Unix.
 func listening(pid int) (map[string]bool, error) {
 	accepting, err := sockets.Listening()
 	if err != nil {

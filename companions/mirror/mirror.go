@@ -1,4 +1,5 @@
 // Package mirror follows every service of the zone, for companions that publish the registry elsewhere.
+// It has no state: Follow opens the watch again when it ends, and the registry then sends everything anew.
 package mirror
 
 import (

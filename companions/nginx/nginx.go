@@ -1,5 +1,8 @@
 // Package nginx manages an nginx as a balancer of the zone: it renders the whole configuration, lets nginx check it,
 // installs it, reloads, and confirms it once no worker accepts requests with an older one.
+//
+// A Proxy owns a folder, under a lock, with the configuration and the nginx that runs there. With Attach nginx is somebody else's, and
+// the Proxy owns one included file. Package balancer tells it what to route.
 package nginx
 
 import (

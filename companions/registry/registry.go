@@ -5,6 +5,9 @@
 //
 // Vocabulary: a generation numbers the changes of the zone; the index of a service is the generation of its last change; a
 // balancer confirms a generation; a lease is what an app has registered itself.
+//
+// It owns the services with their watches, the leases of what apps register, and the connections of balancers with what each has
+// confirmed.
 package registry
 
 import (

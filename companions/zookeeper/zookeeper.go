@@ -1,5 +1,7 @@
 // Package zookeeper copies the zone's registry into ZooKeeper, as entries of Apache Curator's service discovery, so that
 // programs that use it find the zone's instances. Foreign entries are left alone.
+//
+// It owns the entries below its path that carry its zone's mark. It compares them with the registry after every change and at an interval.
 package zookeeper
 
 import (

@@ -2,6 +2,7 @@ package driver_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -178,7 +179,7 @@ func TestPeoplePromoteACanary(t *testing.T) {
 		w.after(time.Minute)
 		share(50)
 		// Another share in the spec replaces the share that was set before it.
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Spec.Roles[0].Update.CanaryPercent = 20 })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.Spec.Roles[0].Update.CanaryPercent = 20 })
 		w.after(time.Minute)
 		share(20)
 		w.command(&dynamicdeployv1.Promote{})
@@ -195,7 +196,7 @@ func TestAnEarlierVersionNeedsNoCanary(t *testing.T) {
 		w := newWorld(t, 2, nil)
 		w.after(5 * time.Second)
 		w.Deploy(canary(10))
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.FromVersion = 1 })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.FromVersion = 1 })
 		w.after(time.Minute)
 		if w.updated(2) != 3 || w.Rollout().GetState() != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("%d of 3 instances are updated; %v", w.updated(2), w.Rollout())
@@ -230,7 +231,7 @@ func TestAStrategyMayBeForOneRollout(t *testing.T) {
 		}
 		w.Deploy(deployed("web:2", canaryOf30))
 		waits("a strategy of its own")
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Spec.Roles[0].Instances = 4 })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.Spec.Roles[0].Instances = 4 })
 		waits("another count")
 		w.kill()
 		w.start()
@@ -238,7 +239,7 @@ func TestAStrategyMayBeForOneRollout(t *testing.T) {
 		w.Deploy(deployed("web:3", nil))
 		done("the next version")
 		w.Deploy(deployed("web:2", canaryOf30))
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.FromVersion = 2 })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.FromVersion = 2 })
 		done("a version again, which does not repeat how it came in")
 	})
 }
@@ -304,18 +305,7 @@ func TestAPreviewSaysWhatIsReplacedAndWhetherThereIsRoom(t *testing.T) {
 				before := w.Leases()
 				spec := proto.CloneOf(w.Desired().GetSpec())
 				c.edit(spec)
-				command, err := anypb.New(&apiv1.Preview{Spec: spec})
-				if err != nil {
-					t.Fatal(err)
-				}
-				answer, err := w.Command(t.Context(), command)
-				if err != nil {
-					t.Fatal(err)
-				}
-				previewed, text := &apiv1.Previewed{}, ""
-				if err := answer.UnmarshalTo(previewed); err != nil {
-					t.Fatal(err)
-				}
+				previewed, text := w.preview(spec), ""
 				for _, line := range previewed.GetLines() {
 					text += line.GetText()
 				}
@@ -329,4 +319,98 @@ func TestAPreviewSaysWhatIsReplacedAndWhetherThereIsRoom(t *testing.T) {
 			})
 		})
 	}
+}
+
+// preview is what the master says that the deployment of a spec would do.
+func (w *world) preview(spec *apiv1.AppSpec) *apiv1.Previewed {
+	w.Helper()
+	command, err := anypb.New(&apiv1.Preview{Spec: spec})
+	if err != nil {
+		w.Fatal(err)
+	}
+	answer, err := w.Command(w.Context(), command)
+	if err != nil {
+		w.Fatal(err)
+	}
+	previewed := &apiv1.Previewed{}
+	if err := answer.UnmarshalTo(previewed); err != nil {
+		w.Fatal(err)
+	}
+	return previewed
+}
+
+// A deployment that leaves the rollout of a role as it is replaces none of its instances, whatever that rollout does by itself.
+func TestAPreviewLeavesARolloutThatGoesOn(t *testing.T) {
+	const newDB = "db: web-db-1, web-db-2 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); there is room for the first new instance"
+	once := func(percent int32) func(*apiv1.UpdatePolicy) {
+		return func(update *apiv1.UpdatePolicy) {
+			update.Once = &apiv1.UpdatePolicy_OneRollout{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: percent}
+		}
+	}
+	for name, c := range map[string]struct {
+		front, db *apiv1.RoleSpec
+		// lines are not compared if they are nil.
+		lines   []string
+		summary string
+	}{
+		"another role": {
+			part("front", "front:2", 4, once(30)), part("db", "db:2", 2, nil),
+			[]string{newDB, "front: its rollout goes on as it is"},
+			"2 instances would be replaced",
+		},
+		"another role, and fewer of the canary": {
+			part("front", "front:2", 3, once(30)), part("db", "db:2", 2, nil),
+			[]string{newDB, "front: its rollout goes on as it is"},
+			"2 instances would be replaced; 2 instances would end",
+		},
+		"another count": {
+			part("front", "front:2", 5, once(30)), part("db", "db:1", 2, nil),
+			[]string{"front: its rollout goes on as it is"},
+			"none would be replaced",
+		},
+		"another policy":                    {part("front", "front:2", 4, asCanary(50)), part("db", "db:1", 2, nil), nil, "2 instances would be replaced; 2 instances would end"},
+		"another strategy for this rollout": {part("front", "front:2", 4, once(75)), part("db", "db:2", 2, nil), nil, "4 instances would be replaced; 2 instances would end"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newParts(t)
+				w.DeployRoles(part("front", "front:2", 4, once(30)), part("db", "db:1", 2, nil))
+				w.after(time.Minute)
+				w.states("PAUSED 2 of 4, a canary with 30 %", "DONE 2 of 2")
+				spec := proto.CloneOf(w.Desired().GetSpec())
+				spec.Roles = []*apiv1.RoleSpec{c.front, c.db}
+				previewed := w.preview(spec)
+				var lines []string
+				for _, line := range previewed.GetLines() {
+					lines = append(lines, line.GetRole()+": "+line.GetText())
+				}
+				if c.lines != nil && !slices.Equal(lines, c.lines) || previewed.GetSummary() != c.summary {
+					t.Errorf("it says %q; %q", lines, previewed.GetSummary())
+				}
+			})
+		})
+	}
+}
+
+// A rollout that has failed begins anew with the next version, and else stays as it is.
+func TestAPreviewOfARolloutThatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newParts(t)
+		w.behave(crashing("front:2"))
+		front := part("front", "front:2", 4, func(update *apiv1.UpdatePolicy) { update.AutoRevert = false })
+		w.DeployRoles(front, part("db", "db:1", 2, nil))
+		w.after(5 * time.Minute)
+		if got := w.Rollout().GetRoles()[0].GetState(); got != dynamicdeployv1.Rollout_FAILED {
+			t.Fatalf("the rollout is %v", got)
+		}
+		spec := proto.CloneOf(w.Desired().GetSpec())
+		spec.Roles[1].Instances = 3
+		if got := w.preview(spec); len(got.GetLines()) > 0 || got.GetSummary() != "none would be replaced" {
+			t.Errorf("of another count it says %v", got)
+		}
+		spec.Roles[1].Image = "db:2"
+		if got := w.preview(spec); len(got.GetLines()) != 2 || !strings.HasPrefix(got.GetLines()[1].GetText(), "web-front-") {
+			t.Errorf("of another version it says %v", got)
+		}
+	})
 }

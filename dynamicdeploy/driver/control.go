@@ -38,7 +38,7 @@ func (c *control) continueAs(version int32, over bool) {
 }
 
 // renew forgets what was set for another version, or beside another share in the spec of the role.
-func (c *control) renew(desired *masterv1.Wanted, role string) {
+func (c *control) renew(desired *masterv1.DesiredState, role string) {
 	if !c.holdsFor(desired.GetVersion()) {
 		*c = control{version: desired.GetVersion()}
 	}

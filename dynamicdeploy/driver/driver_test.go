@@ -164,16 +164,16 @@ func TestStopAndRemove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, nil)
 		w.after(time.Second)
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Stopped = true })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.Stopped = true })
 		w.after(time.Second)
 		w.serves()
 		if w.Leases() != 0 || w.Finished() {
 			t.Errorf("stopped: %d leases, finished %v", w.Leases(), w.Finished())
 		}
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Stopped = false })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.Stopped = false })
 		w.after(time.Second)
 		w.serves("web-1", "web-2", "web-3")
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Removing = true })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.Removing = true })
 		w.after(time.Second)
 		if w.Leases() != 0 || !w.Finished() || len(w.Instances()) != 0 {
 			t.Errorf("removed: %d leases, finished %v, reports %v", w.Leases(), w.Finished(), w.Instances())

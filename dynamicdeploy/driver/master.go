@@ -27,7 +27,7 @@ type Master struct {
 	registry string
 
 	// desired is the newest desired state of the app.
-	desired    *masterv1.Wanted
+	desired    *masterv1.DesiredState
 	roles      roles
 	containers containers
 	takeover   takeover
@@ -63,7 +63,7 @@ func (d *Master) Finished() bool {
 func (d *Master) TakeOver(registration *masterv1.RegisterResponse, now time.Time) {
 	d.registry = registration.GetRegistry()
 	d.takeover.begin(now)
-	desired := registration.GetWanted()
+	desired := registration.GetDesired()
 	if desired.GetSpec() == nil && registration.GetSpec() != nil {
 		desired = proto.CloneOf(desired)
 		desired.Spec = registration.GetSpec()
@@ -215,7 +215,7 @@ func (d *Master) track(allocation *masterv1.Allocation) {
 }
 
 // setDesired sets the desired state.
-func (d *Master) setDesired(desired *masterv1.Wanted, now time.Time) {
+func (d *Master) setDesired(desired *masterv1.DesiredState, now time.Time) {
 	d.desired = desired
 	for _, spec := range desired.GetSpec().GetRoles() {
 		d.roles.named(spec.GetName())

@@ -32,7 +32,7 @@ func TestAMemoReadsBack(t *testing.T) {
 	r := d.roles.named("front")
 	r.plan.SetDesired(plan.Desired{Version: 2}, at(0))
 	r.plan.Restore(memo.plan)
-	r.take(&memo, &masterv1.Wanted{Version: 2})
+	r.take(&memo, &masterv1.DesiredState{Version: 2})
 	read, err := parseMemo(d.writeMemo())
 	if err != nil {
 		t.Fatal(err)

@@ -28,22 +28,22 @@ func slowly(image string) func(*corev1.ContainerSpec) mastertest.Behaviour {
 func newShop(t *testing.T, behave func(*corev1.ContainerSpec) mastertest.Behaviour) *world {
 	w := newWorld(t, 2, func(role *apiv1.RoleSpec) { role.Name, role.Image, role.Instances = "unused", "unused:1", 0 })
 	w.behave(behave)
-	w.SetDesired(func(wanted *masterv1.Wanted) {
-		wanted.Spec.Roles = []*apiv1.RoleSpec{
+	w.SetDesired(func(desired *masterv1.DesiredState) {
+		desired.Spec.Roles = []*apiv1.RoleSpec{
 			{Name: "front", Image: "front:1", Instances: 2, After: []string{"db"}, Update: atOnce()},
 			{Name: "db", Image: "db:1", Instances: 1, Update: atOnce()},
 		}
-		wanted.Version++
+		desired.Version++
 	})
 	return w
 }
 
 // deploy makes a version with other images.
 func (w *world) deploy(front, db string) {
-	w.SetDesired(func(wanted *masterv1.Wanted) {
-		wanted.Spec.Roles[0].Image, wanted.Spec.Roles[1].Image = front, db
-		wanted.Version++
-		wanted.Revised = false
+	w.SetDesired(func(desired *masterv1.DesiredState) {
+		desired.Spec.Roles[0].Image, desired.Spec.Roles[1].Image = front, db
+		desired.Version++
+		desired.Revised = false
 	})
 }
 
@@ -109,7 +109,7 @@ func TestARoleIsUpdatedAfterTheOnesThatItNames(t *testing.T) {
 				w.Kill(container)
 			}
 		}
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Spec.Roles[0].Instances = 3 })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.Spec.Roles[0].Instances = 3 })
 		w.after(500 * time.Millisecond)
 		if got := w.images(); got != "db-1 v2, db-2 v3, front-1 v2, front-2 v2, front-3 v2" {
 			t.Errorf("after a scaling and an end there are %s", got)
@@ -156,10 +156,10 @@ func TestAStartAfterAStopKeepsTheOrder(t *testing.T) {
 		w := newShop(t, slowly("db:1"))
 		w.after(10 * time.Second)
 		w.serves("web-db-1", "web-front-1", "web-front-2")
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Stopped = true })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.Stopped = true })
 		w.after(10 * time.Second)
 		w.serves()
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Stopped = false })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.Stopped = false })
 		w.after(4 * time.Second)
 		if got := w.images(); got != "db-1 v2" {
 			t.Errorf("before the db is healthy again there are %s", got)

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
 	"github.com/mammoth-os/mammoth/internal/sentence"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
@@ -24,7 +26,9 @@ type Preview struct {
 
 // preview is the effect that a deployment would have on the present instances.
 type preview struct {
-	roles           []*replacement
+	roles []*replacement
+	// goingOn are the roles whose rollout is under way and would go on as it is.
+	goingOn         []string
 	replaced, ended int
 }
 
@@ -109,6 +113,14 @@ func (d *Master) compare(spec *apiv1.AppSpec, now time.Time) *preview {
 			p.ended += len(instances)
 			continue
 		}
+		failed := r.plan.Rollout(now).State == plan.Failed
+		if !r.plan.Over() && r.goesOnWith(d.desired.GetSpec(), spec, failed) {
+			p.ended += r.surplus(len(instances), roleOf(d.desired.GetSpec(), r.name), next)
+			if !failed {
+				p.goingOn = append(p.goingOn, r.name)
+			}
+			continue
+		}
 		fewer := max(0, len(instances)-int(next.GetInstances()))
 		p.ended += fewer
 		change := &replacement{spec: next, group: r.prefix, fewer: fewer, beside: besideOf(next)}
@@ -127,10 +139,34 @@ func (d *Master) compare(spec *apiv1.AppSpec, now time.Time) *preview {
 	return p
 }
 
+// goesOnWith reports whether the rollout of the role would go on as it is if another spec of the app were deployed. One that has failed begins
+// anew with every version (plan.Role.ContinueAs).
+func (r *role) goesOnWith(present, next *apiv1.AppSpec, failed bool) bool {
+	before, after := roleOf(present, r.name), roleOf(next, r.name)
+	return specs.SameRollout(before, after) && proto.Equal(r.control.strategy(after), r.control.strategy(before)) &&
+		(!failed || !specs.NeedsNewInstances(present, next))
+}
+
+// surplus is how many of the instances would end, of a rollout that goes on with another count.
+func (r *role) surplus(instances int, present, next *apiv1.RoleSpec) int {
+	fewer := int(present.GetInstances() - next.GetInstances())
+	if fewer <= 0 {
+		return 0
+	}
+	strategy := r.control.strategy(next)
+	if share := r.control.share(); share > 0 {
+		strategy = &apiv1.UpdatePolicy_OneRollout{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: share}
+	}
+	return min(instances, max(fewer, instances-int(next.GetInstances())-besideWith(strategy, next)))
+}
+
 // besideOf is how many new instances of a role are started before any present one ends.
-func besideOf(role *apiv1.RoleSpec) int {
+func besideOf(role *apiv1.RoleSpec) int { return besideWith(strategyOfNext(role.GetUpdate()), role) }
+
+// besideWith is the same with another strategy than that in the role's spec.
+func besideWith(strategy *apiv1.UpdatePolicy_OneRollout, role *apiv1.RoleSpec) int {
 	count := int(role.GetInstances())
-	switch strategy := strategyOfNext(role.GetUpdate()); strategy.GetStrategy() {
+	switch strategy.GetStrategy() {
 	case apiv1.UpdatePolicy_CANARY:
 		return min(count, max(1, (count*int(strategy.GetCanaryPercent())+99)/100))
 	case apiv1.UpdatePolicy_BLUE_GREEN:
@@ -148,6 +184,9 @@ func (p *preview) answer(command string, planned []*masterv1.PlannedAsk) *master
 			MaxSurge: update.GetMaxSurge(), MaxUnavailable: update.GetMaxUnavailable(), Nodes: first(mostNamed/len(p.roles), planned[i].GetNodes()),
 		})
 		previewed.Lines = append(previewed.Lines, &apiv1.PreviewLine{Role: r.spec.GetName(), Text: r.how() + "; " + r.room(planned[i])})
+	}
+	for _, role := range p.goingOn {
+		previewed.Lines = append(previewed.Lines, &apiv1.PreviewLine{Role: role, Text: "its rollout goes on as it is"})
 	}
 	answer := &masterv1.CommandAnswer{Id: command}
 	var err error

@@ -130,7 +130,7 @@ type role struct {
 
 // take takes over what the attempt before left of the control, before the desired state is set. If that changes nothing of the role, the
 // memo becomes one of the desired version: the rollout goes on as it is.
-func (r *role) take(memo *roleMemo, desired *masterv1.Wanted) {
+func (r *role) take(memo *roleMemo, desired *masterv1.DesiredState) {
 	set, version := memo.control, desired.GetVersion()
 	if !set.holdsFor(version) {
 		if !r.unchangedSince(set.lastVersion(), desired) || !memo.plan.ContinueAs(version) {
@@ -142,7 +142,7 @@ func (r *role) take(memo *roleMemo, desired *masterv1.Wanted) {
 }
 
 // setDesired sets the desired state of the role; a role that the app does not have any more gets a count of zero.
-func (r *role) setDesired(desired *masterv1.Wanted, now time.Time) {
+func (r *role) setDesired(desired *masterv1.DesiredState, now time.Time) {
 	set, version := r.control, desired.GetVersion()
 	if !set.holdsFor(version) && r.unchangedSince(set.lastVersion(), desired) && r.plan.ContinueAs(version) {
 		set.continueAs(version, r.plan.Over())
@@ -167,13 +167,13 @@ func (r *role) setDesired(desired *masterv1.Wanted, now time.Time) {
 }
 
 // unchangedSince reports whether the desired version leaves the rollout of the role as it was with an earlier one.
-func (r *role) unchangedSince(version int32, desired *masterv1.Wanted) bool {
+func (r *role) unchangedSince(version int32, desired *masterv1.DesiredState) bool {
 	earlier, known := desired.GetVersions()[version]
 	return known && specs.SameRollout(roleOf(earlier, r.name), roleOf(desired.GetSpec(), r.name))
 }
 
 // canRevert reports whether the role is taken back if its rollout fails.
-func (r *role) canRevert(desired *masterv1.Wanted) bool {
+func (r *role) canRevert(desired *masterv1.DesiredState) bool {
 	spec := roleOf(desired.GetSpec(), r.name)
 	if spec == nil || spec.GetUpdate() != nil && !spec.GetUpdate().GetAutoRevert() {
 		return false
@@ -186,7 +186,7 @@ func (r *role) canRevert(desired *masterv1.Wanted) bool {
 // revertsTo is the version that the role is taken back to if its rollout fails, zero if there is none: the newest with other containers
 // that came up and did not fail. One role of several counts by itself: what became of the others does not matter. whole is true if the
 // app is taken back as a whole, since it has one role, or that version did not have this one.
-func (r *role) revertsTo(desired *masterv1.Wanted) (to int32, whole bool) {
+func (r *role) revertsTo(desired *masterv1.DesiredState) (to int32, whole bool) {
 	present, one := roleOf(desired.GetSpec(), r.name), len(desired.GetSpec().GetRoles()) < 2
 	for _, note := range slices.Backward(desired.GetNotes()) {
 		cameUp := specs.Stable(note) || !one && note.GetVersion() == r.plan.Before()
@@ -215,7 +215,7 @@ func (r *role) waiting() []*masterv1.Ask {
 
 // equivalentVersion is the desired version if containers of the given one serve it as well, else the given one. So an app of
 // several roles replaces only the changed ones, and a rollback keeps what still runs.
-func (r *role) equivalentVersion(desired *masterv1.Wanted, version int32) int32 {
+func (r *role) equivalentVersion(desired *masterv1.DesiredState, version int32) int32 {
 	old, known := desired.GetVersions()[version]
 	if known && specs.SameContainers(roleOf(old, r.name), roleOf(desired.GetSpec(), r.name)) {
 		return desired.GetVersion()
@@ -224,7 +224,7 @@ func (r *role) equivalentVersion(desired *masterv1.Wanted, version int32) int32 
 }
 
 // versionWithResources is the newest version whose containers have such resources, zero if there is none.
-func (r *role) versionWithResources(desired *masterv1.Wanted, resources *corev1.Resources) int32 {
+func (r *role) versionWithResources(desired *masterv1.DesiredState, resources *corev1.Resources) int32 {
 	if spec := roleOf(desired.GetSpec(), r.name); spec != nil && proto.Equal(resourcesOf(spec), resources) {
 		return desired.GetVersion()
 	}
@@ -247,7 +247,7 @@ func (r *role) ownsAsk(ask string) bool {
 	return r.plan.Number(instance) > 0
 }
 
-func (r *role) spec(desired *masterv1.Wanted, version int32) *apiv1.RoleSpec {
+func (r *role) spec(desired *masterv1.DesiredState, version int32) *apiv1.RoleSpec {
 	if spec := roleOf(specOf(desired, version), r.name); spec != nil {
 		return spec
 	}

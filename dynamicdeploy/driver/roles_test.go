@@ -193,10 +193,10 @@ func TestADeploymentOfOneRoleLeavesTheRolloutOfAnother(t *testing.T) {
 		w.after(time.Minute)
 		w.states("PAUSED 2 of 4, a canary with 30 %", "DONE 2 of 2")
 		// A person takes the db back.
-		w.SetDesired(func(wanted *masterv1.Wanted) {
-			wanted.Spec.Roles[1] = part("db", "db:1", 2, nil)
-			wanted.Version++
-			wanted.FromVersion, wanted.FromRoles = 3, []string{"db"}
+		w.SetDesired(func(desired *masterv1.DesiredState) {
+			desired.Spec.Roles[1] = part("db", "db:1", 2, nil)
+			desired.Version++
+			desired.FromVersion, desired.FromRoles = 3, []string{"db"}
 		})
 		w.after(time.Minute)
 		w.states("PAUSED 2 of 4, a canary with 30 %", "DONE 2 of 2")
@@ -210,10 +210,10 @@ func TestADeploymentOfOneRoleLeavesTheRolloutOfAnother(t *testing.T) {
 		w.after(time.Minute)
 		w.states("PAUSED 2 of 4, a canary with 50 %", "DONE 2 of 2")
 		// A role that is brought back needs no canary.
-		w.SetDesired(func(wanted *masterv1.Wanted) {
-			wanted.Spec.Roles[0] = part("front", "front:1", 4, asCanary(50))
-			wanted.Version++
-			wanted.FromVersion, wanted.FromRoles = 2, []string{"front"}
+		w.SetDesired(func(desired *masterv1.DesiredState) {
+			desired.Spec.Roles[0] = part("front", "front:1", 4, asCanary(50))
+			desired.Version++
+			desired.FromVersion, desired.FromRoles = 2, []string{"front"}
 		})
 		w.after(time.Minute)
 		w.states("DONE 4 of 4", "DONE 2 of 2")

@@ -78,15 +78,15 @@ func TestAStopInTheMiddleOfARolloutIsNotItsEnd(t *testing.T) {
 				w.after(time.Second)
 				w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
 				w.after(500 * time.Millisecond)
-				w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Stopped = true })
+				w.SetDesired(func(desired *masterv1.DesiredState) { desired.Stopped = true })
 				w.after(time.Minute)
 				if note := w.Note(2); note.GetCameUp() || len(w.Revisions()) != 0 {
 					t.Errorf("of a version that was stopped on its way it says %v; reverts %v", note, w.Revisions())
 				}
-				w.SetDesired(func(wanted *masterv1.Wanted) {
-					wanted.Stopped = false
+				w.SetDesired(func(desired *masterv1.DesiredState) {
+					desired.Stopped = false
 					if restartBefore {
-						wanted.RestartBefore = timestamppb.Now()
+						desired.RestartBefore = timestamppb.Now()
 					}
 				})
 				w.after(2 * time.Minute)
@@ -203,7 +203,7 @@ func TestARollingRestartReplacesEachOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, nil)
 		w.after(time.Second)
-		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.RestartBefore = timestamppb.Now() })
+		w.SetDesired(func(desired *masterv1.DesiredState) { desired.RestartBefore = timestamppb.Now() })
 		w.after(10 * time.Second)
 		if w.Starts() != 6 || len(w.Registry()) != 3 || w.Leases() != 3 || w.Rollout().GetState() != dynamicdeployv1.Rollout_DONE {
 			t.Errorf("%d starts, registry %v, rollout %v", w.Starts(), w.Registry(), w.Rollout())
@@ -220,16 +220,16 @@ func TestARollingRestartReplacesEachOnce(t *testing.T) {
 func TestARoleThatTheAppNoLongerHasIsTakenAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, func(role *apiv1.RoleSpec) { role.Name, role.Instances = "front", 2 })
-		w.SetDesired(func(wanted *masterv1.Wanted) {
-			wanted.Spec.Roles = append(wanted.Spec.Roles, &apiv1.RoleSpec{Name: "back", Image: "back:1", Instances: 1, Update: atOnce()})
-			wanted.Version++
+		w.SetDesired(func(desired *masterv1.DesiredState) {
+			desired.Spec.Roles = append(desired.Spec.Roles, &apiv1.RoleSpec{Name: "back", Image: "back:1", Instances: 1, Update: atOnce()})
+			desired.Version++
 		})
 		w.after(2 * time.Second)
 		w.serves("web-back-1", "web-front-1", "web-front-2")
 		fronts := w.Registry()["web-front-1"]
-		w.SetDesired(func(wanted *masterv1.Wanted) {
-			wanted.Spec.Roles = wanted.Spec.Roles[:1]
-			wanted.Version++
+		w.SetDesired(func(desired *masterv1.DesiredState) {
+			desired.Spec.Roles = desired.Spec.Roles[:1]
+			desired.Version++
 		})
 		w.after(2 * time.Second)
 		w.serves("web-front-1", "web-front-2")
@@ -265,8 +265,8 @@ func TestAnInstanceCountsOnceItHasBeenHealthyForAWhile(t *testing.T) {
 			behaviour.Exit = 5 * time.Second
 			return behaviour
 		})
-		w.SetDesired(func(wanted *masterv1.Wanted) {
-			wanted.Spec.Roles[0].Image, wanted.Version = "web:2", wanted.GetVersion()+1
+		w.SetDesired(func(desired *masterv1.DesiredState) {
+			desired.Spec.Roles[0].Image, desired.Version = "web:2", desired.GetVersion()+1
 		})
 		for range 60 {
 			w.after(time.Second)
@@ -310,7 +310,7 @@ func TestARolloutIsToldInWords(t *testing.T) {
 		if status.GetState() != apiv1.MasterStatus_WORKING || status.GetText() != "0 of 3 instances are at version 3" {
 			t.Errorf("on its way it says %v", status)
 		}
-		failed := fmt.Sprintf("version 3 failed %d of 5 times; its rollout fails after 5, or without progress", w.Rollout().GetFailures())
+		failed := fmt.Sprintf("version 3 failed %d times; its rollout fails after 5 failures, or without progress", w.Rollout().GetFailures())
 		if outlook := status.GetOutlook(); outlook.GetText() != failed || outlook.GetAt() == nil || outlook.GetUnless() != "" {
 			t.Errorf("its outlook is %v, want %q", outlook, failed)
 		}
@@ -355,8 +355,8 @@ func TestAnAskSaysWhatWouldHelpIfThereIsNoRoom(t *testing.T) {
 		})
 		helps("a canary", "a rolling update with `maxUnavailable: 1` would help")
 		// The help changes with the strategy that people set.
-		w.SetDesired(func(wanted *masterv1.Wanted) {
-			wanted.Spec.Roles[0].Update = &apiv1.UpdatePolicy{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 10, MaxUnavailable: 1, MinHealthy: durationpb.New(0)}
+		w.SetDesired(func(desired *masterv1.DesiredState) {
+			desired.Spec.Roles[0].Update = &apiv1.UpdatePolicy{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 10, MaxUnavailable: 1, MinHealthy: durationpb.New(0)}
 		})
 		helps("a policy by which an old one goes first", "")
 	})

@@ -35,7 +35,7 @@ var strategies = map[apiv1.UpdatePolicy_Strategy]plan.Strategy{
 }
 
 // desiredOf converts the desired state of a role for plan, but for what the control of the role decides.
-func desiredOf(desired *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Desired {
+func desiredOf(desired *masterv1.DesiredState, spec *apiv1.RoleSpec) plan.Desired {
 	update, restart, stop := spec.GetUpdate(), spec.GetRestart(), spec.GetStop()
 	w := plan.Desired{
 		Count:   int(spec.GetInstances()),
@@ -139,7 +139,7 @@ func roleOf(app *apiv1.AppSpec, name string) *apiv1.RoleSpec {
 }
 
 // specOf is the app's spec of a version, or the newest if that version is not known any more.
-func specOf(desired *masterv1.Wanted, version int32) *apiv1.AppSpec {
+func specOf(desired *masterv1.DesiredState, version int32) *apiv1.AppSpec {
 	if spec, ok := desired.GetVersions()[version]; ok && version != desired.GetVersion() {
 		return spec
 	}
@@ -209,7 +209,7 @@ func duration(message *durationpb.Duration, fallback time.Duration) time.Duratio
 	return message.AsDuration()
 }
 
-func sortedVersions(desired *masterv1.Wanted) []int32 {
+func sortedVersions(desired *masterv1.DesiredState) []int32 {
 	versions := slices.Sorted(maps.Keys(desired.GetVersions()))
 	slices.Reverse(versions)
 	return versions

@@ -37,30 +37,30 @@ func TestAContainerIsToldWhoItIsAndNothingSecret(t *testing.T) {
 
 func TestWhatHoldsWhereAManifestIsSilent(t *testing.T) {
 	came := []*masterv1.VersionNote{{Version: 1, CameUp: true}}
-	w := desiredOf(&masterv1.Wanted{Version: 2, Notes: came}, &apiv1.RoleSpec{Instances: 3})
+	w := desiredOf(&masterv1.DesiredState{Version: 2, Notes: came}, &apiv1.RoleSpec{Instances: 3})
 	if w.Count != 3 || w.Drain != 0 || w.StartPeriod != 0 || w.Update.Deadline != 5*time.Minute ||
 		w.Restart != (plan.Restart{Window: 10 * time.Minute, MaxFailures: 5, Backoff: time.Second, MaxBackoff: time.Minute}) {
 		t.Errorf("%+v", w)
 	}
 	exposed := &apiv1.RoleSpec{Expose: &apiv1.Expose{}}
-	if w := desiredOf(&masterv1.Wanted{}, exposed); w.Drain != 10*time.Second {
+	if w := desiredOf(&masterv1.DesiredState{}, exposed); w.Drain != 10*time.Second {
 		t.Errorf("an exposed role drains for %v", w.Drain)
 	}
 	exposed.Stop = &apiv1.StopPolicy{Drain: durationpb.New(0)}
-	if w := desiredOf(&masterv1.Wanted{}, exposed); w.Drain != 0 {
+	if w := desiredOf(&masterv1.DesiredState{}, exposed); w.Drain != 0 {
 		t.Errorf("a drain of zero became %v", w.Drain)
 	}
-	reverts := func(desired *masterv1.Wanted) bool {
+	reverts := func(desired *masterv1.DesiredState) bool {
 		desired.Spec = &apiv1.AppSpec{Roles: []*apiv1.RoleSpec{{}}}
 		d := &Master{roles: newRoles("web", 1)}
 		d.setDesired(desired, time.Now())
 		return d.roles.named("").canRevert(desired)
 	}
-	if reverts(&masterv1.Wanted{Version: 2, Revised: true, Notes: came}) || reverts(&masterv1.Wanted{Version: 1, Notes: came}) ||
-		reverts(&masterv1.Wanted{Version: 2}) || !reverts(&masterv1.Wanted{Version: 2, Notes: came}) {
+	if reverts(&masterv1.DesiredState{Version: 2, Revised: true, Notes: came}) || reverts(&masterv1.DesiredState{Version: 1, Notes: came}) ||
+		reverts(&masterv1.DesiredState{Version: 2}) || !reverts(&masterv1.DesiredState{Version: 2, Notes: came}) {
 		t.Error("a revert, or the first version, cannot be reverted")
 	}
-	if desiredOf(&masterv1.Wanted{Stopped: true}, &apiv1.RoleSpec{Instances: 5}).Count != 0 {
+	if desiredOf(&masterv1.DesiredState{Stopped: true}, &apiv1.RoleSpec{Instances: 5}).Count != 0 {
 		t.Error("a stopped app wants instances")
 	}
 }

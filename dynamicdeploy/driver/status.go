@@ -150,7 +150,7 @@ func (d *Master) argument(role string, several bool) string {
 }
 
 // versionsOf are the versions that there were, with what became of them, the present one last.
-func versionsOf(desired *masterv1.Wanted) []*apiv1.AppHistory_Version {
+func versionsOf(desired *masterv1.DesiredState) []*apiv1.AppHistory_Version {
 	var versions []*apiv1.AppHistory_Version
 	for _, note := range desired.GetNotes() {
 		versions = append(versions, &apiv1.AppHistory_Version{
@@ -174,18 +174,26 @@ func (l *rollouts) outlook() *apiv1.Outlook {
 	}
 	if failures >= most {
 		return &apiv1.Outlook{
-			Text: fmt.Sprintf("%s failed %d of %d times; %s", version, failures, most, r.fate("it", "its rollout")),
+			Text: fmt.Sprintf("%s failed %s, which is too often; %s", version, howOften(failures, most), r.fate("it", "its rollout")),
 			At:   at, Unless: "a node turns out to be to blame",
 		}
 	}
 	text := fmt.Sprintf("%s after %d %s", r.fate(version, "the rollout of "+version), most, plural(int(most), "failure"))
 	if failures > 0 {
-		text = fmt.Sprintf("%s failed %d of %d times; %s after %d", version, failures, most, r.fate("it", "its rollout"), most)
+		text = fmt.Sprintf("%s failed %s; %s after %d failures", version, howOften(failures, most), r.fate("it", "its rollout"), most)
 	}
 	if at != nil {
 		text += ", or without progress"
 	}
 	return &apiv1.Outlook{Text: text, At: at}
+}
+
+// howOften is how often a version has failed. Failures above the most are not all counted.
+func howOften(failures, most int32) string {
+	if failures > most {
+		return "more than " + plan.InWords(int(most))
+	}
+	return plan.InWords(int(failures))
 }
 
 // fate is what happens to a version or else to its rollout.

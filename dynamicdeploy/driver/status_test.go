@@ -22,13 +22,16 @@ func TestAnOutlookSaysHowOftenAVersionMayFailAndForHowLong(t *testing.T) {
 	}
 	for want, r := range map[string]*dynamicdeployv1.RoleRollout{
 		"": {State: dynamicdeployv1.Rollout_DONE},
-		"the rollout of version 2 fails after 1 failure":                                               {MaxFailures: 1},
-		"version 2 is reverted after 5 failures, or without progress at T":                             rollout(0, true, at),
-		"the rollout of version 2 fails after 5 failures":                                              rollout(0, false, nil),
-		"version 2 failed 2 of 5 times; it is reverted after 5, or without progress at T":              rollout(2, true, at),
-		"version 2 failed 2 of 5 times; its rollout fails after 5":                                     rollout(2, false, nil),
-		"version 2 failed 5 of 5 times; it is reverted at T unless a node turns out to be to blame":    rollout(5, true, at),
-		"version 2 failed 5 of 5 times; its rollout fails at T unless a node turns out to be to blame": rollout(5, false, at),
+		"the rollout of version 2 fails after 1 failure":                                                                     {MaxFailures: 1},
+		"version 2 is reverted after 5 failures, or without progress at T":                                                   rollout(0, true, at),
+		"the rollout of version 2 fails after 5 failures":                                                                    rollout(0, false, nil),
+		"version 2 failed 2 times; it is reverted after 5 failures, or without progress at T":                                rollout(2, true, at),
+		"version 2 failed once; it is reverted after 5 failures, or without progress at T":                                   rollout(1, true, at),
+		"version 2 failed 2 times; its rollout fails after 5 failures":                                                       rollout(2, false, nil),
+		"version 2 failed 5 times, which is too often; it is reverted at T unless a node turns out to be to blame":           rollout(5, true, at),
+		"version 2 failed 5 times, which is too often; its rollout fails at T unless a node turns out to be to blame":        rollout(5, false, at),
+		"version 2 failed more than 5 times, which is too often; it is reverted at T unless a node turns out to be to blame": rollout(6, true, at),
+		"version 2 failed more than once, which is too often; it is reverted at T unless a node turns out to be to blame":    {MaxFailures: 1, Failures: 2, Reverts: true, FailsAt: at},
 	} {
 		app := rollouts{version: 2}
 		app.add(roleRollout{RoleRollout: r})

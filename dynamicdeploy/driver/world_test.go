@@ -31,8 +31,8 @@ func newWorld(t *testing.T, nodes int, change func(*apiv1.RoleSpec)) *world {
 	for i := range nodes {
 		w.add("node-" + string(rune('1'+i)))
 	}
-	w.SetDesired(func(wanted *masterv1.Wanted) {
-		role := wanted.GetSpec().GetRoles()[0]
+	w.SetDesired(func(desired *masterv1.DesiredState) {
+		role := desired.GetSpec().GetRoles()[0]
 		role.Image, role.Instances, role.Update = "web:1", 3, atOnce()
 		if change != nil {
 			change(role)
@@ -118,5 +118,5 @@ func (w *world) serves(instances ...string) {
 }
 
 func (w *world) scale(instances int32) {
-	w.SetDesired(func(wanted *masterv1.Wanted) { wanted.GetSpec().GetRoles()[0].Instances = instances })
+	w.SetDesired(func(desired *masterv1.DesiredState) { desired.GetSpec().GetRoles()[0].Instances = instances })
 }

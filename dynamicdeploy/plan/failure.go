@@ -61,8 +61,8 @@ func (p Restart) backoffAfter(failures int) time.Duration {
 	return min(wait, p.MaxBackoff)
 }
 
-// inWords says how often something happened.
-func inWords(times int) string {
+// InWords says how often something happened.
+func InWords(times int) string {
 	if times <= 1 {
 		return "once"
 	}

@@ -564,7 +564,7 @@ func TestAVersionThatNeverCountsReplacesNothing(t *testing.T) {
 
 func TestInWords(t *testing.T) {
 	for times, want := range map[int]string{1: "once", 2: "2 times", 5: "5 times"} {
-		if got := inWords(times); got != want {
+		if got := InWords(times); got != want {
 			t.Errorf("%d: %q, want %q", times, got, want)
 		}
 	}

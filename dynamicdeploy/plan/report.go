@@ -118,9 +118,9 @@ func (p *report) probeReason(s *slot) string {
 
 // backoffReason is the reason of an instance in back-off.
 func (p *report) backoffReason(s *slot) string {
-	times := inWords(len(s.failures))
+	times := InWords(len(s.failures))
 	if limit := p.desired.Restart.MaxFailures; limit > 0 && len(s.failures) > limit {
-		times = "more than " + inWords(limit)
+		times = "more than " + InWords(limit)
 	}
 	return fmt.Sprintf("failed %s within %v, last: %s", times, p.desired.Restart.Window, s.lastFailure)
 }

@@ -223,7 +223,7 @@ func (o *rollout) evaluate(desired Desired, has progress, now time.Time) (revert
 		o.reason = fmt.Sprintf("%.1f %% of %d answers of version %d were errors, at most %g %% may be",
 			100*float64(o.errors)/float64(o.requests), o.requests, o.version, desired.Update.MaxErrorPercent)
 	case !o.tooManySince.IsZero() && !now.Before(o.tooManySince.Add(detectionTime)):
-		o.reason = fmt.Sprintf("version %d failed %s within %v, last: %s", o.version, inWords(policy.MaxFailures), policy.Window, o.lastReason)
+		o.reason = fmt.Sprintf("version %d failed %s within %v, last: %s", o.version, InWords(policy.MaxFailures), policy.Window, o.lastReason)
 	case o.state == Progressing && !o.reopened && desired.Update.Deadline > 0 && !now.Before(o.progressAt.Add(desired.Update.Deadline)):
 		o.reason = fmt.Sprintf("version %d made no progress for %v: %d of %d instances run", o.version, desired.Update.Deadline, has.updated, desired.Count)
 		if o.lastReason != "" {

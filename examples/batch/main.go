@@ -73,13 +73,13 @@ func run(ctx context.Context, config appmaster.Config, count int, spec *corev1.C
 	}
 	report := func() {
 		client.ReportStatus(&apiv1.MasterStatus{
-			State: apiv1.MasterStatus_WORKING, Version: registration.GetWanted().GetVersion(), Done: int32(done), Total: int32(count),
+			State: apiv1.MasterStatus_WORKING, Version: registration.GetDesired().GetVersion(), Done: int32(done), Total: int32(count),
 			Text: fmt.Sprintf("%d of %d commands have run", done, count),
 		})
 	}
 	report()
 	ask(count - done - len(registration.GetContainers()))
-	client.ReportGeneration(registration.GetWanted().GetGeneration())
+	client.ReportGeneration(registration.GetDesired().GetGeneration())
 	for done < count {
 		switch event := (<-client.Events()).(type) {
 		case appmaster.Allocated:

@@ -45,8 +45,8 @@ type ring struct {
 	config appmaster.Config
 	// registry is where workers find each other.
 	registry string
-	// wanted has the options: how many workers there are to be, and the command of each.
-	wanted *masterv1.Wanted
+	// desired has the options: how many workers there are to be, and the command of each.
+	desired *masterv1.DesiredState
 	// workers are their numbers, by their containers; asks counts the asks of this attempt, and open those not answered.
 	workers    map[string]int
 	asks, open int
@@ -60,7 +60,7 @@ func keep(ctx context.Context, config appmaster.Config) error {
 	if err != nil {
 		return err
 	}
-	r := &ring{client: client, config: config, registry: registration.GetRegistry(), workers: map[string]int{}, wanted: registration.GetWanted()}
+	r := &ring{client: client, config: config, registry: registration.GetRegistry(), workers: map[string]int{}, desired: registration.GetDesired()}
 	// The attempt before may have left workers, and containers that nothing was started in.
 	for _, allocation := range registration.GetContainers() {
 		if number, err := strconv.Atoi(allocation.GetLabels()["number"]); err == nil {
@@ -69,7 +69,7 @@ func keep(ctx context.Context, config appmaster.Config) error {
 			client.Release(allocation.GetLease().GetContainerId(), "nothing was started in it")
 		}
 	}
-	for !r.wanted.GetStopped() && !r.wanted.GetRemoving() {
+	for !r.desired.GetStopped() && !r.desired.GetRemoving() {
 		r.fit()
 		switch event := (<-client.Events()).(type) {
 		case appmaster.Allocated:
@@ -91,7 +91,7 @@ func keep(ctx context.Context, config appmaster.Config) error {
 				}
 			}
 		case appmaster.DesiredChanged:
-			r.wanted = event.Desired
+			r.desired = event.Desired
 		case appmaster.Superseded:
 			return appmaster.ErrSuperseded
 		case nil:
@@ -116,12 +116,12 @@ func (r *ring) fit() {
 			Resources: &corev1.Resources{CpuMillis: 50, MemoryBytes: 32 << 20, DiskBytes: 1 << 20, Ports: 1},
 		})
 	}
-	status := &apiv1.MasterStatus{State: apiv1.MasterStatus_WORKING, Version: r.wanted.GetVersion(), Done: int32(len(r.workers)), Total: int32(workers)}
+	status := &apiv1.MasterStatus{State: apiv1.MasterStatus_WORKING, Version: r.desired.GetVersion(), Done: int32(len(r.workers)), Total: int32(workers)}
 	if status.Text = fmt.Sprintf("%d of %d workers are in the ring", len(r.workers), workers); len(r.workers) == workers {
 		status.State = apiv1.MasterStatus_DONE
 	}
 	r.client.ReportStatus(status)
-	r.client.ReportGeneration(r.wanted.GetGeneration())
+	r.client.ReportGeneration(r.desired.GetGeneration())
 }
 
 // start starts a worker in a container that was granted, under the first number that is free.
@@ -130,7 +130,7 @@ func (r *ring) start(ctx context.Context, allocation *masterv1.Allocation) error
 	for slices.Contains(slices.Collect(maps.Values(r.workers)), number) {
 		number++
 	}
-	for _, word := range r.wanted.GetSpec().GetOptions().GetFields()["command"].GetListValue().GetValues() {
+	for _, word := range r.desired.GetSpec().GetOptions().GetFields()["command"].GetListValue().GetValues() {
 		command = append(command, word.GetStringValue())
 	}
 	r.workers[allocation.GetLease().GetContainerId()] = number
@@ -145,5 +145,5 @@ func (r *ring) start(ctx context.Context, allocation *masterv1.Allocation) error
 func (r *ring) name(number int) string { return fmt.Sprintf("%s-%d", r.config.App, number) }
 
 func (r *ring) size() int {
-	return int(r.wanted.GetSpec().GetOptions().GetFields()["workers"].GetNumberValue())
+	return int(r.desired.GetSpec().GetOptions().GetFields()["workers"].GetNumberValue())
 }

@@ -22,8 +22,8 @@ func TestTheRingIsKept(t *testing.T) {
 			zone.AddNode(name, 10)
 		}
 		want := func(workers float64) {
-			zone.SetDesired(func(wanted *masterv1.Wanted) {
-				wanted.Spec.Options = &structpb.Struct{Fields: map[string]*structpb.Value{
+			zone.SetDesired(func(desired *masterv1.DesiredState) {
+				desired.Spec.Options = &structpb.Struct{Fields: map[string]*structpb.Value{
 					"workers": structpb.NewNumberValue(workers),
 					"command": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue("worker")}}),
 				}}
@@ -63,7 +63,7 @@ func TestTheRingIsKept(t *testing.T) {
 		if now := zone.Registry(); len(now) != 2 || now["ring-1"] != before["ring-1"] || zone.Status().GetText() != "2 of 2 workers are in the ring" {
 			t.Errorf("of 2 workers the ring is %v: %v", now, zone.Status())
 		}
-		zone.SetDesired(func(wanted *masterv1.Wanted) { wanted.Stopped = true })
+		zone.SetDesired(func(desired *masterv1.DesiredState) { desired.Stopped = true })
 		if err := <-second; err != nil {
 			t.Error(err)
 		}

@@ -1,5 +1,7 @@
 // Package admission limits how many things each caller, and all callers together, may have open that cost memory or file
 // descriptors: connections, streams, requests in progress.
+//
+// It owns the counts. A Listener counts connections, a Quota anything else; who is over the limit is refused, and never waits.
 package admission
 
 import (

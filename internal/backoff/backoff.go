@@ -1,4 +1,5 @@
 // Package backoff computes the pauses between retries. It has no clock and no random source.
+// Its callers own the time of the next attempt.
 package backoff
 
 import (

@@ -5,6 +5,8 @@
 // fires at 03:00 that night). When clocks go back, it fires for the first of two equal wall times. So a change of clocks neither
 // drops an event nor repeats it. An expression that matches every hour goes by elapsed time instead: it fires in both of two equal
 // hours, and not in a skipped one.
+//
+// It is pure and has no state: an expression and a time go in, the next time comes out.
 package cron
 
 import (

@@ -1,5 +1,6 @@
 // Package defaults has the values for what a manifest, a command line or an application master leaves out. The command line,
 // the ResourceManager, masters and nodes all use them, so that a missing value means the same everywhere.
+// Nothing else has a default of its own for them.
 package defaults
 
 import (

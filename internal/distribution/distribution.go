@@ -1,5 +1,6 @@
 // Package distribution is the OCI distribution API, with which Docker and others push and pull, as an http.Handler over a
-// store. The ResourceManager serves its image store with it, and a NodeManager its cache of that.
+// store. The ResourceManager serves its image store with it, and a NodeManager its cache of that. It owns the protocol; what is
+// stored belongs to the Store.
 //
 // Source: https://github.com/opencontainers/distribution-spec (v1.1), and the behaviour of Docker Engine 20.10 and newer.
 package distribution

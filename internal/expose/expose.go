@@ -1,5 +1,7 @@
 // Package expose has the rules of how apps are exposed: what an Expose may contain, and when two apps conflict. Balancers
 // write values that passed Check into configuration files, so Check admits nothing that is special there.
+//
+// Vocabulary: a claim is a host with a path, or a port, that one app takes for itself.
 package expose
 
 import (

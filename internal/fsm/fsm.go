@@ -1,5 +1,7 @@
 // Package fsm builds state machines from data. A table has no callbacks, locks or clock: it returns the next state, which
 // its owner stores before it acts.
+//
+// Vocabulary: a rule leads from some states on an event to a state; an event without a rule changes nothing, and its owner is told so.
 package fsm
 
 import (

@@ -1,4 +1,5 @@
-// Package imagefile creates .image files without Docker, and uploads them to a zone.
+// Package imagefile creates .image files without Docker, and uploads them to a zone in parts that can be resumed. It owns nothing
+// beyond a call.
 package imagefile
 
 import (

@@ -34,7 +34,7 @@ var (
 	aLevel    = setting{check: checkLevel}
 )
 
-// companions are the settings of each companion that a framework can run. They are those of its configuration file except what the
+// companions are the settings of each companion that a companion app can run. They are those of its configuration file except what the
 // node sets: its folder, its name and the ResourceManager.
 var companions = map[string]map[string]setting{
 	"nginx": {
@@ -166,13 +166,13 @@ type program struct {
 	companion companion
 }
 
-// readProgram checks that a role has a program: in an app an image; in a framework an image, a program of the node, or a companion.
+// readProgram checks that a role has a program: in an app an image; in a companion app an image, a program of the node, or a companion.
 func readProgram(d *decoder, n *yaml.Node, present map[string]*yaml.Node, p program) {
 	image, command, named := present["image"], present["command"], present["companion"]
 	switch {
 	case n.Kind != yaml.MappingNode:
-	case named != nil && p.kind != apiv1.AppSpec_FRAMEWORK:
-		d.fail(named, "only a framework can have a companion; set kind: framework")
+	case named != nil && p.kind != apiv1.AppSpec_COMPANION:
+		d.fail(named, "only a companion app can have a companion; set kind: companion")
 	case named != nil:
 		for _, other := range []string{"image", "command", "args"} {
 			if present[other] != nil {
@@ -186,11 +186,11 @@ func readProgram(d *decoder, n *yaml.Node, present map[string]*yaml.Node, p prog
 		if p.role.GetCompanion() != nil && present["resources"] == nil {
 			p.role.Resources = nil // as the package says
 		}
-	case image == nil && p.kind == apiv1.AppSpec_FRAMEWORK && command == nil:
+	case image == nil && p.kind == apiv1.AppSpec_COMPANION && command == nil:
 		d.fail(n, "%s has no image, no companion and no command", p.what)
-	case image == nil && p.kind != apiv1.AppSpec_FRAMEWORK && command != nil:
-		d.fail(command, "%s has no image; only a framework may run a program of the node", p.what)
-	case image == nil && p.kind != apiv1.AppSpec_FRAMEWORK:
+	case image == nil && p.kind != apiv1.AppSpec_COMPANION && command != nil:
+		d.fail(command, "%s has no image; only a companion app may run a program of the node", p.what)
+	case image == nil && p.kind != apiv1.AppSpec_COMPANION:
 		d.require(n, present, p.what, "image")
 	}
 }

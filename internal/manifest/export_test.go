@@ -1,4 +1,4 @@
 package manifest
 
-// Companions are the settings of each companion that a framework can run.
+// Companions are the settings of each companion that a companion app can run.
 var Companions = companions

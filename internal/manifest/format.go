@@ -50,8 +50,8 @@ func (m *mapping) app(app *apiv1.AppSpec) {
 	m.text("name", app.GetName())
 	m.text("queue", app.GetQueue())
 	m.number("priority", int64(app.GetPriority()))
-	if app.GetKind() == apiv1.AppSpec_FRAMEWORK {
-		m.text("kind", "framework")
+	if app.GetKind() == apiv1.AppSpec_COMPANION {
+		m.text("kind", "companion")
 	}
 	if app.GetFramework() != spec.DynamicDeploy {
 		m.text("framework", app.GetFramework())

@@ -1,5 +1,8 @@
 // Package manifest reads the files that people write for a zone: manifests of apps, queue trees, lending contracts, framework
 // packages and configuration files. It reports all mistakes of a file together, each as one sentence with its line.
+//
+// It owns the form of the files: their keys, the text of quantities and durations, and where a mistake is. What a spec may contain is
+// decided by package spec.
 package manifest
 
 import (
@@ -62,6 +65,19 @@ func (a *App) Fail(faults spec.Faults) { addFaults(a.decoder, a.root, faults) }
 // Err returns all mistakes, of type Errors; nil if there are none.
 func (a *App) Err() error { return a.decoder.err() }
 
+// readKind reads an app's kind. A framework is what brings a master, so the kind does not have that name any more.
+func readKind(d *decoder, into *apiv1.AppSpec_Kind) rule {
+	read := choice(d, "kind", map[string]apiv1.AppSpec_Kind{"app": apiv1.AppSpec_APP, "companion": apiv1.AppSpec_COMPANION}, into)
+	return func(n *yaml.Node) {
+		if n.Kind == yaml.ScalarNode && n.Value == "framework" {
+			*into = apiv1.AppSpec_COMPANION // the rest of the manifest is checked as that of a companion app
+			d.fail(n, "no kind is named framework any more; write kind: companion")
+			return
+		}
+		read(n)
+	}
+}
+
 func readApp(d *decoder, root *yaml.Node, app *apiv1.AppSpec) {
 	single := defaults.Role()
 	var roles *yaml.Node
@@ -72,7 +88,7 @@ func readApp(d *decoder, root *yaml.Node, app *apiv1.AppSpec) {
 	fields["name"] = d.text("name", &app.Name, checkAppName)
 	fields["queue"] = d.text("queue", &app.Queue)
 	fields["priority"] = d.integer("priority", math.MinInt32, math.MaxInt32, func(n int64) { app.Priority = int32(n) })
-	fields["kind"] = choice(d, "kind", map[string]apiv1.AppSpec_Kind{"app": apiv1.AppSpec_APP, "framework": apiv1.AppSpec_FRAMEWORK}, &app.Kind)
+	fields["kind"] = readKind(d, &app.Kind)
 	fields["framework"] = d.text("framework", &app.Framework, func(name string) error { return spec.CheckName("a framework", name) })
 	fields["options"] = readStructure(d, "options", &app.Options)
 	fields["roles"] = func(n *yaml.Node) { roles = n }

@@ -111,12 +111,12 @@ func drawApp(t *rapid.T) *apiv1.AppSpec {
 	app := &apiv1.AppSpec{
 		Name: rapid.StringMatching(`[a-z][a-z0-9-]{0,10}[a-z0-9]`).Draw(t, "name"), Priority: rapid.Int32Range(-1_000_000, 1_000_000).Draw(t, "priority"),
 		Queue: rapid.SampledFrom([]string{"", "default", "Apps_1", "no", "null"}).Draw(t, "queue"),
-		Kind:  rapid.SampledFrom([]apiv1.AppSpec_Kind{apiv1.AppSpec_APP, apiv1.AppSpec_FRAMEWORK}).Draw(t, "kind"),
+		Kind:  rapid.SampledFrom([]apiv1.AppSpec_Kind{apiv1.AppSpec_APP, apiv1.AppSpec_COMPANION}).Draw(t, "kind"),
 	}
 	roles := rapid.IntRange(1, 3).Draw(t, "roles")
 	for i := range roles {
 		role := drawRole(t)
-		if app.GetKind() == apiv1.AppSpec_FRAMEWORK {
+		if app.GetKind() == apiv1.AppSpec_COMPANION {
 			role.Placement.MaxPerNode, role.ReadOnlyRoot = 1, false
 			role.Update.Strategy, role.Update.CanaryPercent, role.Update.Exclusive = apiv1.UpdatePolicy_ROLLING, 0, false
 		}

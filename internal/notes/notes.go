@@ -1,5 +1,7 @@
 // Package notes stores small values that a daemon needs at its next start: as JSON with a checksum, in a file with a copy
 // beside it. Records with many commits a second are kept by internal/records.
+//
+// A note is one file, replaced as a whole. The package owns no folder: its callers name the file.
 package notes
 
 import (

@@ -1,5 +1,5 @@
 // Package peer identifies the user of the program at the other end of a connection. No credential is needed and the answer
-// cannot be forged: on loopback the kernel knows the socket's user.
+// cannot be forged: on loopback the kernel knows the socket's user. It has no rules: who may do what is decided elsewhere.
 package peer
 
 import (

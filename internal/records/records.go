@@ -3,6 +3,8 @@
 //
 // A commit is one frame in the journal and one sync. When half of the journal is full, its content is written as a run, a
 // file that never changes. Every byte is covered by a checksum; commits are numbered without gaps.
+//
+// A Store owns its folder, under a lock, and a goroutine that writes runs. What the values mean is known to its callers.
 package records
 
 import (

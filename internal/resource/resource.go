@@ -1,5 +1,7 @@
 // Package resource has quantities of a node's resources: a fixed vector to compute with, and the text forms that people
 // write.
+//
+// It is pure. A Vector is quantities in the order of a Schema, which names the countable resources of a zone.
 package resource
 
 import "math"

@@ -1,5 +1,6 @@
 // Package sentence puts together the sentences that people read, where more than one program says the same: the names of many things, and
 // what happens unless something changes.
+// It has no state.
 package sentence
 
 import (

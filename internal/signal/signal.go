@@ -1,4 +1,5 @@
 // Package signal parses the names of the signals that end programs, as people and images write them.
+// It has the one table of them.
 package signal
 
 import (

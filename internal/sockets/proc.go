@@ -95,3 +95,32 @@ func parseAddress(text string) (netip.AddrPort, error) {
 	address, _ := netip.AddrFromSlice(raw)
 	return netip.AddrPortFrom(address.Unmap(), uint16(number)), nil
 }
+
+// unixListens is the flag of a Unix socket that accepts connections, __SO_ACCEPTCON.
+const unixListens = 1 << 16
+
+// eachUnixListener calls each for the Unix sockets that accept connections. Netlink is not asked for them: it needs a module of the
+// kernel that many machines do not have.
+func eachUnixListener(dir string, each func(inode uint64)) error {
+	file, err := os.Open(filepath.Join(dir, "unix"))
+	if err != nil {
+		return fmt.Errorf("list the Unix sockets of this machine: %w", err)
+	}
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		// Num: RefCount Protocol Flags Type St Inode Path
+		field := strings.Fields(lines.Text())
+		if len(field) < 7 {
+			continue
+		}
+		flags, flagsErr := strconv.ParseUint(field[3], 16, 64)
+		inode, inodeErr := strconv.ParseUint(field[6], 10, 64)
+		if flagsErr == nil && inodeErr == nil && flags&unixListens != 0 {
+			each(inode)
+		}
+	}
+	if err := errors.Join(lines.Err(), file.Close()); err != nil {
+		return fmt.Errorf("list the Unix sockets of this machine: %w", err)
+	}
+	return nil
+}

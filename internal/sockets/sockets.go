@@ -1,5 +1,6 @@
-// Package sockets asks the kernel about the TCP sockets of this network namespace: the user of a socket, the listening sockets,
-// the bound ports, and the range of ephemeral ports. It uses netlink, and reads /proc/net/tcp and tcp6 if the kernel does not support that.
+// Package sockets asks the kernel about the TCP sockets of this network namespace: the user of a socket, the listening sockets and those
+// of Unix sockets, the bound ports, and the range of ephemeral ports. It uses netlink, and reads /proc/net/tcp and tcp6 if the kernel does
+// not support that.
 package sockets
 
 import (
@@ -49,7 +50,7 @@ func BoundPorts() (map[int]bool, error) {
 	return bound, err
 }
 
-// Listening returns the inodes of the sockets on which connections are accepted. A process that has one open has a link to
+// Listening returns the inodes of the TCP and Unix sockets on which connections are accepted. A process that has one open has a link to
 // socket:[INODE] among its files.
 func Listening() (map[uint64]bool, error) {
 	accepting := map[uint64]bool{}
@@ -58,7 +59,10 @@ func Listening() (map[uint64]bool, error) {
 			accepting[s.Inode] = true
 		}
 	})
-	return accepting, err
+	if err != nil {
+		return nil, err
+	}
+	return accepting, eachUnixListener("/proc/net", func(inode uint64) { accepting[inode] = true })
 }
 
 // list calls each for all sockets, and for some of them perhaps twice.

@@ -61,42 +61,35 @@ func TestBothWaysToAskTheKernelAgree(t *testing.T) {
 }
 
 func TestListeningSocketsAreKnownByTheirInodes(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	inode := func(file interface {
-		SyscallConn() (syscall.RawConn, error)
-	},
-	) (number uint64) {
-		raw, err := file.SyscallConn()
+	inode := func(socket any) uint64 {
+		raw, err := socket.(syscall.Conn).SyscallConn()
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = raw.Control(func(fd uintptr) {
-			var stat unix.Stat_t
-			if err := unix.Fstat(int(fd), &stat); err != nil {
-				t.Error(err)
-			}
-			number = stat.Ino
-		})
+		var stat unix.Stat_t
+		if controlErr := raw.Control(func(fd uintptr) { err = unix.Fstat(int(fd), &stat) }); controlErr != nil || err != nil {
+			t.Fatal(controlErr, err)
+		}
+		return stat.Ino
+	}
+	for network, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": t.TempDir() + "/socket"} {
+		listener, err := net.Listen(network, address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return number
-	}
-	conn, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	accepting, connected := inode(listener.(*net.TCPListener)), inode(conn.(*net.TCPConn))
-	if all, err := Listening(); err != nil || !all[accepting] || all[connected] {
-		t.Errorf("the listener listens: %v, its client does: %v, %v", all[accepting], all[connected], err)
-	}
-	_ = listener.Close()
-	if all, err := Listening(); err != nil || all[accepting] {
-		t.Errorf("a closed listener listens: %v, %v", all[accepting], err)
+		conn, err := net.Dial(network, listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		accepting, connected := inode(listener), inode(conn)
+		if all, err := Listening(); err != nil || !all[accepting] || all[connected] {
+			t.Errorf("%s: the listener listens: %v, its client does: %v, %v", network, all[accepting], all[connected], err)
+		}
+		_ = listener.Close()
+		if all, err := Listening(); err != nil || all[accepting] {
+			t.Errorf("%s: a closed listener listens: %v, %v", network, all[accepting], err)
+		}
 	}
 }
 

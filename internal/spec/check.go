@@ -64,7 +64,7 @@ func check(app *apiv1.AppSpec) Faults {
 	}
 	c.name("name", app.GetName())
 	if apiv1.AppSpec_Kind_name[int32(app.GetKind())] == "" {
-		c.fail("kind", "kind must be app or framework, not %d", app.GetKind())
+		c.fail("kind", "kind must be app or companion, not %d", app.GetKind())
 	}
 	if !queueName.MatchString(app.GetQueue()) {
 		c.fail("queue", "%s cannot be the name of a queue; see \"mammoth queue ls\" for those that there are", quoted(app.GetQueue()))
@@ -149,8 +149,8 @@ func (c *checker) checkRole(kind apiv1.AppSpec_Kind, role *apiv1.RoleSpec) {
 	c.checkUpdate(role.GetUpdate())
 	c.checkRestart(role.GetRestart())
 	c.checkStop(role.GetStop())
-	if kind == apiv1.AppSpec_FRAMEWORK {
-		c.checkFramework(role)
+	if kind == apiv1.AppSpec_COMPANION {
+		c.checkCompanionApp(role)
 	}
 }
 

@@ -111,8 +111,8 @@ func (c *checker) checkCompanion(kind apiv1.AppSpec_Kind, companion *apiv1.Compa
 	if companion == nil {
 		return
 	}
-	if kind != apiv1.AppSpec_FRAMEWORK {
-		c.fail("companion", "only a framework can have a companion; set kind: framework")
+	if kind != apiv1.AppSpec_COMPANION {
+		c.fail("companion", "only a companion app can have a companion; set kind: companion")
 	}
 	if err := CheckName("a companion", companion.GetPackage()); err != nil {
 		c.fail("companion", "%v", err)

@@ -45,8 +45,8 @@ func Complete(app *apiv1.AppSpec) {
 		if role.GetPlacement().GetPolicy() == apiv1.Placement_DEFAULT {
 			role.Placement.Policy = apiv1.Placement_SPREAD
 		}
-		if app.GetKind() == apiv1.AppSpec_FRAMEWORK {
-			completeFramework(role)
+		if app.GetKind() == apiv1.AppSpec_COMPANION {
+			completeCompanionApp(role)
 		}
 	}
 }
@@ -123,9 +123,9 @@ func completeRestart(role *apiv1.RoleSpec) {
 	completeDuration(&role.Stop.Drain, drain)
 }
 
-// completeFramework limits a framework's role to one instance at a time on a node, because successive instances share a state
+// completeCompanionApp limits a companion app's role to one instance at a time on a node, because successive instances share a state
 // directory and a listening address.
-func completeFramework(role *apiv1.RoleSpec) {
+func completeCompanionApp(role *apiv1.RoleSpec) {
 	if role.GetPlacement().GetMaxPerNode() == 0 {
 		role.Placement.MaxPerNode = 1
 	}

@@ -13,7 +13,7 @@ import (
 func CheckContainer(container *corev1.ContainerSpec) error {
 	kind := apiv1.AppSpec_APP
 	if container.GetRuntime() == corev1.ContainerSpec_PROCESS {
-		kind = apiv1.AppSpec_FRAMEWORK // it runs a program of the node
+		kind = apiv1.AppSpec_COMPANION // it runs a program of the node
 	}
 	role := &apiv1.RoleSpec{
 		Image: container.GetImage(), Command: container.GetCommand(), Env: container.GetEnv(), WorkingDir: container.GetWorkingDir(), User: container.GetUser(),

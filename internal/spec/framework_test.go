@@ -86,7 +86,7 @@ func TestAnAppOfAnotherFrameworkHasOptions(t *testing.T) {
 		{func(a *apiv1.AppSpec) { a.Options = nil }, ""},
 		{func(a *apiv1.AppSpec) { a.Options = nested(34) }, "is nested too deep; the limit is 32 levels"},
 		{func(a *apiv1.AppSpec) { a.Framework = "Ring" }, `"Ring" cannot be the name of a framework`},
-		{func(a *apiv1.AppSpec) { a.Kind = apiv1.AppSpec_FRAMEWORK }, "only DynamicDeploy has apps of another kind than app"},
+		{func(a *apiv1.AppSpec) { a.Kind = apiv1.AppSpec_COMPANION }, "only DynamicDeploy has apps of another kind than app"},
 		{func(a *apiv1.AppSpec) { a.Roles = []*apiv1.RoleSpec{{Image: "web:1"}} }, "roles are DynamicDeploy's, and the framework is ring"},
 		{func(a *apiv1.AppSpec) { a.Framework, a.Roles = "", []*apiv1.RoleSpec{{Image: "web:1"}} }, "DynamicDeploy reads no options"},
 		{func(a *apiv1.AppSpec) { a.Framework, a.Options = DynamicDeploy, nil }, "the app has no role; give it one with an image"},

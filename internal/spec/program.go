@@ -38,17 +38,17 @@ func (c *checker) texts(key string, list *structpb.ListValue) bool {
 	return true
 }
 
-// checkProgram checks what a role runs: an image or, in a framework, a program of the node.
+// checkProgram checks what a role runs: an image or, in a companion app, a program of the node.
 func (c *checker) checkProgram(kind apiv1.AppSpec_Kind, role *apiv1.RoleSpec) {
 	image, command := role.GetImage(), role.GetCommand()
 	switch {
 	case image != "":
 	case role.GetCompanion() != nil: // the zone fills in what its package says
-	case kind == apiv1.AppSpec_FRAMEWORK && len(command) == 0:
+	case kind == apiv1.AppSpec_COMPANION && len(command) == 0:
 		c.fail("", "there is no image, companion or command; give the role one of them")
-	case kind != apiv1.AppSpec_FRAMEWORK && len(command) > 0:
-		c.fail("command", "the role has no image; only a framework may run a program of the node")
-	case kind != apiv1.AppSpec_FRAMEWORK:
+	case kind != apiv1.AppSpec_COMPANION && len(command) > 0:
+		c.fail("command", "the role has no image; only a companion app may run a program of the node")
+	case kind != apiv1.AppSpec_COMPANION:
 		c.fail("image", "the role has no image; name one that \"mammoth image ls\" lists, as NAME:TAG")
 	}
 	c.plain("image", "image", image, MaxPath-1)
@@ -81,13 +81,13 @@ func (c *checker) checkProgram(kind apiv1.AppSpec_Kind, role *apiv1.RoleSpec) {
 	}
 }
 
-func (c *checker) checkFramework(role *apiv1.RoleSpec) {
+func (c *checker) checkCompanionApp(role *apiv1.RoleSpec) {
 	switch {
 	case role.GetImage() == "" && role.GetReadOnlyRoot():
 		c.fail("readOnlyRoot", "a program of the node cannot have a read-only root")
 	case role.GetPlacement().GetMaxPerNode() > 1:
-		c.fail("placement.maxPerNode", "a framework's role has one instance a node, so maxPerNode cannot be %d", role.GetPlacement().GetMaxPerNode())
+		c.fail("placement.maxPerNode", "a role of a companion app has one instance a node, so maxPerNode cannot be %d", role.GetPlacement().GetMaxPerNode())
 	case role.GetUpdate().GetStrategy() != apiv1.UpdatePolicy_ROLLING || role.GetUpdate().GetOnce().GetStrategy() != apiv1.UpdatePolicy_ROLLING:
-		c.fail("update.strategy", "a framework can be updated with the strategy rolling only: the new instance takes over what the old one leaves on its node")
+		c.fail("update.strategy", "a companion app can be updated with the strategy rolling only: the new instance takes over what the old one leaves on its node")
 	}
 }

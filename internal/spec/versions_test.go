@@ -82,3 +82,32 @@ func TestARolloutStaysAsItIsUnlessContainersOrThePolicyChange(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsSaidForOneVersionStandsAsLongAsThat(t *testing.T) {
+	app := func(front, db string, percent int32) *apiv1.AppSpec {
+		role := &apiv1.RoleSpec{Name: "front", Image: front, Instances: 2, Update: &apiv1.UpdatePolicy{MaxSurge: 1}}
+		if percent > 0 {
+			role.Update.Once = &apiv1.UpdatePolicy_OneRollout{CanaryPercent: percent}
+		}
+		return &apiv1.AppSpec{Name: "shop", Roles: []*apiv1.RoleSpec{role, {Name: "db", Image: db, Update: &apiv1.UpdatePolicy{MaxSurge: 1}}}}
+	}
+	present := app("front:2", "db:1", 10)
+	for name, c := range map[string]struct {
+		next *apiv1.AppSpec
+		want int32
+	}{
+		"the same version":           {app("front:2", "db:1", 0), 10},
+		"another version of another": {app("front:2", "db:2", 0), 10},
+		"something else is said":     {app("front:2", "db:1", 30), 30},
+		"another version of it":      {app("front:3", "db:1", 0), 0},
+	} {
+		spec.KeepTemporary(present, c.next)
+		if got := c.next.GetRoles()[0].GetUpdate().GetOnce().GetCanaryPercent(); got != c.want || c.next.GetRoles()[1].GetUpdate().GetOnce() != nil {
+			t.Errorf("%s: %d %%, want %d %%; %v", name, got, c.want, c.next.GetRoles()[1])
+		}
+	}
+	spec.DropTemporary(present.GetRoles()[0])
+	if present.GetRoles()[0].GetUpdate().GetOnce() != nil {
+		t.Error("it is not dropped")
+	}
+}

@@ -1,5 +1,7 @@
 // Package token signs and verifies container tokens. They show a NodeManager that the ResourceManager has granted what is
 // requested.
+//
+// It owns the form of a token. The keys belong to the ResourceManager, which makes and replaces them.
 package token
 
 import (

@@ -1,4 +1,6 @@
 // Package wire converts the values of the core to protobuf messages and back, and errors to gRPC's.
+// It owns the table of errors: which gRPC code each kind of errdefs has, and the
+// sentence that a person is shown.
 package wire
 
 import (

@@ -1,5 +1,7 @@
 // Package zk is a ZooKeeper client with contexts. It waits for a connection instead of failing without one, reports every
 // new connection and session, hides a chroot, and protects what it creates with a digest.
+//
+// A Client owns its connection and session. Its callers own what they create with it.
 package zk
 
 import (

@@ -1,6 +1,8 @@
 // Package cgroup creates, limits, measures and kills the control groups of containers, in version 1, version 2 and the
 // hybrid of both. It is a thin layer over containerd/cgroups: it hides the difference between the versions and implements
 // what the library lacks, each time with a comment that says why.
+//
+// It owns no group: whoever creates one kills and removes it.
 package cgroup
 
 import (

@@ -1,4 +1,7 @@
 // Package disk measures what containers write, and enforces their quota if the storage driver cannot.
+//
+// A Watcher owns the list of containers that it measures, and one goroutine for all of them. It reports who is over the quota; the
+// runtime stops the container.
 package disk
 
 import (

@@ -1,5 +1,7 @@
 // Package network manages a node's host ports: its range, the ports that are leased to containers on the host's network, and
 // the ports that any process has bound.
+//
+// Leases owns which port is held by which container. Ports of containers on the bridge are bound by the engine and are not in it.
 package network
 
 import (

@@ -145,8 +145,8 @@ func (n *Node) checkSpec(lease *corev1.Lease, spec *corev1.ContainerSpec) error 
 // programAllowed refuses programs of the node, which run as the NodeManager's own user, unless the ResourceManager has
 // permitted them in the lease. The request of an application master does not count.
 func programAllowed(lease *corev1.Lease, spec *corev1.ContainerSpec) error {
-	if spec.GetRuntime() != corev1.ContainerSpec_PROCESS || spec.GetImage() != "" || lease.GetMaster() || lease.GetFramework() || lease.GetExternal() {
+	if spec.GetRuntime() != corev1.ContainerSpec_PROCESS || spec.GetImage() != "" || lease.GetMaster() || lease.GetCompanion() || lease.GetExternal() {
 		return nil
 	}
-	return fmt.Errorf("only a framework may run a program of the node; give the app an image: %w", errdefs.ErrPermissionDenied)
+	return fmt.Errorf("only a companion app may run a program of the node; give the app an image: %w", errdefs.ErrPermissionDenied)
 }

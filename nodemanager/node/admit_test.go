@@ -8,11 +8,11 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-func TestOnlyMastersAndFrameworksRunProgramsOfTheNode(t *testing.T) {
+func TestOnlyMastersAndCompanionAppsRunProgramsOfTheNode(t *testing.T) {
 	program := &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS, Command: []string{"/bin/true"}}
 	packed := &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS, Image: "app@sha256:0"}
 	image := &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_DOCKER, Image: "app@sha256:0"}
-	app, master, framework := &corev1.Lease{}, &corev1.Lease{Master: true}, &corev1.Lease{Framework: true}
+	app, master, companion := &corev1.Lease{}, &corev1.Lease{Master: true}, &corev1.Lease{Companion: true}
 	for _, test := range []struct {
 		lease   *corev1.Lease
 		spec    *corev1.ContainerSpec
@@ -22,8 +22,8 @@ func TestOnlyMastersAndFrameworksRunProgramsOfTheNode(t *testing.T) {
 		{app, packed, false},
 		{app, image, false},
 		{master, program, false},
-		{framework, program, false},
-		{framework, image, false},
+		{companion, program, false},
+		{companion, image, false},
 	} {
 		if err := programAllowed(test.lease, test.spec); errdefs.IsPermissionDenied(err) != test.refused {
 			t.Errorf("%v under %v: %v", test.spec, test.lease, err)

@@ -3,6 +3,8 @@
 //
 // It is pure: facts go in with the time, and Take returns what is to be done as values. Its owner performs them in this order: do,
 // store, publish.
+//
+// A Node owns the entries of all containers, with their leases, specs and deadlines.
 package node
 
 import (

@@ -2,6 +2,8 @@
 // do not identify them: the command is in the control group of its container, and processes that it leaves behind become
 // children of the container's first process. So they are found by a variable in their environment, which children inherit,
 // and by their session.
+//
+// It owns no process: a Command is only how those of one command are recognized.
 package processes
 
 import (

@@ -2,6 +2,8 @@
 // else of the zone. It listens on the bridge's gateway and forwards look-ups, watches and registrations to the
 // ResourceManager, which may listen where no container can reach it. To the ResourceManager the requests are the
 // NodeManager's own; so each one is built anew from the few parts that such a request may have.
+//
+// A Proxy owns its listener on the bridge and its connections. It stores nothing.
 package registry
 
 import (

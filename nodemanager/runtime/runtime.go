@@ -1,5 +1,6 @@
 // Package runtime is the interface to what runs a node's containers. Docker, plain processes and a fake for tests implement
-// it; all three pass the suite in runtimetest.
+// it; all three pass the suite in runtimetest. A runtime owns the containers of its node from Start to Remove, and the NodeManager
+// decides about them.
 package runtime
 
 import (
@@ -106,7 +107,7 @@ type Spec struct {
 	// StopSignal is the signal of a stop, in the syntax of signal.Number; empty is the image's own, else SIGTERM.
 	StopSignal string
 
-	// StateDir is the state directory that successive containers of a framework share: its path is in MAMMOTH_STATE, and the
+	// StateDir is the state directory that successive containers of a companion app share: its path is in MAMMOTH_STATE, and the
 	// processes that one container leaves running are taken over by the next. Empty is none. Only the process runtime has
 	// state directories.
 	StateDir string

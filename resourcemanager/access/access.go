@@ -3,6 +3,8 @@
 //
 // Vocabulary: a user administers a queue if the admin list of the queue, or of one above it, has the user. An administrator of the
 // zone is on the admin list of the root queue.
+//
+// It owns no list: the lists are in the queue tree, which it sees through Queues.
 package access
 
 import (
@@ -94,13 +96,13 @@ func (r Rules) MayOperate(who peer.User, doing string) error {
 }
 
 // MayRunPrograms refuses apps that can act as an operator, unless the user is an operator or an administrator of the zone. A
-// framework's programs run as the user of the NodeManager. On the host's network, a container's root passes for the machine's root
+// companion app's programs run as the user of the NodeManager. On the host's network, a container's root passes for the machine's root
 // when the kernel is asked for the user of a connection. doing is a verb: deploy.
 func (r Rules) MayRunPrograms(who peer.User, spec *apiv1.AppSpec, doing string) error {
 	what := ""
 	switch {
-	case spec.GetKind() == apiv1.AppSpec_FRAMEWORK:
-		what = fmt.Sprintf("the framework %s, which runs programs of the nodes themselves", spec.GetName())
+	case spec.GetKind() == apiv1.AppSpec_COMPANION:
+		what = fmt.Sprintf("the companion app %s, which runs programs of the nodes themselves", spec.GetName())
 	case spec.GetKind() == apiv1.AppSpec_EXTERNAL:
 		what = fmt.Sprintf("%s, which may run any program on the nodes", spec.GetName())
 	case slices.ContainsFunc(spec.GetRoles(), func(r *apiv1.RoleSpec) bool { return r.GetNetwork() == corev1.ContainerSpec_HOST }):

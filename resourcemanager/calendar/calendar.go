@@ -1,5 +1,5 @@
 // Package calendar computes the times of windows and schedules from cron expressions, durations and time zones, so that the
-// scheduler needs no calendar.
+// scheduler needs no calendar. It is pure and has no state: the time is an argument.
 package calendar
 
 import (

@@ -1,5 +1,7 @@
 // Package eventlog keeps the newest events of a zone in memory for any number of readers. One writer adds events. A reader has only
 // a position, so a slow reader costs no memory.
+//
+// A Log owns its events and forgets the oldest. Events that have to outlive the process are in package store.
 package eventlog
 
 import (

@@ -6,6 +6,8 @@
 // written before the zone applies it, so that the last line of a recording is the cause of a crash.
 //
 // A recording contains the keys and tokens of its zone.
+//
+// A Writer owns one recording and its bound. It is no part of what decides: a zone runs the same without it.
 package recording
 
 import (

@@ -171,7 +171,7 @@ func (s *apps) checkFramework(ctx context.Context, app *apiv1.AppSpec) []finding
 // takeCompanions fills in what roles leave to the framework packages whose companions they run, in a spec that is not complete yet. It
 // returns what this zone does not have, and options that do not fit.
 func (s *apps) takeCompanions(ctx context.Context, app *apiv1.AppSpec) []finding {
-	if app.GetKind() != apiv1.AppSpec_FRAMEWORK || len(app.GetRoles()) > spec.MaxRoles {
+	if app.GetKind() != apiv1.AppSpec_COMPANION || len(app.GetRoles()) > spec.MaxRoles {
 		return nil // that is refused, whatever the companions are
 	}
 	var found []finding

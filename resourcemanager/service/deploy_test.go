@@ -40,7 +40,7 @@ func (l *changing) Deploy(_ context.Context, request *apiv1.DeployRequest) (*api
 
 // Both sides of a diff are of one generation: if the app changes in between, it is read again.
 func TestADiffIsOfOneMoment(t *testing.T) {
-	const manifest = "name: names\nkind: framework\ncommand: [/bin/true]\n"
+	const manifest = "name: names\nkind: companion\ncommand: [/bin/true]\n"
 	loop := &changing{generation: 3, changes: 2}
 	inServices(t, loop, node{}, func(client apiv1.AppsClient) {
 		answer, err := client.Deploy(context.Background(), &apiv1.DeployRequest{Manifest: []byte(manifest), Diff: true})

@@ -3,6 +3,8 @@
 //
 // The interfaces (Apps, Zone, Frameworks, Lending, Tracker, Masters) are what the loop does for each kind of client; a Stream is what
 // the loop sends to one reader.
+//
+// It owns the streams of callers while they are open, and nothing of the zone.
 package service
 
 import (

@@ -1,5 +1,7 @@
 // Package simulate drives the real scheduler core through a scenario on a virtual clock: nodes that fail, queues,
 // lending contracts, services that follow the day, and batch jobs. The same scenario and seed give the same report.
+//
+// It owns the virtual clock and everything around the core: nodes, apps and their random numbers.
 package simulate
 
 import (

@@ -4,6 +4,8 @@
 // A snapshot is never changed. It shares all but what has changed with the one before it, so that a new one costs O(log n) for each
 // object that has changed, and it is made beside the loop. Every change of an object has an index of its own, which rises. The objects
 // are found by kind and name, and in the order of their last changes: a watcher is a position in that order, and keeps nothing else.
+//
+// A Board owns the newest snapshot. One goroutine publishes and never waits for another; any may read.
 package snapshot
 
 import (

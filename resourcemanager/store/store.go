@@ -2,6 +2,8 @@
 // records and events are bytes; their writers know what they mean.
 //
 // A batch is the unit of a commit. The retention is how many events are kept. The identity identifies a store and its opening.
+//
+// An implementation owns what it has stored, for one opening at a time: a later one ends the writes of an earlier one.
 package store
 
 import (

@@ -390,16 +390,16 @@ func TestOnlyOperatorsDeployOntoTheNodesNetwork(t *testing.T) {
 	})
 }
 
-// A command in a framework runs as its program does: as root, on the node itself.
-func TestOnlyOperatorsRunCommandsInFrameworks(t *testing.T) {
+// A command in a companion app runs as its program does: as root, on the node itself.
+func TestOnlyOperatorsRunCommandsInCompanionApps(t *testing.T) {
 	inZone(t, func(z *testZone) {
-		z.deployFramework()
+		z.deployCompanion()
 		apps := z.rm.AllApps()
 		if len(apps) != 1 {
 			t.Fatal(apps)
 		}
 		for _, who := range []string{"guest", ""} {
-			if got := refusal(t, z.rm.MayExec(as(who), apps[0].GetName())); !strings.Contains(got, "may not run commands in the framework "+apps[0].GetName()) {
+			if got := refusal(t, z.rm.MayExec(as(who), apps[0].GetName())); !strings.Contains(got, "may not run commands in the companion app "+apps[0].GetName()) {
 				t.Errorf("%q: %s", who, got)
 			}
 		}

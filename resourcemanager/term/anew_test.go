@@ -36,7 +36,7 @@ func TestWhatIsStartedAfterAStopBeginsAnew(t *testing.T) {
 			if status := app.GetStatus(); status.GetState() != apiv1.MasterStatus_WORKING || status.GetReason() != "its application master has not begun yet" {
 				t.Errorf("after %v it begins with %v", state, status)
 			}
-			if n.launchMaster().register.GetWanted().GetRestartBefore() == nil {
+			if n.launchMaster().register.GetDesired().GetRestartBefore() == nil {
 				t.Errorf("after %v its master is not told to begin anew", state)
 			}
 		})

@@ -28,14 +28,14 @@ func done(version, total int32) *apiv1.MasterStatus {
 	return &apiv1.MasterStatus{Version: version, State: apiv1.MasterStatus_DONE, Done: total, Total: total}
 }
 
-func newestWanted(answers []*masterv1.AllocateResponse) *masterv1.Wanted {
-	var wanted *masterv1.Wanted
+func newestDesired(answers []*masterv1.AllocateResponse) *masterv1.DesiredState {
+	var desired *masterv1.DesiredState
 	for _, answer := range answers {
-		if answer.GetWanted() != nil {
-			wanted = answer.GetWanted()
+		if answer.GetDesired() != nil {
+			desired = answer.GetDesired()
 		}
 	}
-	return wanted
+	return desired
 }
 
 func TestVersionsRiseOnlyWhenInstancesMustChange(t *testing.T) {
@@ -51,8 +51,8 @@ func TestVersionsRiseOnlyWhenInstancesMustChange(t *testing.T) {
 		if err != nil || scaled.GetVersion() != 1 || scaled.GetGeneration() != 2 || scaled.GetWanted() != 5 {
 			t.Errorf("scaled: %v, %v", scaled, err)
 		}
-		if wanted := newestWanted(m.heard()); wanted.GetSpec().GetRoles()[0].GetInstances() != 5 {
-			t.Errorf("the master is told %v", wanted)
+		if desired := newestDesired(m.heard()); desired.GetSpec().GetRoles()[0].GetInstances() != 5 {
+			t.Errorf("the master is told %v", desired)
 		}
 		silent := spec2(0) // says no count
 		changed := z.deploy(silent)
@@ -81,12 +81,12 @@ func TestRollbackAndRevertKeepTheCount(t *testing.T) {
 		if app.GetVersion() != 3 || app.GetSpec().GetRoles()[0].GetImage() != "web:1" || app.GetWanted() != 3 {
 			t.Fatalf("after the revert: version %d of image %s, %d wanted", app.GetVersion(), app.GetSpec().GetRoles()[0].GetImage(), app.GetWanted())
 		}
-		if wanted := newestWanted(answers); !wanted.GetRevised() {
+		if desired := newestDesired(answers); !desired.GetRevised() {
 			t.Error("the master does not learn that it made this version")
 		}
 		m.say(revised(2, 1, "said twice"))
 		if got := z.app("web").GetVersion(); got != 3 {
-			t.Errorf("another version than the wanted one was revised: version %d", got)
+			t.Errorf("another version than the desired one was revised: version %d", got)
 		}
 		m.say(cameUp(3, 3))
 		_, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web"})
@@ -215,8 +215,8 @@ func TestAnAppIsStoppedAndStartedAgain(t *testing.T) {
 		if _, err := z.apps().StopApp(context.Background(), &apiv1.StopAppRequest{Name: "web"}); err != nil {
 			t.Fatal(err)
 		}
-		if wanted := newestWanted(m.heard()); !wanted.GetStopped() {
-			t.Errorf("the master is told %v", wanted)
+		if desired := newestDesired(m.heard()); !desired.GetStopped() {
+			t.Errorf("the master is told %v", desired)
 		}
 		m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}, GoneInstances: []string{"web-1"}})
 		app := z.app("web")
@@ -234,8 +234,8 @@ func TestAnAppIsStoppedAndStartedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		m = n.launchMaster()
-		if m.register.GetWanted().GetStopped() || z.app("web").GetState() != apiv1.App_RUNNING {
-			t.Errorf("restarted it is %v, and its master is told %v", z.app("web").GetState(), m.register.GetWanted())
+		if m.register.GetDesired().GetStopped() || z.app("web").GetState() != apiv1.App_RUNNING {
+			t.Errorf("restarted it is %v, and its master is told %v", z.app("web").GetState(), m.register.GetDesired())
 		}
 		m.startInstance(n, "web-1")
 	})

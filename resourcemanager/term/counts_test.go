@@ -26,8 +26,8 @@ func TestWhatWasSaidLastCounts(t *testing.T) {
 		expect := func(when string, wanted int32, byCalendar bool) {
 			t.Helper()
 			for _, answer := range m.heard() {
-				if answer.GetWanted() != nil {
-					told = append(told, answer.GetWanted().GetSpec().GetRoles()[0].GetInstances())
+				if answer.GetDesired() != nil {
+					told = append(told, answer.GetDesired().GetSpec().GetRoles()[0].GetInstances())
 				}
 			}
 			app := z.app("web")

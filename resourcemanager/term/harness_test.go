@@ -281,8 +281,8 @@ type fakeNode struct {
 	launches   []*trackerv1.NodeCommand_Launch
 	stops      []*trackerv1.NodeCommand_Stop
 	forgotten  []string
-	// frameworks are what it says that it has of them, ended what it was told to end.
-	frameworks, ended []string
+	// companions are what it says that it has of companion apps, ended what it was told to end.
+	companions, ended []string
 	// deaf ignores commands to stop.
 	deaf atomic.Bool
 }
@@ -312,7 +312,7 @@ func (n *fakeNode) register() {
 	client := trackerv1.NewResourceTrackerClient(n.z.conn)
 	response, err := client.Register(context.Background(), &trackerv1.RegisterRequest{
 		NodeId: n.name, Address: "10.0.0.1", ContainerManager: n.name + n.port(), Capacity: n.capacity, Containers: statuses,
-		Health: &corev1.NodeHealth{Healthy: true}, Version: "test", StateDirs: n.frameworks,
+		Health: &corev1.NodeHealth{Healthy: true}, Version: "test", StateDirs: n.companions,
 		FolderId: "folder of " + n.name, ProcessId: "process of " + n.name,
 	})
 	if err != nil {

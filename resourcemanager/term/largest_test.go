@@ -58,8 +58,8 @@ func TestTheLargestVersionsAreStoredOnceAndRead(t *testing.T) {
 		}
 		n.register()
 		m.connect()
-		if size := proto.Size(m.register); size > 4<<20 || m.register.GetWanted().GetVersion() != 31 {
-			t.Errorf("a master is told %d bytes when it registers, and version %d", size, m.register.GetWanted().GetVersion())
+		if size := proto.Size(m.register); size > 4<<20 || m.register.GetDesired().GetVersion() != 31 {
+			t.Errorf("a master is told %d bytes when it registers, and version %d", size, m.register.GetDesired().GetVersion())
 		}
 		n.deaf.Store(true) // it says that the master has ended when it is told to, below
 		if _, err := z.apps().RemoveApp(context.Background(), &apiv1.RemoveAppRequest{Name: "web"}); err != nil {

@@ -211,22 +211,25 @@ func TestADrainedNodeLosesItsMasterLast(t *testing.T) {
 		}
 		other.launchMaster()
 		z.pass(2 * time.Second)
-		if got := z.node("node-1").GetState(); got != apiv1.NodeState_DRAINED {
-			t.Errorf("the empty node is %v", got)
+		if got := z.node("node-1"); got.GetState() != apiv1.NodeState_DRAINED || got.GetReason() != "new disk" {
+			t.Errorf("the empty node is %v, %q", got.GetState(), got.GetReason())
+		}
+		if got, err := nodes.DrainNode(context.Background(), &apiv1.DrainNodeRequest{Name: "node-1", Reason: "newer disk"}); err != nil || got.GetReason() != "newer disk" {
+			t.Errorf("drained for another reason it is %v, %v", got, err)
 		}
 		if got := z.app("web"); got.GetState() != apiv1.App_RUNNING || got.GetMaster().GetNode() != "node-2" {
 			t.Errorf("the app is %v, its master on %s", got.GetState(), got.GetMaster().GetNode())
 		}
 		n.cut()
 		n.register()
-		if got := z.node("node-1").GetState(); got != apiv1.NodeState_DRAINING && got != apiv1.NodeState_DRAINED {
-			t.Errorf("after it registered again it is %v", got)
+		if got := z.node("node-1"); got.GetState() != apiv1.NodeState_DRAINING && got.GetState() != apiv1.NodeState_DRAINED || got.GetReason() != "newer disk" {
+			t.Errorf("after it registered again it is %v, %q", got.GetState(), got.GetReason())
 		}
 		if _, err := nodes.UndrainNode(context.Background(), &apiv1.GetNodeRequest{Name: "node-1"}); err != nil {
 			t.Fatal(err)
 		}
-		if got := z.node("node-1").GetState(); got != apiv1.NodeState_READY {
-			t.Errorf("undrained it is %v", got)
+		if got := z.node("node-1"); got.GetState() != apiv1.NodeState_READY || got.GetReason() != "" {
+			t.Errorf("undrained it is %v, %q", got.GetState(), got.GetReason())
 		}
 	})
 }

@@ -104,7 +104,7 @@ func TestAPackageBringsAKindOfMaster(t *testing.T) {
 		}
 
 		// Its master is given the options, and what it starts may be a program of the node.
-		if got := m.register.GetWanted().GetSpec().GetOptions().GetFields()["workers"].GetNumberValue(); got != 3 {
+		if got := m.register.GetDesired().GetSpec().GetOptions().GetFields()["workers"].GetNumberValue(); got != 3 {
 			t.Errorf("its master reads %v workers", got)
 		}
 		granted := allocated(m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask1("ring-1")}, ObservedGeneration: 1}))
@@ -115,9 +115,9 @@ func TestAPackageBringsAKindOfMaster(t *testing.T) {
 		// Other options are another version, of the same attempt.
 		z.deployRing(5)
 		answers := m.heard()
-		wanted := answers[len(answers)-1].GetWanted()
-		if wanted.GetVersion() != 2 || wanted.GetSpec().GetOptions().GetFields()["workers"].GetNumberValue() != 5 {
-			t.Errorf("its master is told %v", wanted)
+		desired := answers[len(answers)-1].GetDesired()
+		if desired.GetVersion() != 2 || desired.GetSpec().GetOptions().GetFields()["workers"].GetNumberValue() != 5 {
+			t.Errorf("its master is told %v", desired)
 		}
 		if app := z.app("ring"); app.GetMaster().GetAttempt() != 1 || app.GetEnds() || app.GetWanted() != 0 || app.GetStatus().GetState() != apiv1.MasterStatus_NONE {
 			t.Errorf("it is shown as %v", app)
@@ -433,7 +433,7 @@ func TestAPackageMayBringACompanion(t *testing.T) {
 		z.install(front)
 		of := proto.CloneOf(spec)
 		of.Framework, of.Kind, of.Roles = "front", apiv1.AppSpec_APP, nil
-		const masterless = `the framework package front brings a companion and no application master; take the framework out, and run it with "kind: framework" and "companion: front"`
+		const masterless = `the framework package front brings a companion and no application master; take the framework out, and run it with "kind: companion" and "companion: front"`
 		if got := sentence(t, deploy(of), errdefs.IsFailedPrecondition); got != masterless {
 			t.Errorf("an app of a package without a master is refused with %q", got)
 		}

@@ -50,14 +50,14 @@ func TestAnAppRunsFromDeployToRemove(t *testing.T) {
 		if _, err := z.apps().RemoveApp(context.Background(), &apiv1.RemoveAppRequest{Name: "web"}); err != nil {
 			t.Fatal(err)
 		}
-		var wanted *masterv1.Wanted
+		var desired *masterv1.DesiredState
 		for _, answer := range m.heard() {
-			if answer.GetWanted() != nil {
-				wanted = answer.GetWanted()
+			if answer.GetDesired() != nil {
+				desired = answer.GetDesired()
 			}
 		}
-		if !wanted.GetRemoving() {
-			t.Fatalf("the master is told %v, not that the app is being removed", wanted)
+		if !desired.GetRemoving() {
+			t.Fatalf("the master is told %v, not that the app is being removed", desired)
 		}
 		if app = z.app("web"); len(app.GetInstances()) != 1 || app.GetInstances()[0].GetId() != "web-2" {
 			t.Fatalf("left of an app that is being removed is %v", app.GetInstances())

@@ -92,14 +92,14 @@ func TestARoleGoesBackAndTheOthersStay(t *testing.T) {
 		if err != nil || !slices.Equal(programs(app), []string{"front:1", "db:2"}) {
 			t.Fatalf("front went back: %v, %v", app, err)
 		}
-		if wanted := newestWanted(m.heard()); wanted.GetRevised() || wanted.GetFromVersion() != 1 || !slices.Equal(wanted.GetFromRoles(), []string{"front"}) {
-			t.Errorf("the master is told %v", wanted)
+		if desired := newestDesired(m.heard()); desired.GetRevised() || desired.GetFromVersion() != 1 || !slices.Equal(desired.GetFromRoles(), []string{"front"}) {
+			t.Errorf("the master is told %v", desired)
 		}
 		if app, err = back(0, "db"); err != nil || !slices.Equal(programs(app), []string{"front:1", "db:1"}) {
 			t.Fatalf("db went back: %v, %v", app, err)
 		}
-		if wanted := newestWanted(m.heard()); wanted.GetFromVersion() != 2 || !slices.Equal(wanted.GetFromRoles(), []string{"db"}) {
-			t.Errorf("the master is told %v", wanted)
+		if desired := newestDesired(m.heard()); desired.GetFromVersion() != 2 || !slices.Equal(desired.GetFromRoles(), []string{"db"}) {
+			t.Errorf("the master is told %v", desired)
 		}
 		for want, try := range map[string]struct {
 			version int32
@@ -151,11 +151,11 @@ func TestAMasterTakesBackOneRole(t *testing.T) {
 			request.Revise.Roles = roles
 			return request
 		}
-		wanted := newestWanted(m.say(of(1, "db")))
-		if !wanted.GetRevised() || wanted.GetFromVersion() != 1 || !slices.Equal(wanted.GetFromRoles(), []string{"db"}) {
-			t.Errorf("the master is told %v", wanted)
+		desired := newestDesired(m.say(of(1, "db")))
+		if !desired.GetRevised() || desired.GetFromVersion() != 1 || !slices.Equal(desired.GetFromRoles(), []string{"db"}) {
+			t.Errorf("the master is told %v", desired)
 		}
-		if roles := wanted.GetSpec().GetRoles(); roles[0].GetEnv()["PROGRAM"] != "front:2" || roles[1].GetEnv()["PROGRAM"] != "db:1" || roles[0].GetUpdate().GetOnce().GetCanaryPercent() != 30 {
+		if roles := desired.GetSpec().GetRoles(); roles[0].GetEnv()["PROGRAM"] != "front:2" || roles[1].GetEnv()["PROGRAM"] != "db:1" || roles[0].GetUpdate().GetOnce().GetCanaryPercent() != 30 {
 			t.Errorf("it is told these roles: %v", roles)
 		}
 		// It survives a restart of the ResourceManager.
@@ -166,8 +166,8 @@ func TestAMasterTakesBackOneRole(t *testing.T) {
 		}
 		m.connect()
 		m.openStream()
-		if wanted := newestWanted(m.heard()); !slices.Equal(wanted.GetFromRoles(), []string{"db"}) {
-			t.Errorf("after a restart the master is told %v", wanted)
+		if desired := newestDesired(m.heard()); !slices.Equal(desired.GetFromRoles(), []string{"db"}) {
+			t.Errorf("after a restart the master is told %v", desired)
 		}
 		version := z.app("web").GetVersion()
 		m.say(of(1, "cache"))
@@ -178,9 +178,9 @@ func TestAMasterTakesBackOneRole(t *testing.T) {
 		if last := events[len(events)-1].GetMessage(); !strings.Contains(last, `cannot have version 1 again`) || !strings.Contains(last, `do not both have a role "cache"`) {
 			t.Errorf("the event about it is %q", last)
 		}
-		wanted = newestWanted(m.say(of(1)))
-		if roles := wanted.GetSpec().GetRoles(); roles[0].GetEnv()["PROGRAM"] != "front:1" || len(wanted.GetFromRoles()) > 0 || roles[0].GetUpdate().GetOnce() != nil {
-			t.Errorf("all roles were taken back, and it is told %v", wanted)
+		desired = newestDesired(m.say(of(1)))
+		if roles := desired.GetSpec().GetRoles(); roles[0].GetEnv()["PROGRAM"] != "front:1" || len(desired.GetFromRoles()) > 0 || roles[0].GetUpdate().GetOnce() != nil {
+			t.Errorf("all roles were taken back, and it is told %v", desired)
 		}
 	})
 }

@@ -54,9 +54,14 @@ func TestAStrategyForOneRolloutStandsAsLongAsItsVersion(t *testing.T) {
 		z.deploy(once)
 		plain := proto.CloneOf(once)
 		plain.Roles[0].Update.Once, plain.Roles[0].Instances = nil, 3
+		// A dry run has what would be stored.
+		dry, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: proto.CloneOf(plain), DryRun: true, IfGeneration: -1})
+		if got := dry.GetApp().GetSpec().GetRoles()[0].GetUpdate().GetOnce(); err != nil || got.GetCanaryPercent() != 30 {
+			t.Errorf("a dry run with another count has %v, %v", got, err)
+		}
 		z.deploy(plain)
 		told := func() *apiv1.UpdatePolicy_OneRollout {
-			return newestWanted(m.heard()).GetSpec().GetRoles()[0].GetUpdate().GetOnce()
+			return newestDesired(m.heard()).GetSpec().GetRoles()[0].GetUpdate().GetOnce()
 		}
 		if got := told(); got.GetCanaryPercent() != 30 {
 			t.Errorf("after another count the master is told %v", got)
@@ -83,18 +88,18 @@ func TestAMasterIsToldWhichVersionIsRepeated(t *testing.T) {
 		m.say(cameUp(1, 2))
 		z.deploy(canary(spec2(2), 10))
 		answers := m.say(revised(2, 1, "too many errors"))
-		if wanted := newestWanted(answers); !wanted.GetRevised() || wanted.GetFromVersion() != 1 {
-			t.Errorf("after a revert the master is told %v", wanted)
+		if desired := newestDesired(answers); !desired.GetRevised() || desired.GetFromVersion() != 1 {
+			t.Errorf("after a revert the master is told %v", desired)
 		}
 		z.deploy(canary(spec2(2), 20))
-		if wanted := newestWanted(m.heard()); wanted.GetRevised() || wanted.GetFromVersion() != 0 {
-			t.Errorf("after another deployment the master is told %v", wanted)
+		if desired := newestDesired(m.heard()); desired.GetRevised() || desired.GetFromVersion() != 0 {
+			t.Errorf("after another deployment the master is told %v", desired)
 		}
 		if _, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web", Version: 1}); err != nil {
 			t.Fatal(err)
 		}
-		if wanted := newestWanted(m.heard()); wanted.GetRevised() || wanted.GetFromVersion() != 1 {
-			t.Errorf("after a rollback the master is told %v", wanted)
+		if desired := newestDesired(m.heard()); desired.GetRevised() || desired.GetFromVersion() != 1 {
+			t.Errorf("after a rollback the master is told %v", desired)
 		}
 	})
 }

@@ -312,7 +312,7 @@ func TestAnAppThatFailsItsProbeSaysWhatItSawAndWhatComesOfIt(t *testing.T) {
 			Instances:          []*masterv1.InstanceReport{{Id: "web-1", ContainerId: container, Version: 1, State: apiv1.Instance_STARTING, Reason: comes}},
 			Status: &apiv1.MasterStatus{
 				Version: 1, State: apiv1.MasterStatus_WORKING, Total: 1,
-				Outlook: &apiv1.Outlook{Text: "version 1 failed 5 of 5 times; it is reverted", At: failsAt, Unless: "a node turns out to be to blame"},
+				Outlook: &apiv1.Outlook{Text: "version 1 failed 5 times, which is too often; it is reverted", At: failsAt, Unless: "a node turns out to be to blame"},
 			},
 		})
 		z.pass(10 * time.Second)
@@ -324,7 +324,7 @@ func TestAnAppThatFailsItsProbeSaysWhatItSawAndWhatComesOfIt(t *testing.T) {
 			t.Errorf("its outlook is %v", outlook)
 		}
 		explained, err := z.apps().ExplainApp(context.Background(), &apiv1.GetAppRequest{Name: "web"})
-		if want := "; version 1 failed 5 of 5 times; it is reverted in 1m20s unless a node turns out to be to blame"; err != nil || !strings.HasSuffix(explained.GetSummary(), want) {
+		if want := "; version 1 failed 5 times, which is too often; it is reverted in 1m20s unless a node turns out to be to blame"; err != nil || !strings.HasSuffix(explained.GetSummary(), want) {
 			t.Errorf("explain says %q, %v", explained.GetSummary(), err)
 		}
 	})

@@ -203,7 +203,7 @@ func (a *app) owned() access.App {
 	return access.App{Name: a.record.GetName(), Owner: a.record.GetUser(), Queue: a.record.GetSpec().GetQueue()}
 }
 
-func (a *app) framework() bool { return a.record.GetSpec().GetKind() == apiv1.AppSpec_FRAMEWORK }
+func (a *app) companion() bool { return a.record.GetSpec().GetKind() == apiv1.AppSpec_COMPANION }
 
 // role is the spec of a role that is wanted now.
 func (a *app) role(name string) (*apiv1.RoleSpec, bool) {

@@ -46,7 +46,7 @@ var parts = []bordertest.Part{
 			"node.record.RegisteredAt node.record.FolderId node.record.Processes",
 	},
 	{Types: []string{"sessions", "nodeSession"}, Files: []string{"sessions.go", "twins.go"}},
-	{Types: []string{"frameworks"}, Files: []string{"frameworks.go"}, Writes: "node.frameworks"},
+	{Types: []string{"companions"}, Files: []string{"companions.go"}, Writes: "node.companions"},
 	{
 		Types: []string{"leases", "appLeases"},
 		Files: []string{"leases.go", "grants.go", "targets.go"},

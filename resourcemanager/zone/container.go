@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/mammoth-os/mammoth/internal/id"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
@@ -59,14 +61,28 @@ func (c *container) status() *corev1.ContainerStatus {
 	return c.record.GetStatus()
 }
 
-// stopCommand gives an instance the grace period of the present spec, and not the one that it was started with.
+// grace is the grace period that the node is sent when the container is to stop: that of the present spec, and not the one with which the
+// container was started. The kernel stops containers, also those without a master, so it reads this part of a spec. It is nil for a master,
+// and for a container without a role of the app.
+func (c *container) grace() *durationpb.Duration {
+	if c == nil || c.record.GetLease().GetMaster() {
+		return nil
+	}
+	role, _ := c.app.role(c.role())
+	return role.GetStop().GetGrace()
+}
+
+// graceText says how long the container may take to stop; it is empty if that is not known.
+func (c *container) graceText() string {
+	if grace := c.grace(); grace != nil {
+		return fmt.Sprintf("the grace period is %s", grace.AsDuration())
+	}
+	return ""
+}
+
 func (c *container) stopCommand() *trackerv1.NodeCommand {
 	command := stopCommand(c.id.String(), c.record.GetStopReason(), c.record.GetStopMessage())
-	for _, role := range c.app.record.GetSpec().GetRoles() {
-		if !c.record.GetLease().GetMaster() && role.GetName() == c.role() {
-			command.GetStop().Grace = role.GetStop().GetGrace()
-		}
-	}
+	command.GetStop().Grace = c.grace()
 	return command
 }
 

@@ -34,7 +34,7 @@ type desired struct {
 	packages   *packages
 	asks       *asks
 	attempts   *attempts
-	frameworks *frameworks
+	companions *companions
 	leases     *leases
 	masters    *masters
 	commands   *commands.Commands
@@ -70,7 +70,7 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 		return nil, a.notForExternal("nothing can be deployed over it; choose another name")
 	}
 	if a != nil && a.record.GetSpec().GetKind() != spec.GetKind() {
-		return nil, fmt.Errorf("%s is deployed as another kind, and an app cannot become a framework, nor a framework an app; remove it first, or choose another name: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("%s is deployed as another kind, and an app cannot become a companion app, nor a companion app an app; remove it first, or choose another name: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
 	}
 	if a != nil && a.record.GetSpec().GetFramework() != spec.GetFramework() {
 		return nil, fmt.Errorf("%s is deployed with the framework %s, and an app keeps its framework; remove it first, or choose another name: %w",
@@ -93,6 +93,7 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 	}
 	owner := who.Name
 	if a != nil {
+		specs.KeepTemporary(a.record.GetSpec(), spec)
 		owner = a.record.GetUser()
 	}
 	plan, err := ds.explainer.plan(a, owner, spec)
@@ -160,7 +161,7 @@ func (ds *desired) create(who peer.User, spec *apiv1.AppSpec) (*app, error) {
 	return a, nil
 }
 
-// replaceSpec makes a spec the wanted one; whoever it comes from may submit to its queue. A stopped or degraded app starts again.
+// replaceSpec makes a spec the desired one; whoever it comes from may submit to its queue. A stopped or degraded app starts again.
 // The owner stays the one who deployed the app first.
 func (ds *desired) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
 	err := ds.scheduler.Apply(scheduler.AddApp{
@@ -373,7 +374,7 @@ func (ds *desired) noteOutcome(a *app, failed bool) {
 	}
 }
 
-// changed has the generation rise and the master sent what is wanted now.
+// changed has the generation rise and the master sent the desired state.
 func (ds *desired) changed(a *app) {
 	a.record.Generation++
 	ds.notifyMaster(a)
@@ -393,8 +394,8 @@ func (ds *desired) settle(a *app) {
 	case lifecycle.AppStopping, lifecycle.AppRemoving:
 		ds.settleEnding(a)
 	}
-	if a.framework() {
-		ds.frameworks.settle(a)
+	if a.companion() {
+		ds.companions.settle(a)
 	}
 }
 
@@ -458,18 +459,18 @@ func (ds *desired) forgetInstances(a *app) {
 	ds.apps.changed(a)
 }
 
-// wanted is what is wanted of an app at present, as its master is sent it.
-func (ds *desired) wanted(a *app) *masterv1.Wanted {
-	wanted := &masterv1.Wanted{
+// of is the desired state of an app at present, as its master is sent it.
+func (ds *desired) of(a *app) *masterv1.DesiredState {
+	state := &masterv1.DesiredState{
 		Spec:          ds.spec(a),
 		Generation:    a.record.GetGeneration(),
 		Stopped:       a.state() == lifecycle.AppStopping || a.state() == lifecycle.AppStopped,
 		Removing:      a.state() == lifecycle.AppRemoving,
 		RestartBefore: a.record.GetRestartBefore(),
 	}
-	ds.versions.complete(a, wanted)
-	return wanted
+	ds.versions.complete(a, state)
+	return state
 }
 
-// notifyMaster has the master sent what is wanted.
-func (ds *desired) notifyMaster(a *app) { ds.masters.response(a).Wanted = ds.wanted(a) }
+// notifyMaster has the master sent the desired state.
+func (ds *desired) notifyMaster(a *app) { ds.masters.response(a).Desired = ds.of(a) }

@@ -213,8 +213,8 @@ func (x *explainer) endingReasons(a *app, r *waiting.Reasons) {
 			stopping := waiting.Cause{One: "is being stopped on " + string(c.node), Many: "are being stopped on " + string(c.node), Role: c.role(), Routine: true}
 			if n != nil && n.state() != lifecycle.NodeReady {
 				stopping.Detail, stopping.Routine = n.trouble(), false
-			} else if role, ok := a.role(c.role()); ok && !c.record.GetLease().GetMaster() {
-				stopping.Detail = fmt.Sprintf("the grace period is %s", role.GetStop().GetGrace().AsDuration())
+			} else {
+				stopping.Detail = c.graceText()
 			}
 			r.Of(c.name(), 1, stopping)
 		}

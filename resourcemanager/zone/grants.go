@@ -79,7 +79,7 @@ func (ls *leases) grant(grant scheduler.Grant) {
 			AskId:       grant.Ask,
 			Master:      grant.Master,
 			GrantedAt:   timestamppb.New(ls.now),
-			Framework:   a.framework(),
+			Companion:   a.companion(),
 			External:    foreign(a),
 		},
 		StartBy: timestamppb.New(ls.now.Add(startWithin)), Gang: grant.Gang,

@@ -70,8 +70,7 @@ func (x *explainer) instanceReason(a *app, r *waiting.Reasons, name string, inst
 	case apiv1.Instance_DRAINING:
 		add("is taken out of service", "are taken out of service", why, true)
 	case apiv1.Instance_STOPPING:
-		role, _ := a.role(report.GetRole())
-		add("is being stopped"+on, "are being stopped"+on, fmt.Sprintf("the grace period is %s", role.GetStop().GetGrace().AsDuration()), true)
+		add("is being stopped"+on, "are being stopped"+on, c.graceText(), true)
 	case apiv1.Instance_BACKOFF:
 		held := waiting.Cause{Role: report.GetRole(), One: "is held back", Many: "are held back", Detail: why}
 		if next := report.GetNextAttemptAt(); next != nil && next.AsTime().After(x.now) {

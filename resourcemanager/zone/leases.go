@@ -79,7 +79,7 @@ type leases struct {
 	apps       *apps
 	nodes      *nodes
 	sessions   *sessions
-	frameworks *frameworks
+	companions *companions
 	damage     *damage
 	views      *views
 	byID       map[id.Container]*container
@@ -142,7 +142,7 @@ func (ls *leases) observe(c *container, status *corev1.ContainerStatus) {
 	status.State = corev1.ContainerStatus_State(to)
 	before := c.record.GetStatus()
 	ls.setStatus(c, status)
-	ls.frameworks.note(c)
+	ls.companions.note(c)
 	switch {
 	case to == lifecycle.ContainerDone:
 		ls.done(c, from)

@@ -101,11 +101,11 @@ func (ms *masters) register(bearer string, request *masterv1.RegisterRequest) (*
 	}
 	ms.attempts.registered(a)
 
-	wanted := ms.desired.wanted(a)
+	desired := ms.desired.of(a)
 	response := &masterv1.RegisterResponse{
-		Spec:   wanted.GetSpec(),
-		Wanted: wanted,
-		Memo:   a.master.memo,
+		Spec:    desired.GetSpec(),
+		Desired: desired,
+		Memo:    a.master.memo,
 	}
 	for _, c := range sortedContainers(a.containers) {
 		if c.held() && !c.record.GetLease().GetMaster() {
@@ -115,7 +115,7 @@ func (ms *masters) register(bearer string, request *masterv1.RegisterRequest) (*
 	return response, nil
 }
 
-// open begins a master's stream. The first response repeats what the master may have missed: what is wanted, grants, ends, preemption
+// open begins a master's stream. The first response repeats what the master may have missed: the desired state, grants, ends, preemption
 // notices, the state of its nodes, and which instances are withdrawn.
 func (ms *masters) open(bearer string, stream StreamID) error {
 	a, err := ms.authenticate(bearer)
@@ -129,7 +129,7 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	a.master.stream, a.master.wantsTraffic = stream, false
 	ms.byStream[stream] = a
 	a.endpoints.ResetTraffic()
-	a.master.response = &masterv1.AllocateResponse{Wanted: ms.desired.wanted(a), Waits: &masterv1.Waits{Waiting: a.waits()}, Commands: ms.commands.Unanswered(a.id)}
+	a.master.response = &masterv1.AllocateResponse{Desired: ms.desired.of(a), Waits: &masterv1.Waits{Waiting: a.waits()}, Commands: ms.commands.Unanswered(a.id)}
 	nodes := map[id.Node]bool{}
 	for _, c := range sortedContainers(a.containers) {
 		if c.record.GetLease().GetMaster() {

@@ -38,8 +38,8 @@ type node struct {
 	inScheduler bool
 	// unknown are the containers that the node runs and that the zone has no record of, by their ids.
 	unknown map[string]*corev1.ContainerStatus
-	// frameworks are the frameworks, APP or ROLE.APP, that may have something running on the node.
-	frameworks map[string]struct{}
+	// companions are the roles of companion apps, APP or ROLE.APP, that may have something running on the node.
+	companions map[string]struct{}
 }
 
 // nodes are the nodes of the zone: which there are, which state each is in, what they report, and what operators want of them.
@@ -52,7 +52,7 @@ type nodes struct {
 	table      fsm.Table[lifecycle.NodeState, lifecycle.NodeEvent]
 	apps       *apps
 	sessions   *sessions
-	frameworks *frameworks
+	companions *companions
 	damage     *damage
 	leases     *leases
 	keys       *keys.Keys
@@ -91,7 +91,7 @@ func (ns *nodes) register(request *trackerv1.RegisterRequest) (*trackerv1.Regist
 	r.RegisteredAt, r.FolderId = timestamppb.New(ns.now), request.GetFolderId()
 	r.Processes = withProcess(r.GetProcesses(), request)
 
-	ns.frameworks.set(n, request.GetStateDirs())
+	ns.companions.set(n, request.GetStateDirs())
 	ns.damage.forgetUnknown(n)
 	reap := ns.reconcile(n, request.GetContainers())
 	ns.move(n, lifecycle.NodeRegisters, "the node registered")
@@ -129,18 +129,21 @@ func (ns *nodes) move(n *node, event lifecycle.NodeEvent, reason string) {
 	if !ok {
 		return
 	}
+	why := reason
+	switch to {
+	case lifecycle.NodeReady:
+		why = ""
+	case lifecycle.NodeDraining, lifecycle.NodeDrained:
+		why = n.record.GetDrainReason() // whatever happens to the node meanwhile
+	}
 	if to == from {
-		if to == lifecycle.NodeUnhealthy && n.record.GetReason() != reason {
-			n.record.Reason = reason
+		if to != lifecycle.NodeLost && n.record.GetReason() != why {
+			n.record.Reason = why
 			ns.changed(n)
 		}
 		return
 	}
-	n.record.State = apiv1.NodeState(to)
-	n.record.Reason = ""
-	if to != lifecycle.NodeReady && to != lifecycle.NodeDrained {
-		n.record.Reason = reason
-	}
+	n.record.State, n.record.Reason = apiv1.NodeState(to), why
 	ns.Emit(&apiv1.Event{Kind: "node", Node: string(n.id), From: stateName(from), To: to.String(), Message: nodeSentence(n.id, to, reason)})
 	ns.changed(n)
 	ns.notifyMasters(n)

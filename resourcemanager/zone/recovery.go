@@ -29,7 +29,7 @@ func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
 			z.sessions.send(n, stopCommand(name, corev1.Exit_LEASE_ENDED, access.ByWhom(who)+" accepted that the zone has no record of it"))
 		}
 		if n.connected() {
-			z.frameworks.endUnused(n)
+			z.companions.endUnused(n)
 		}
 	}
 	z.turn.WakeBy(z.turn.now)

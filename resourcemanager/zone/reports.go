@@ -49,7 +49,7 @@ func (ns *nodes) openStream(session string, stream StreamID) error {
 			ns.attempts.launch(c)
 		}
 	}
-	ns.frameworks.endUnused(n)
+	ns.companions.endUnused(n)
 	return nil
 }
 

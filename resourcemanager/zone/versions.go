@@ -41,17 +41,10 @@ type versions struct {
 	views *views
 }
 
-// change makes a spec the wanted one, as a new version if instances have to be replaced.
+// change makes a spec the desired one, as a new version if instances have to be replaced.
 func (vs *versions) change(a *app, spec *apiv1.AppSpec, cause string) {
-	anew := specs.NeedsNewInstances(a.record.GetSpec(), spec)
-	// What was said for one rollout of a role stands as long as the rollout does.
-	for _, role := range spec.GetRoles() {
-		present, ok := a.role(role.GetName())
-		if ok && role.GetUpdate() != nil && role.GetUpdate().GetOnce() == nil && (!anew || specs.SameRollout(present, role)) {
-			role.Update.Once = present.GetUpdate().GetOnce()
-		}
-	}
-	if anew {
+	specs.KeepTemporary(a.record.GetSpec(), spec)
+	if specs.NeedsNewInstances(a.record.GetSpec(), spec) {
 		vs.setVersion(a, spec, cause)
 		return
 	}
@@ -59,17 +52,17 @@ func (vs *versions) change(a *app, spec *apiv1.AppSpec, cause string) {
 }
 
 // complete adds the versions to what a master is sent.
-func (vs *versions) complete(a *app, wanted *masterv1.Wanted) {
+func (vs *versions) complete(a *app, desired *masterv1.DesiredState) {
 	r := a.record
-	wanted.Version, wanted.Revised, wanted.FromVersion, wanted.FromRoles = r.GetVersion(), r.GetRevised(), r.GetFromVersion(), r.GetFromRoles()
-	wanted.Versions = make(map[int32]*apiv1.AppSpec, len(r.GetVersions()))
+	desired.Version, desired.Revised, desired.FromVersion, desired.FromRoles = r.GetVersion(), r.GetRevised(), r.GetFromVersion(), r.GetFromRoles()
+	desired.Versions = make(map[int32]*apiv1.AppSpec, len(r.GetVersions()))
 	for _, version := range r.GetVersions() {
-		wanted.Versions[version.GetVersion()] = version.GetSpec()
-		wanted.Notes = append(wanted.Notes, &masterv1.VersionNote{Version: version.GetVersion(), CameUp: version.GetCameUp(), Failure: version.GetFailure()})
+		desired.Versions[version.GetVersion()] = version.GetSpec()
+		desired.Notes = append(desired.Notes, &masterv1.VersionNote{Version: version.GetVersion(), CameUp: version.GetCameUp(), Failure: version.GetFailure()})
 	}
 }
 
-// setVersion makes a spec the wanted one, as a new version.
+// setVersion makes a spec the desired one, as a new version.
 func (vs *versions) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	r := a.record
 	r.Version++
@@ -147,7 +140,7 @@ func withoutVersions(record *storev1.App) *storev1.App {
 	return written
 }
 
-// setSpec changes the wanted spec without a new version.
+// setSpec changes the desired spec without a new version.
 func (vs *versions) setSpec(a *app, spec *apiv1.AppSpec) {
 	r := a.record
 	r.Spec = spec
@@ -180,7 +173,7 @@ func (vs *versions) note(a *app, note *masterv1.VersionNote) {
 	vs.apps.changed(a)
 }
 
-// rollback makes an earlier version the wanted one again, because a person wants it: of the whole app or, unless it is empty, of one role.
+// rollback makes an earlier version the desired one again, because a person wants it: of the whole app or, unless it is empty, of one role.
 func (vs *versions) rollback(who peer.User, name string, version int32, role string) (*apiv1.App, error) {
 	a, err := vs.apps.changeable(who, name, "roll back")
 	if err != nil {
@@ -257,7 +250,7 @@ func (a *app) version(number int32) (*apiv1.AppHistory_Version, error) {
 }
 
 // specWith is the spec of an earlier version, or the present one with some roles of it. The counts of instances stay: an earlier program is
-// wanted again, and not an earlier load. The strategies stay out that were said for the rollouts of that version alone.
+// desired again, and not an earlier load. What was said for that version alone stays out.
 func specWith(present *apiv1.AppSpec, old *apiv1.AppHistory_Version, roles []string) (*apiv1.AppSpec, error) {
 	now, earlier := map[string]*apiv1.RoleSpec{}, map[string]*apiv1.RoleSpec{}
 	whole, part := proto.CloneOf(old.GetSpec()), proto.CloneOf(present)
@@ -269,9 +262,7 @@ func specWith(present *apiv1.AppSpec, old *apiv1.AppHistory_Version, roles []str
 		if now[role.GetName()] != nil {
 			role.Instances = now[role.GetName()].GetInstances()
 		}
-		if role.GetUpdate() != nil {
-			role.Update.Once = nil
-		}
+		specs.DropTemporary(role)
 	}
 	if len(roles) == 0 {
 		return whole, nil
@@ -293,7 +284,7 @@ func specWith(present *apiv1.AppSpec, old *apiv1.AppHistory_Version, roles []str
 	return part, nil
 }
 
-// revise makes an earlier version the wanted one again, because the master wants it.
+// revise makes an earlier version the desired one again, because the master wants it.
 func (vs *versions) revise(a *app, revise *masterv1.Revise) {
 	r := a.record
 	if revise.GetVersion() != r.GetVersion() || revise.GetToVersion() == r.GetVersion() || a.ending() {

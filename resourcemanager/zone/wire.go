@@ -53,7 +53,7 @@ func (z *Core) wireApps(record *storev1.Zone) {
 	}
 	z.desired = desired{
 		turn: t, access: &z.access, scheduler: &z.scheduler, apps: &z.apps, packages: &z.packages, asks: &z.asks, attempts: &z.attempts,
-		frameworks: &z.frameworks, leases: &z.leases, masters: &z.masters, commands: z.commands, versions: &z.versions,
+		companions: &z.companions, leases: &z.leases, masters: &z.masters, commands: z.commands, versions: &z.versions,
 		explainer: &z.explainer, views: &z.views,
 	}
 	z.versions = versions{
@@ -75,14 +75,14 @@ func (z *Core) wireNodes(record *storev1.Zone) {
 	z.keys = keys.New(t, record, z.config.KeyRotation)
 	z.nodes = nodes{
 		turn: t, config: &z.config, access: &z.access, scheduler: &z.scheduler, units: &z.units, table: lifecycle.Nodes(), apps: &z.apps,
-		sessions: &z.sessions, frameworks: &z.frameworks, damage: &z.damage, leases: &z.leases, keys: z.keys, attempts: &z.attempts,
+		sessions: &z.sessions, companions: &z.companions, damage: &z.damage, leases: &z.leases, keys: z.keys, attempts: &z.attempts,
 		masters: &z.masters, byID: map[id.Node]*node{},
 	}
 	z.sessions = sessions{turn: t, config: &z.config, nodes: &z.nodes, views: &z.views, byID: map[string]*node{}}
-	z.frameworks = frameworks{turn: t, apps: &z.apps, nodes: &z.nodes, sessions: &z.sessions, damage: &z.damage, balancers: z.balancers}
+	z.companions = companions{turn: t, apps: &z.apps, nodes: &z.nodes, sessions: &z.sessions, damage: &z.damage, balancers: z.balancers}
 	z.leases = leases{
 		turn: t, scheduler: &z.scheduler, units: &z.units, table: lifecycle.Containers(), keys: z.keys, attempts: &z.attempts, asks: &z.asks,
-		masters: &z.masters, apps: &z.apps, nodes: &z.nodes, sessions: &z.sessions, frameworks: &z.frameworks, damage: &z.damage,
+		masters: &z.masters, apps: &z.apps, nodes: &z.nodes, sessions: &z.sessions, companions: &z.companions, damage: &z.damage,
 		views: &z.views, byID: map[id.Container]*container{},
 	}
 }

@@ -17,7 +17,7 @@
 //   - touched: changed in the present turn; a touched app is settled, published and shown at its end
 //   - settle: do what the state of an app asks for
 //   - held: a container holds its part of a node until its end was seen
-//   - wanted: what people and the calendar want of an app at present
+//   - desired: what people and the calendar want of an app at present
 package zone
 
 import (
@@ -68,7 +68,7 @@ type appParts struct {
 type nodeParts struct {
 	nodes      nodes
 	sessions   sessions
-	frameworks frameworks
+	companions companions
 	leases     leases
 	keys       *keys.Keys
 }

@@ -1,5 +1,5 @@
-// Command imports prints how the packages of a module import each other, and its ten longest types. Run it with
-// `make imports`, or with the folder of another checkout as its argument.
+// Command imports prints how the packages of the module import each other, and its ten longest types. Run it with
+// `make imports`, or with `make imports BASE=COMMIT` to have those of an earlier commit beside those of the working tree.
 //
 // A layer is the length of the longest way from a package to one that imports none of the module. Tests, generated code
 // and other modules are left out.
@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -26,20 +27,75 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	dir := "."
-	if len(os.Args) > 1 {
-		dir = os.Args[1]
-	}
-	packages, err := list(dir)
-	if err == nil {
-		printLayers(packages)
-		printFolders(packages)
-		printInside(packages, "resourcemanager")
-		err = printTypes(packages)
-	}
-	if err != nil {
+	base := flag.String("base", "", "an earlier commit to compare with")
+	flag.Parse()
+	if err := run(*base); err != nil {
 		log.Fatal("imports: ", err)
 	}
+}
+
+func run(base string) error {
+	now, err := read("now", ".")
+	if err != nil {
+		return err
+	}
+	trees := []*tree{now}
+	if base != "" {
+		before, err := readCommit(base)
+		if err != nil {
+			return err
+		}
+		trees = []*tree{before, now}
+	}
+	printLayers(now.packages)
+	printFolders(trees)
+	for _, t := range trees {
+		printInside(t, "resourcemanager")
+	}
+	printLongest("methods", trees, func(s *size) int { return s.methods })
+	printLongest("fields", trees, func(s *size) int { return s.fields })
+	return nil
+}
+
+// tree is the module at one time: its packages by name, and its types in the order of their names.
+type tree struct {
+	when     string
+	packages map[string]*listed
+	types    []*size
+}
+
+// read reads the module in a folder.
+func read(when, dir string) (*tree, error) {
+	packages, err := list(dir)
+	if err != nil {
+		return nil, err
+	}
+	types, err := measureAll(packages)
+	return &tree{when, packages, types}, err
+}
+
+// readCommit reads the module as it was at a commit. It does so in a temporary folder: the working tree stays as it is.
+func readCommit(commit string) (*tree, error) {
+	name, err := exec.Command("git", "rev-parse", "--verify", "--quiet", "--short", "--end-of-options", commit+"^{commit}").Output()
+	if err != nil {
+		return nil, fmt.Errorf("this repository has no commit %q; name one, for example with make imports BASE=HEAD~10", commit)
+	}
+	short := strings.TrimSpace(string(name))
+	dir, err := os.MkdirTemp("", "imports-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	archive := filepath.Join(dir, "base.tar")
+	for _, command := range []*exec.Cmd{
+		exec.Command("git", "archive", "--output="+archive, short),
+		exec.Command("tar", "-xf", archive, "-C", dir),
+	} {
+		if out, err := command.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("unpack commit %s: %w: %s", short, err, bytes.TrimSpace(out))
+		}
+	}
+	return read("at "+short, dir)
 }
 
 // listed is what `go list` reports of a package. Imports are those of the module, without its path.
@@ -112,36 +168,48 @@ func printLayers(packages map[string]*listed) {
 	}
 }
 
-func printFolders(packages map[string]*listed) {
-	counts := map[string]map[string]int{}
-	for _, name := range names(packages) {
-		from := top(name)
-		if counts[from] == nil {
-			counts[from] = map[string]int{}
-		}
-		for _, imported := range packages[name].Imports {
-			if to := top(imported); to != from {
-				counts[from][to]++
+func printFolders(trees []*tree) {
+	type pair struct{ from, to string }
+	counts := map[pair][]int{}
+	for i, t := range trees {
+		for name, p := range t.packages {
+			for _, imported := range p.Imports {
+				way := pair{top(name), top(imported)}
+				if way.from == way.to {
+					continue
+				}
+				if counts[way] == nil {
+					counts[way] = make([]int, len(trees))
+				}
+				counts[way][i]++
 			}
 		}
 	}
-	fmt.Println("\nTop-level folders, with the number of imports")
-	for _, from := range slices.Sorted(maps.Keys(counts)) {
-		for _, to := range slices.Sorted(maps.Keys(counts[from])) {
-			fmt.Printf("  %-16s → %-16s %3d\n", from, to, counts[from][to])
+	fmt.Printf("\nImports between top-level folders\n  %-35s", "")
+	for _, t := range trees {
+		fmt.Printf(" %10s", t.when)
+	}
+	fmt.Println()
+	for _, way := range slices.SortedFunc(maps.Keys(counts), func(a, b pair) int {
+		return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to))
+	}) {
+		fmt.Printf("  %-16s → %-16s", way.from, way.to)
+		for _, n := range counts[way] {
+			fmt.Printf(" %10d", n)
 		}
+		fmt.Println()
 	}
 }
 
 // printInside prints the imports between the packages of one folder.
-func printInside(packages map[string]*listed, folder string) {
-	fmt.Printf("\nInside %s\n", folder)
-	for _, name := range names(packages) {
+func printInside(t *tree, folder string) {
+	fmt.Printf("\nInside %s, %s\n", folder, t.when)
+	for _, name := range names(t.packages) {
 		if top(name) != folder {
 			continue
 		}
 		var inside []string
-		for _, imported := range packages[name].Imports {
+		for _, imported := range t.packages[name].Imports {
 			if top(imported) == folder {
 				inside = append(inside, short(imported, folder))
 			}
@@ -165,7 +233,8 @@ type size struct {
 	methods, fields int
 }
 
-func printTypes(packages map[string]*listed) error {
+// measureAll returns the types of the packages, in the order of their names.
+func measureAll(packages map[string]*listed) ([]*size, error) {
 	sizes := map[string]*size{}
 	of := func(pkg, name string) *size {
 		key := pkg + "." + name
@@ -178,17 +247,14 @@ func printTypes(packages map[string]*listed) error {
 		for _, file := range packages[name].GoFiles {
 			syntax, err := parser.ParseFile(token.NewFileSet(), filepath.Join(packages[name].Dir, file), nil, parser.ParseComments)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			if !ast.IsGenerated(syntax) {
 				measure(syntax, func(t string) *size { return of(name, t) })
 			}
 		}
 	}
-	all := slices.SortedFunc(maps.Values(sizes), func(a, b *size) int { return cmp.Compare(a.name, b.name) })
-	longest("methods", all, func(s *size) int { return s.methods })
-	longest("fields", all, func(s *size) int { return s.fields })
-	return nil
+	return slices.SortedFunc(maps.Values(sizes), func(a, b *size) int { return cmp.Compare(a.name, b.name) }), nil
 }
 
 // measure counts the methods and fields of the types in a file.
@@ -230,12 +296,20 @@ func receiver(e ast.Expr) string {
 	return "?"
 }
 
-// longest prints the ten types with the largest number, of equal ones those first by name.
-func longest(what string, all []*size, number func(*size) int) {
-	all = slices.Clone(all)
-	slices.SortStableFunc(all, func(a, b *size) int { return cmp.Compare(number(b), number(a)) })
+// printLongest prints the ten types with the largest number, of equal ones those first by name: a column for each tree.
+func printLongest(what string, trees []*tree, number func(*size) int) {
+	const rows, width = 10, 50
 	fmt.Printf("\nLongest types by %s\n", what)
-	for _, s := range all[:min(10, len(all))] {
-		fmt.Printf("%5d  %s\n", number(s), s.name)
+	lines := make([]string, rows+1)
+	for _, t := range trees {
+		longest := slices.Clone(t.types)
+		slices.SortStableFunc(longest, func(a, b *size) int { return cmp.Compare(number(b), number(a)) })
+		lines[0] += fmt.Sprintf("       %-*s", width, t.when)
+		for i, s := range longest[:min(rows, len(longest))] {
+			lines[i+1] += fmt.Sprintf("%5d  %-*s", number(s), width, s.name)
+		}
+	}
+	for _, line := range lines {
+		fmt.Println(strings.TrimRight(line, " "))
 	}
 }

@@ -25,9 +25,9 @@ const (
 // ring is another master than DynamicDeploy's: it keeps a number of workers, and puts one in the place of each that ends. It does what
 // examples/framework does.
 type ring struct {
-	outbox *appmaster.Outbox
-	config appmaster.Config
-	wanted *masterv1.Wanted
+	outbox  *appmaster.Outbox
+	config  appmaster.Config
+	desired *masterv1.DesiredState
 	// workers are their numbers, by their containers. asks counts the asks of this attempt, and open those that are not answered.
 	workers    map[string]int
 	asks, open int
@@ -49,7 +49,7 @@ func newRing(config appmaster.Config, outbox *appmaster.Outbox) *ring {
 
 // TakeOver implements mind. The attempt before may have left workers, and containers that nothing was started in.
 func (r *ring) TakeOver(answer *masterv1.RegisterResponse, _ time.Time) {
-	r.wanted, r.changed = answer.GetWanted(), true
+	r.desired, r.changed = answer.GetDesired(), true
 	for _, allocation := range answer.GetContainers() {
 		container := allocation.GetLease().GetContainerId()
 		if number, err := strconv.Atoi(allocation.GetLabels()["number"]); err == nil {
@@ -75,7 +75,7 @@ func (r *ring) Handle(event appmaster.Event, now time.Time) error {
 			r.resting = now.Add(time.Second)
 		}
 	case appmaster.DesiredChanged:
-		r.wanted = event.Desired
+		r.desired = event.Desired
 	case appmaster.Superseded:
 		return appmaster.ErrSuperseded
 	}
@@ -130,7 +130,7 @@ func (r *ring) report() {
 			Id: r.name(r.workers[container]), ContainerId: container, Version: 1, State: apiv1.Instance_RUNNING, InService: true, Weight: 100,
 		})
 	}
-	r.outbox.ReportGeneration(r.wanted.GetGeneration())
+	r.outbox.ReportGeneration(r.desired.GetGeneration())
 }
 
 // Starts implements mind.
@@ -141,6 +141,6 @@ func (r *ring) Starts() []driver.Start {
 }
 
 // Finished implements mind.
-func (r *ring) Finished() bool { return r.done || r.wanted.GetStopped() || r.wanted.GetRemoving() }
+func (r *ring) Finished() bool { return r.done || r.desired.GetStopped() || r.desired.GetRemoving() }
 
 func (r *ring) name(number int) string { return fmt.Sprintf("%s-%d", r.config.App, number) }

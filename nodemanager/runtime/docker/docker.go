@@ -4,6 +4,8 @@
 // A container has no init process: its program is process 1 of its namespace, for which SIGTERM without a handler has no
 // effect, so that a stop waits for the whole grace. It has no new privileges, and of the capabilities only those in
 // Capabilities.
+//
+// It owns the containers that carry its zone's and node's labels. Other containers of the engine are left alone.
 package docker
 
 import (

@@ -1,4 +1,4 @@
-// Package process runs containers as plain processes of the host: application masters, and programs of frameworks. Each has
+// Package process runs containers as plain processes of the host: application masters, and programs of companion apps. Each has
 // a control group, a session, a working directory and output files of its own, none of which depends on the NodeManager:
 // when the NodeManager is killed the process continues, and the next one finds it by a state file that was written before
 // the program's first instruction.
@@ -6,6 +6,8 @@
 // There is no helper process. A new process is stopped by ptrace between its exec and its first instruction until it is in
 // its control group and recorded; if the NodeManager ends meanwhile, it ends too. Only the parent of a process can learn its
 // exit code: after a restart of the NodeManager it is -1.
+//
+// It owns two folders, of containers and of state directories, and the control groups of its node.
 package process
 
 import (

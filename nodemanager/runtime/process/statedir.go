@@ -20,7 +20,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// A state directory is shared by successive containers of a framework on a node, together with the processes that one of
+// A state directory is shared by successive containers of a companion app on a node, together with the processes that one of
 // them has left in sessions of their own. When such a container ends, its remaining processes are moved from its control
 // group to that of the state directory, under the same quotas, instead of being killed; the next container moves them to its
 // own. So nginx continues while its companion is replaced. RemoveStateDir ends all of it.
@@ -55,7 +55,7 @@ func (r *Runtime) openStateDir(spec runtime.Spec, owner *syscall.Credential) err
 	case spec.StateDir == "":
 		return nil
 	case r.config.StateDirs == "":
-		return fmt.Errorf("this node has no state directories for frameworks: %w", errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("this node has no state directories for companion apps: %w", errdefs.ErrFailedPrecondition)
 	case !isStateDir(spec.StateDir):
 		return fmt.Errorf("%q cannot be the name of a state directory: %w", spec.StateDir, errdefs.ErrInvalidArgument)
 	}

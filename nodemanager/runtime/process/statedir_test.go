@@ -219,7 +219,7 @@ func TestAStateDirBelongsToItsUser(t *testing.T) {
 	}
 }
 
-func TestAStateDirIsNamedLikeAFramework(t *testing.T) {
+func TestAStateDirIsNamedLikeARole(t *testing.T) {
 	p := openWithStateDirs(t)
 	for _, name := range []string{"../edge", "edge/x", "a.b.c", "Edge", "."} {
 		_, err := p.Start(p.ctx, runtime.Spec{ID: numbered(9), Command: []string{"/bin/true"}, StateDir: name})

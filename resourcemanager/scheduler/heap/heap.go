@@ -1,4 +1,5 @@
 // Package heap is a heap whose items store their own index, so that an item whose rank changed can be moved.
+// A Heap owns the order of its items; what they are belongs to its user.
 package heap
 
 // Ranked is an item of a heap. HeapIndex points to its index in the heap, -1 if it is in none.

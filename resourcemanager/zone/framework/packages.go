@@ -127,7 +127,7 @@ func (ps *Packages) Check(spec *apiv1.AppSpec) error {
 	case p == nil:
 		return fmt.Errorf("%s: %w", ps.NotInstalled(spec), errdefs.ErrFailedPrecondition)
 	case p.GetMaster() == nil:
-		return fmt.Errorf("the framework package %s brings a companion and no application master; take the framework out, and run it with \"kind: framework\" and \"companion: %s\": %w",
+		return fmt.Errorf("the framework package %s brings a companion and no application master; take the framework out, and run it with \"kind: companion\" and \"companion: %s\": %w",
 			p.GetName(), p.GetName(), errdefs.ErrFailedPrecondition)
 	}
 	for _, role := range spec.GetRoles() {

@@ -4,8 +4,9 @@
 // 	protoc        (unknown)
 // source: mammoth/api/v1/app.proto
 
-// Package mammoth.api.v1 is the API of a zone for people, the command line and other programs. Each service is served as gRPC and
-// as REST/JSON.
+// Package mammoth.api.v1 is the API of a zone for people, the command line and other programs: apps, framework packages, nodes,
+// queues, lending, events, the registry and images. The ResourceManager serves all of it, as gRPC and as REST/JSON; application masters and
+// nodes have protocols of their own.
 
 package apiv1
 
@@ -92,8 +93,9 @@ func (NodeState) EnumDescriptor() ([]byte, []int) {
 type AppSpec_Kind int32
 
 const (
-	AppSpec_APP       AppSpec_Kind = 0
-	AppSpec_FRAMEWORK AppSpec_Kind = 1
+	AppSpec_APP AppSpec_Kind = 0
+	// It runs a companion, or another program of the nodes.
+	AppSpec_COMPANION AppSpec_Kind = 1
 	// Its application master is a program outside of the zone; see StartMaster. It has no roles.
 	AppSpec_EXTERNAL AppSpec_Kind = 2
 )
@@ -102,12 +104,12 @@ const (
 var (
 	AppSpec_Kind_name = map[int32]string{
 		0: "APP",
-		1: "FRAMEWORK",
+		1: "COMPANION",
 		2: "EXTERNAL",
 	}
 	AppSpec_Kind_value = map[string]int32{
 		"APP":       0,
-		"FRAMEWORK": 1,
+		"COMPANION": 1,
 		"EXTERNAL":  2,
 	}
 )
@@ -907,7 +909,7 @@ type RoleSpec struct {
 	// Roles of the app that must be ready before the first instance of this role is started, and before its rollout to a new version
 	// begins.
 	After []string `protobuf:"bytes,22,rep,name=after,proto3" json:"after,omitempty"`
-	// Frameworks only: the companion of a framework package that the role runs. The ResourceManager fills in image, command and args.
+	// Companion apps only: the companion of a framework package that the role runs. The ResourceManager fills in image, command and args.
 	Companion     *Companion `protobuf:"bytes,23,opt,name=companion,proto3" json:"companion,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4783,7 +4785,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\aoptions\x18\a \x01(\v2\x17.google.protobuf.StructR\aoptions\",\n" +
 	"\x04Kind\x12\a\n" +
 	"\x03APP\x10\x00\x12\r\n" +
-	"\tFRAMEWORK\x10\x01\x12\f\n" +
+	"\tCOMPANION\x10\x01\x12\f\n" +
 	"\bEXTERNAL\x10\x02\"r\n" +
 	"\tCompanion\x12\x18\n" +
 	"\apackage\x18\x01 \x01(\tR\apackage\x12\x18\n" +

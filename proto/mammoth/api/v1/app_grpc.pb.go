@@ -4,8 +4,9 @@
 // - protoc             (unknown)
 // source: mammoth/api/v1/app.proto
 
-// Package mammoth.api.v1 is the API of a zone for people, the command line and other programs. Each service is served as gRPC and
-// as REST/JSON.
+// Package mammoth.api.v1 is the API of a zone for people, the command line and other programs: apps, framework packages, nodes,
+// queues, lending, events, the registry and images. The ResourceManager serves all of it, as gRPC and as REST/JSON; application masters and
+// nodes have protocols of their own.
 
 package apiv1
 

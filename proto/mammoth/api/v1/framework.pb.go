@@ -224,7 +224,7 @@ func (x *MasterKind) GetPreviews() bool {
 	return false
 }
 
-// CompanionKind is how a companion is started. A role of a framework runs it by the name of the package.
+// CompanionKind is how a companion is started. A role of a companion app runs it by the name of the package.
 type CompanionKind struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// NAME:TAG in the zone's store. Empty: command is a program of the node.

@@ -4,7 +4,8 @@
 // - protoc             (unknown)
 // source: mammoth/companion/v1/companion.proto
 
-// Package mammoth.companion.v1 is the protocol between companions and the ResourceManager.
+// Package mammoth.companion.v1 is the protocol between companions and the ResourceManager. Companions call it to follow the routes or all
+// services of the zone; balancers confirm on it what they have applied.
 
 package companionv1
 

@@ -4,7 +4,8 @@
 // 	protoc        (unknown)
 // source: mammoth/core/v1/core.proto
 
-// Package mammoth.core.v1 has the messages that several protocols share: resources, leases, and the spec and status of containers.
+// Package mammoth.core.v1 has the messages that several protocols share: resources, leases, and the spec and status of containers. It has
+// no service: nobody calls it.
 
 package corev1
 
@@ -625,8 +626,8 @@ type Lease struct {
 	Role      string                 `protobuf:"bytes,15,opt,name=role,proto3" json:"role,omitempty"`
 	Master    bool                   `protobuf:"varint,9,opt,name=master,proto3" json:"master,omitempty"`
 	GrantedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=granted_at,json=grantedAt,proto3" json:"granted_at,omitempty"`
-	// Its app is a framework: the container may run a program of the node, which gets the ResourceManager's address.
-	Framework bool `protobuf:"varint,13,opt,name=framework,proto3" json:"framework,omitempty"`
+	// Its app is a companion app: the container may run a program of the node, which gets the ResourceManager's address.
+	Companion bool `protobuf:"varint,13,opt,name=companion,proto3" json:"companion,omitempty"`
 	// Its app's master is external or of a framework package, so its owner may run programs of the node.
 	External      bool `protobuf:"varint,14,opt,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -740,9 +741,9 @@ func (x *Lease) GetGrantedAt() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Lease) GetFramework() bool {
+func (x *Lease) GetCompanion() bool {
 	if x != nil {
-		return x.Framework
+		return x.Companion
 	}
 	return false
 }
@@ -1171,7 +1172,7 @@ type ContainerSpec struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Runtime ContainerSpec_Runtime  `protobuf:"varint,1,opt,name=runtime,proto3,enum=mammoth.core.v1.ContainerSpec_Runtime" json:"runtime,omitempty"`
 	// For DOCKER: NAME@sha256:… in the zone's image store. For PROCESS: empty; the command is a program of the node, which only
-	// masters and frameworks may run.
+	// masters and companion apps may run.
 	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
 	// Overrides the image's entrypoint when set.
 	Command []string `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
@@ -2403,7 +2404,7 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\x06master\x18\t \x01(\bR\x06master\x129\n" +
 	"\n" +
 	"granted_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tgrantedAt\x12\x1c\n" +
-	"\tframework\x18\r \x01(\bR\tframework\x12\x1a\n" +
+	"\tcompanion\x18\r \x01(\bR\tcompanion\x12\x1a\n" +
 	"\bexternal\x18\x0e \x01(\bR\bexternal\"Q\n" +
 	"\x0eContainerToken\x12\x16\n" +
 	"\x06claims\x18\x01 \x01(\fR\x06claims\x12\x10\n" +

@@ -5,7 +5,8 @@
 // source: mammoth/dynamicdeploy/v1/dynamicdeploy.proto
 
 // Package mammoth.dynamicdeploy.v1 has the commands to DynamicDeploy, its answers and the details of its status. The
-// ResourceManager passes them on and does not read them.
+// ResourceManager passes them on and does not read them. People send commands with Apps.CommandApp of mammoth.api.v1; the master
+// receives and answers them on its stream of mammoth.master.v1.
 
 package dynamicdeployv1
 

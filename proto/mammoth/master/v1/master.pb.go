@@ -4,7 +4,8 @@
 // 	protoc        (unknown)
 // source: mammoth/master/v1/master.proto
 
-// Package mammoth.master.v1 is the protocol between application masters and the ResourceManager.
+// Package mammoth.master.v1 is the protocol between application masters and the ResourceManager. The master calls: it asks for
+// containers and reports its instances, and is sent leases, the desired state of its app, and commands.
 
 package masterv1
 
@@ -83,8 +84,8 @@ func (x *RegisterRequest) GetAttempt() int32 {
 type RegisterResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Spec  *v1.AppSpec            `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
-	// The revision of spec; see AllocateResponse.Wanted.
-	Wanted *Wanted `protobuf:"bytes,4,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	// The revision of spec; see AllocateResponse.desired.
+	Desired *DesiredState `protobuf:"bytes,4,opt,name=desired,proto3" json:"desired,omitempty"`
 	// Containers of earlier attempts that are still held.
 	Containers []*Allocation `protobuf:"bytes,5,rep,name=containers,proto3" json:"containers,omitempty"`
 	// Bytes that the attempt before has saved with AllocateRequest.memo.
@@ -133,9 +134,9 @@ func (x *RegisterResponse) GetSpec() *v1.AppSpec {
 	return nil
 }
 
-func (x *RegisterResponse) GetWanted() *Wanted {
+func (x *RegisterResponse) GetDesired() *DesiredState {
 	if x != nil {
-		return x.Wanted
+		return x.Desired
 	}
 	return nil
 }
@@ -553,7 +554,7 @@ type AllocateRequest struct {
 	Revise *Revise `protobuf:"bytes,7,opt,name=revise,proto3" json:"revise,omitempty"`
 	// Saved for the next attempt, if set. At most 64 KiB.
 	Memo []byte `protobuf:"bytes,8,opt,name=memo,proto3" json:"memo,omitempty"`
-	// The newest Wanted.generation that was acted upon.
+	// The newest DesiredState.generation that was acted upon.
 	ObservedGeneration int64 `protobuf:"varint,10,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
 	// Answers to commands. The effects of a command are in the same request or an earlier one, so that the answer is true when it is
 	// read.
@@ -824,17 +825,17 @@ func (x *CommandAnswer) GetEvent() string {
 	return ""
 }
 
-// Revise makes the spec of an earlier version the wanted one again, as a new version: of the whole app, or of some of its roles. The counts
+// Revise makes the spec of an earlier version the desired one again, as a new version: of the whole app, or of some of its roles. The counts
 // of instances stay.
 type Revise struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The version to be replaced. If it is not the desired one any more, nothing happens.
 	Version int32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	// The version whose spec becomes the desired one; one of Wanted.versions.
+	// The version whose spec becomes the desired one; one of DesiredState.versions.
 	ToVersion int32 `protobuf:"varint,2,opt,name=to_version,json=toVersion,proto3" json:"to_version,omitempty"`
 	// Why, for the history, one sentence.
 	Cause string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
-	// The roles whose specs are wanted again; all others stay as they are. Both versions must have them. Empty: the whole app.
+	// The roles whose specs are desired again; all others stay as they are. Both versions must have them. Empty: the whole app.
 	Roles         []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -961,8 +962,8 @@ func (x *VersionNote) GetFailure() string {
 	return ""
 }
 
-// Wanted is the desired state of the app.
-type Wanted struct {
+// DesiredState is what people and the calendar want of the app.
+type DesiredState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Spec  *v1.AppSpec            `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
 	// Rises when the spec changes in a way that needs new instances.
@@ -989,20 +990,20 @@ type Wanted struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Wanted) Reset() {
-	*x = Wanted{}
+func (x *DesiredState) Reset() {
+	*x = DesiredState{}
 	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Wanted) String() string {
+func (x *DesiredState) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Wanted) ProtoMessage() {}
+func (*DesiredState) ProtoMessage() {}
 
-func (x *Wanted) ProtoReflect() protoreflect.Message {
+func (x *DesiredState) ProtoReflect() protoreflect.Message {
 	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1014,82 +1015,82 @@ func (x *Wanted) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Wanted.ProtoReflect.Descriptor instead.
-func (*Wanted) Descriptor() ([]byte, []int) {
+// Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
+func (*DesiredState) Descriptor() ([]byte, []int) {
 	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *Wanted) GetSpec() *v1.AppSpec {
+func (x *DesiredState) GetSpec() *v1.AppSpec {
 	if x != nil {
 		return x.Spec
 	}
 	return nil
 }
 
-func (x *Wanted) GetVersion() int32 {
+func (x *DesiredState) GetVersion() int32 {
 	if x != nil {
 		return x.Version
 	}
 	return 0
 }
 
-func (x *Wanted) GetGeneration() int64 {
+func (x *DesiredState) GetGeneration() int64 {
 	if x != nil {
 		return x.Generation
 	}
 	return 0
 }
 
-func (x *Wanted) GetStopped() bool {
+func (x *DesiredState) GetStopped() bool {
 	if x != nil {
 		return x.Stopped
 	}
 	return false
 }
 
-func (x *Wanted) GetRemoving() bool {
+func (x *DesiredState) GetRemoving() bool {
 	if x != nil {
 		return x.Removing
 	}
 	return false
 }
 
-func (x *Wanted) GetRestartBefore() *timestamppb.Timestamp {
+func (x *DesiredState) GetRestartBefore() *timestamppb.Timestamp {
 	if x != nil {
 		return x.RestartBefore
 	}
 	return nil
 }
 
-func (x *Wanted) GetVersions() map[int32]*v1.AppSpec {
+func (x *DesiredState) GetVersions() map[int32]*v1.AppSpec {
 	if x != nil {
 		return x.Versions
 	}
 	return nil
 }
 
-func (x *Wanted) GetRevised() bool {
+func (x *DesiredState) GetRevised() bool {
 	if x != nil {
 		return x.Revised
 	}
 	return false
 }
 
-func (x *Wanted) GetFromVersion() int32 {
+func (x *DesiredState) GetFromVersion() int32 {
 	if x != nil {
 		return x.FromVersion
 	}
 	return 0
 }
 
-func (x *Wanted) GetFromRoles() []string {
+func (x *DesiredState) GetFromRoles() []string {
 	if x != nil {
 		return x.FromRoles
 	}
 	return nil
 }
 
-func (x *Wanted) GetNotes() []*VersionNote {
+func (x *DesiredState) GetNotes() []*VersionNote {
 	if x != nil {
 		return x.Notes
 	}
@@ -1105,7 +1106,7 @@ type AllocateResponse struct {
 	Preemptions     []*PreemptionNotice    `protobuf:"bytes,4,rep,name=preemptions,proto3" json:"preemptions,omitempty"`
 	Nodes           []*NodeUpdate          `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// Set when it changed, and in the first answer of a stream.
-	Wanted *Wanted `protobuf:"bytes,6,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	Desired *DesiredState `protobuf:"bytes,6,opt,name=desired,proto3" json:"desired,omitempty"`
 	// Instances that are out of the registry and, where balancers route to them, out of every balancer.
 	Withdrawn []string `protobuf:"bytes,7,rep,name=withdrawn,proto3" json:"withdrawn,omitempty"`
 	// This attempt was replaced by a newer one. It must end without changing anything.
@@ -1185,9 +1186,9 @@ func (x *AllocateResponse) GetNodes() []*NodeUpdate {
 	return nil
 }
 
-func (x *AllocateResponse) GetWanted() *Wanted {
+func (x *AllocateResponse) GetDesired() *DesiredState {
 	if x != nil {
-		return x.Wanted
+		return x.Desired
 	}
 	return nil
 }
@@ -1877,10 +1878,10 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x1emammoth/master/v1/master.proto\x12\x11mammoth.master.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1amammoth/core/v1/core.proto\"B\n" +
 	"\x0fRegisterRequest\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12\x18\n" +
-	"\aattempt\x18\x02 \x01(\x05R\aattempt\"\xe1\x01\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\"\xe9\x01\n" +
 	"\x10RegisterResponse\x12+\n" +
-	"\x04spec\x18\x03 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x121\n" +
-	"\x06wanted\x18\x04 \x01(\v2\x19.mammoth.master.v1.WantedR\x06wanted\x12=\n" +
+	"\x04spec\x18\x03 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x129\n" +
+	"\adesired\x18\x04 \x01(\v2\x1f.mammoth.master.v1.DesiredStateR\adesired\x12=\n" +
 	"\n" +
 	"containers\x18\x05 \x03(\v2\x1d.mammoth.master.v1.AllocationR\n" +
 	"containers\x12\x12\n" +
@@ -1963,8 +1964,8 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\vVersionNote\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x05R\aversion\x12\x17\n" +
 	"\acame_up\x18\x02 \x01(\bR\x06cameUp\x12\x18\n" +
-	"\afailure\x18\x03 \x01(\tR\afailure\"\x95\x04\n" +
-	"\x06Wanted\x12+\n" +
+	"\afailure\x18\x03 \x01(\tR\afailure\"\xa1\x04\n" +
+	"\fDesiredState\x12+\n" +
 	"\x04spec\x18\x01 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x1e\n" +
 	"\n" +
@@ -1972,8 +1973,8 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"generation\x12\x18\n" +
 	"\astopped\x18\x04 \x01(\bR\astopped\x12\x1a\n" +
 	"\bremoving\x18\x05 \x01(\bR\bremoving\x12A\n" +
-	"\x0erestart_before\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rrestartBefore\x12C\n" +
-	"\bversions\x18\a \x03(\v2'.mammoth.master.v1.Wanted.VersionsEntryR\bversions\x12\x18\n" +
+	"\x0erestart_before\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rrestartBefore\x12I\n" +
+	"\bversions\x18\a \x03(\v2-.mammoth.master.v1.DesiredState.VersionsEntryR\bversions\x12\x18\n" +
 	"\arevised\x18\b \x01(\bR\arevised\x12!\n" +
 	"\ffrom_version\x18\v \x01(\x05R\vfromVersion\x12\x1d\n" +
 	"\n" +
@@ -1981,14 +1982,14 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x05notes\x18\f \x03(\v2\x1e.mammoth.master.v1.VersionNoteR\x05notes\x1aT\n" +
 	"\rVersionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x05value:\x028\x01\"\xc5\x04\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x05value:\x028\x01\"\xcd\x04\n" +
 	"\x10AllocateResponse\x12)\n" +
 	"\x10applied_sequence\x18\x01 \x01(\x03R\x0fappliedSequence\x12;\n" +
 	"\tallocated\x18\x02 \x03(\v2\x1d.mammoth.master.v1.AllocationR\tallocated\x12>\n" +
 	"\tcompleted\x18\x03 \x03(\v2 .mammoth.core.v1.ContainerStatusR\tcompleted\x12E\n" +
 	"\vpreemptions\x18\x04 \x03(\v2#.mammoth.master.v1.PreemptionNoticeR\vpreemptions\x123\n" +
-	"\x05nodes\x18\x05 \x03(\v2\x1d.mammoth.master.v1.NodeUpdateR\x05nodes\x121\n" +
-	"\x06wanted\x18\x06 \x01(\v2\x19.mammoth.master.v1.WantedR\x06wanted\x12\x1c\n" +
+	"\x05nodes\x18\x05 \x03(\v2\x1d.mammoth.master.v1.NodeUpdateR\x05nodes\x129\n" +
+	"\adesired\x18\x06 \x01(\v2\x1f.mammoth.master.v1.DesiredStateR\adesired\x12\x1c\n" +
 	"\twithdrawn\x18\a \x03(\tR\twithdrawn\x12\x1e\n" +
 	"\n" +
 	"superseded\x18\b \x01(\bR\n" +
@@ -2066,7 +2067,7 @@ var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*CommandAnswer)(nil),         // 7: mammoth.master.v1.CommandAnswer
 	(*Revise)(nil),                // 8: mammoth.master.v1.Revise
 	(*VersionNote)(nil),           // 9: mammoth.master.v1.VersionNote
-	(*Wanted)(nil),                // 10: mammoth.master.v1.Wanted
+	(*DesiredState)(nil),          // 10: mammoth.master.v1.DesiredState
 	(*AllocateResponse)(nil),      // 11: mammoth.master.v1.AllocateResponse
 	(*Command)(nil),               // 12: mammoth.master.v1.Command
 	(*Waits)(nil),                 // 13: mammoth.master.v1.Waits
@@ -2081,7 +2082,7 @@ var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*LeaveRequest)(nil),          // 22: mammoth.master.v1.LeaveRequest
 	(*LeaveResponse)(nil),         // 23: mammoth.master.v1.LeaveResponse
 	nil,                           // 24: mammoth.master.v1.Allocation.LabelsEntry
-	nil,                           // 25: mammoth.master.v1.Wanted.VersionsEntry
+	nil,                           // 25: mammoth.master.v1.DesiredState.VersionsEntry
 	(*v1.AppSpec)(nil),            // 26: mammoth.api.v1.AppSpec
 	(*v11.Resources)(nil),         // 27: mammoth.core.v1.Resources
 	(*v1.Placement)(nil),          // 28: mammoth.api.v1.Placement
@@ -2098,7 +2099,7 @@ var file_mammoth_master_v1_master_proto_goTypes = []any{
 }
 var file_mammoth_master_v1_master_proto_depIdxs = []int32{
 	26, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
-	10, // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
+	10, // 1: mammoth.master.v1.RegisterResponse.desired:type_name -> mammoth.master.v1.DesiredState
 	3,  // 2: mammoth.master.v1.RegisterResponse.containers:type_name -> mammoth.master.v1.Allocation
 	27, // 3: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
 	28, // 4: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
@@ -2118,15 +2119,15 @@ var file_mammoth_master_v1_master_proto_depIdxs = []int32{
 	7,  // 18: mammoth.master.v1.AllocateRequest.answers:type_name -> mammoth.master.v1.CommandAnswer
 	9,  // 19: mammoth.master.v1.AllocateRequest.notes:type_name -> mammoth.master.v1.VersionNote
 	35, // 20: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
-	26, // 21: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
-	33, // 22: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
-	25, // 23: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
-	9,  // 24: mammoth.master.v1.Wanted.notes:type_name -> mammoth.master.v1.VersionNote
+	26, // 21: mammoth.master.v1.DesiredState.spec:type_name -> mammoth.api.v1.AppSpec
+	33, // 22: mammoth.master.v1.DesiredState.restart_before:type_name -> google.protobuf.Timestamp
+	25, // 23: mammoth.master.v1.DesiredState.versions:type_name -> mammoth.master.v1.DesiredState.VersionsEntry
+	9,  // 24: mammoth.master.v1.DesiredState.notes:type_name -> mammoth.master.v1.VersionNote
 	3,  // 25: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
 	36, // 26: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
 	15, // 27: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
 	16, // 28: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
-	10, // 29: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
+	10, // 29: mammoth.master.v1.AllocateResponse.desired:type_name -> mammoth.master.v1.DesiredState
 	14, // 30: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
 	13, // 31: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
 	12, // 32: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
@@ -2136,7 +2137,7 @@ var file_mammoth_master_v1_master_proto_depIdxs = []int32{
 	38, // 36: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
 	2,  // 37: mammoth.master.v1.PlanRequest.asks:type_name -> mammoth.master.v1.Ask
 	19, // 38: mammoth.master.v1.PlanResponse.planned:type_name -> mammoth.master.v1.PlannedAsk
-	26, // 39: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
+	26, // 39: mammoth.master.v1.DesiredState.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
 	0,  // 40: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
 	5,  // 41: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
 	17, // 42: mammoth.master.v1.ApplicationMaster.Plan:input_type -> mammoth.master.v1.PlanRequest

@@ -4,7 +4,8 @@
 // - protoc             (unknown)
 // source: mammoth/master/v1/master.proto
 
-// Package mammoth.master.v1 is the protocol between application masters and the ResourceManager.
+// Package mammoth.master.v1 is the protocol between application masters and the ResourceManager. The master calls: it asks for
+// containers and reports its instances, and is sent leases, the desired state of its app, and commands.
 
 package masterv1
 

@@ -4,7 +4,8 @@
 // 	protoc        (unknown)
 // source: mammoth/node/v1/node.proto
 
-// Package mammoth.node.v1 is the API of a NodeManager for application masters and the ResourceManager.
+// Package mammoth.node.v1 is the API of a NodeManager. Application masters call it to start and watch their containers, the
+// ResourceManager for logs and commands in a container.
 
 package nodev1
 

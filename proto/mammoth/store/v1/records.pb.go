@@ -5,6 +5,7 @@
 // source: mammoth/store/v1/records.proto
 
 // Package mammoth.store.v1 has the records of a ResourceManager: one message for each kind of record in its store.
+// Only the leading ResourceManager writes them, and the next one reads them when it begins to lead. It has no service.
 
 package storev1
 

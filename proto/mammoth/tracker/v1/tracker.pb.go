@@ -4,7 +4,8 @@
 // 	protoc        (unknown)
 // source: mammoth/tracker/v1/tracker.proto
 
-// Package mammoth.tracker.v1 is the protocol between NodeManagers and the ResourceManager.
+// Package mammoth.tracker.v1 is the protocol between NodeManagers and the ResourceManager. The node calls: it registers with all that
+// it has, then reports changes on a stream, on which the ResourceManager sends it commands.
 
 package trackerv1
 
@@ -40,7 +41,7 @@ type RegisterRequest struct {
 	Health     *v1.NodeHealth        `protobuf:"bytes,7,opt,name=health,proto3" json:"health,omitempty"`
 	// The NodeManager's version.
 	Version string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
-	// The names of the state directories on the node: the name of a framework, or ROLE.APP.
+	// The names of the state directories on the node: APP or ROLE.APP of a companion app.
 	StateDirs []string `protobuf:"bytes,10,rep,name=state_dirs,json=stateDirs,proto3" json:"state_dirs,omitempty"`
 	// A random id that the NodeManager keeps in its folder: NodeManagers with different ids are different nodes.
 	FolderId string `protobuf:"bytes,11,opt,name=folder_id,json=folderId,proto3" json:"folder_id,omitempty"`

@@ -4,7 +4,8 @@
 // - protoc             (unknown)
 // source: mammoth/tracker/v1/tracker.proto
 
-// Package mammoth.tracker.v1 is the protocol between NodeManagers and the ResourceManager.
+// Package mammoth.tracker.v1 is the protocol between NodeManagers and the ResourceManager. The node calls: it registers with all that
+// it has, then reports changes on a stream, on which the ResourceManager sends it commands.
 
 package trackerv1
 

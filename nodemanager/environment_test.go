@@ -8,17 +8,17 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-func TestOnlyAFrameworksProgramIsToldOfTheZone(t *testing.T) {
+func TestOnlyACompanionAppsProgramIsToldOfTheZone(t *testing.T) {
 	o := &owner{nm: &NodeManager{config: Config{NodeID: "node-1", ResourceManager: "127.0.0.1:7070"}}}
 	for _, test := range []struct {
 		lease *corev1.Lease
 		spec  *corev1.ContainerSpec
 		place string
 	}{
-		{&corev1.Lease{AppName: "edge", Framework: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, "edge"},
-		{&corev1.Lease{AppName: "edge", Framework: true, Role: "dns"}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, "dns.edge"},
-		{&corev1.Lease{AppName: "edge", Framework: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_DOCKER}, ""},
-		{&corev1.Lease{AppName: "edge", Framework: true, Master: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, ""},
+		{&corev1.Lease{AppName: "edge", Companion: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, "edge"},
+		{&corev1.Lease{AppName: "edge", Companion: true, Role: "dns"}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, "dns.edge"},
+		{&corev1.Lease{AppName: "edge", Companion: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_DOCKER}, ""},
+		{&corev1.Lease{AppName: "edge", Companion: true, Master: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, ""},
 		{&corev1.Lease{AppName: "web"}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, ""},
 	} {
 		h := &node.Entry{Core: &container.Container{}, Lease: test.lease, Spec: test.spec}

@@ -20,7 +20,7 @@ import (
 
 const (
 	edgeManifest = `name: edge
-kind: framework
+kind: companion
 companion: {nginx: {listen: %s, workers: %d}}
 resources: {cpu: 500m, memory: 128MiB, disk: 128MiB}
 update: {minHealthy: 0s}
@@ -37,7 +37,7 @@ stop: {drain: 1s}
 `
 )
 
-// liveZone is a whole zone in processes of its own, and where the nginx that it runs as the framework edge listens.
+// liveZone is a whole zone in processes of its own, and where the nginx that it runs as the companion app edge listens.
 type liveZone struct {
 	*realzone.Zone
 	t     *testing.T
@@ -121,7 +121,7 @@ func (z *liveZone) answers(want string) bool {
 	return err == nil && strings.Contains(word, want)
 }
 
-// companion is the container and the process of the framework's only instance.
+// companion is the container and the process of the app's only instance.
 func (z *liveZone) companion() (container string, pid int) {
 	z.t.Helper()
 	app, err := z.App(z.ctx, "edge")
@@ -138,10 +138,10 @@ func (z *liveZone) companion() (container string, pid int) {
 }
 
 func (z *liveZone) place() string {
-	return filepath.Join(z.dir, "zone", "node-1", "frameworks", "edge")
+	return filepath.Join(z.dir, "zone", "node-1", "companions", "edge")
 }
 
-// master is the process id of the nginx that is the framework's.
+// master is the process id of the nginx that is the app's.
 func (z *liveZone) master() int {
 	text, _ := os.ReadFile(filepath.Join(z.place(), "nginx.pid"))
 	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
@@ -154,7 +154,7 @@ func (z *liveZone) workers() int {
 	return len(strings.Fields(string(text)))
 }
 
-// left is what is still there of the framework, in words.
+// left is what is still there of the app, in words.
 func (z *liveZone) left() (left []string) {
 	if conn, err := net.Dial("tcp", z.front); err == nil {
 		_ = conn.Close()
@@ -174,15 +174,15 @@ func (z *liveZone) left() (left []string) {
 	return left
 }
 
-// An nginx that the zone runs as a framework serves on while its companion dies, is replaced, and is exchanged for
+// An nginx that the zone runs as a companion app serves on while its companion dies, is replaced, and is exchanged for
 // another configuration; it ends with its app, and nothing is left.
-func TestAFrameworksNginxServesWithoutItsCompanion(t *testing.T) {
+func TestACompanionAppsNginxServesWithoutItsCompanion(t *testing.T) {
 	testenv.Need(t, "program:nginx")
 	z := newLiveZone(t)
 	z.deploy(webManifest, z.Programs.Hello)
 	z.deploy(edgeManifest, z.front, 2)
 	if !z.answers("version: 1") {
-		t.Error("the framework is deployed, and its nginx does not route")
+		t.Error("the app is deployed, and its nginx does not route")
 	}
 	nginx := z.master()
 	l := newLoad(z.front, 100)
@@ -222,7 +222,7 @@ func TestAFrameworksNginxServesWithoutItsCompanion(t *testing.T) {
 	l.stop()
 
 	z.must("app", "stop", "edge", "--wait")
-	z.until("nothing of a stopped framework", func() bool { return len(z.left()) == 0 })
+	z.until("nothing of a stopped companion app", func() bool { return len(z.left()) == 0 })
 
 	// It dies and is removed before it is back: what it left is ended all the same.
 	z.deploy(edgeManifest, z.front, 1)
@@ -232,5 +232,5 @@ func TestAFrameworksNginxServesWithoutItsCompanion(t *testing.T) {
 		t.Fatal(err)
 	}
 	z.must("app", "rm", "edge", "--wait")
-	z.until("nothing of a removed framework", func() bool { return len(z.left()) == 0 })
+	z.until("nothing of a removed companion app", func() bool { return len(z.left()) == 0 })
 }

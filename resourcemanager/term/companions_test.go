@@ -16,14 +16,14 @@ import (
 )
 
 func edgeSpec() *apiv1.AppSpec {
-	return &apiv1.AppSpec{Name: "edge", Framework: "dynamicdeploy", Kind: apiv1.AppSpec_FRAMEWORK, Roles: []*apiv1.RoleSpec{{
+	return &apiv1.AppSpec{Name: "edge", Framework: "dynamicdeploy", Kind: apiv1.AppSpec_COMPANION, Roles: []*apiv1.RoleSpec{{
 		Instances: 1, Command: []string{"mammoth", "companion", "nginx"},
 		Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
 	}}}
 }
 
-// deployFramework has an operator deploy it.
-func (z *testZone) deployFramework() {
+// deployCompanion has an operator deploy it.
+func (z *testZone) deployCompanion() {
 	z.t.Helper()
 	spec := edgeSpec()
 	spec.Queue = "default"
@@ -46,10 +46,10 @@ func (n *fakeNode) told() []string {
 	return ended
 }
 
-func TestAFrameworkIsEndedWhereItWillNotComeBack(t *testing.T) {
+func TestACompanionIsEndedWhereItWillNotComeBack(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		first := z.addNode("node-1")
-		z.deployFramework()
+		z.deployCompanion()
 		m := first.launchMaster()
 		container := m.startInstance(first, "edge-1")
 		second := z.addNode("node-2")
@@ -66,15 +66,15 @@ func TestAFrameworkIsEndedWhereItWillNotComeBack(t *testing.T) {
 		if len(granted) != 1 || granted[0].GetLease().GetNodeId() != "node-2" {
 			t.Fatalf("granted %v", granted)
 		}
-		if !granted[0].GetLease().GetFramework() {
-			t.Errorf("its lease does not say that it is a framework: %v", granted[0].GetLease())
+		if !granted[0].GetLease().GetCompanion() {
+			t.Errorf("its lease does not say that it is a companion app: %v", granted[0].GetLease())
 		}
 		if told := first.told(); told != nil {
 			t.Errorf("node-1 was told to end %q before the other runs", told)
 		}
 		second.run(granted[0].GetLease().GetContainerId(), map[string]string{"instance": "edge-1", "version": "1"})
 		if told := first.told(); !slices.Equal(told, []string{"edge"}) {
-			t.Errorf("node-1 was told to end %q once the framework is whole elsewhere", told)
+			t.Errorf("node-1 was told to end %q once the app is whole elsewhere", told)
 		}
 		if expected := z.board.Expected(); !slices.Equal(expected, []string{"edge.node-1 for 0s"}) {
 			t.Errorf("balancers that are waited for: %q", expected)
@@ -89,7 +89,7 @@ func TestAFrameworkIsEndedWhereItWillNotComeBack(t *testing.T) {
 			t.Errorf("node-2 was told to end %q", told)
 		}
 		second.cut()
-		second.frameworks = []string{"edge", "dns.gone"}
+		second.companions = []string{"edge", "dns.gone"}
 		second.register()
 		if told := second.told(); !slices.Equal(told, []string{"edge", "dns.gone"}) && !slices.Equal(told, []string{"dns.gone", "edge"}) {
 			t.Errorf("node-2 was told to end %q", told)
@@ -97,7 +97,7 @@ func TestAFrameworkIsEndedWhereItWillNotComeBack(t *testing.T) {
 	})
 }
 
-func TestAnAppDoesNotBecomeAFramework(t *testing.T) {
+func TestAnAppDoesNotBecomeACompanionApp(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		z.addNode("node-1")
 		z.deploy(webSpec(1))
@@ -109,7 +109,7 @@ func TestAnAppDoesNotBecomeAFramework(t *testing.T) {
 	})
 }
 
-func TestOnlyAnOperatorDeploysAFramework(t *testing.T) {
+func TestOnlyAnOperatorDeploysACompanionApp(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		z.addNode("node-1")
 		deploy := func(who string) error {
@@ -118,7 +118,7 @@ func TestOnlyAnOperatorDeploysAFramework(t *testing.T) {
 			_, err := z.rm.Deploy(as(who), &apiv1.DeployRequest{Spec: spec, IfGeneration: -1, DryRun: true})
 			return err
 		}
-		want := `user "analyst" may not deploy the framework edge, which runs programs of the nodes themselves; ask an administrator of queue root (root, or the user that runs the zone)`
+		want := `user "analyst" may not deploy the companion app edge, which runs programs of the nodes themselves; ask an administrator of queue root (root, or the user that runs the zone)`
 		if got := refusal(t, deploy("analyst")); got != want {
 			t.Errorf("without any list: %s", got)
 		}
@@ -135,12 +135,12 @@ func TestOnlyAnOperatorDeploysAFramework(t *testing.T) {
 	})
 }
 
-// A command in a framework runs as root on the node itself, so that whoever looks after its queue is not enough.
-func TestOnlyAnOperatorRunsCommandsInAFramework(t *testing.T) {
+// A command in a companion app runs as root on the node itself, so that whoever looks after its queue is not enough.
+func TestOnlyAnOperatorRunsCommandsInACompanionApp(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		z.addNode("node-1")
-		z.deployFramework()
-		want := `user "analyst" may not run commands in the framework edge, which runs programs of the nodes themselves; ask an administrator of queue root (root, or the user that runs the zone)`
+		z.deployCompanion()
+		want := `user "analyst" may not run commands in the companion app edge, which runs programs of the nodes themselves; ask an administrator of queue root (root, or the user that runs the zone)`
 		if got := refusal(t, z.rm.MayExec(as("analyst"), "edge")); got != want {
 			t.Errorf("without any list: %s", got)
 		}
@@ -180,8 +180,8 @@ func (m *fakeMaster) startRole(n *fakeNode, role string, ask *masterv1.Ask) stri
 	return container
 }
 
-// A node that keeps one role of a framework is rid of the other, also if it has registered anew before that one ran.
-func TestARoleOfAFrameworkIsEndedWhereItWillNotComeBack(t *testing.T) {
+// A node that keeps one role of a companion app is rid of the other, also if it has registered anew before that one ran.
+func TestARoleOfACompanionAppIsEndedWhereItWillNotComeBack(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		first := z.addNode("node-1")
 		spec := edgeSpec()

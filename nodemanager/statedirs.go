@@ -12,7 +12,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// StateDirs are the state directories that a node's process runtime has for frameworks: a directory, and the processes that
+// StateDirs are the state directories that a node's process runtime has for companion apps: a directory, and the processes that
 // one container has left running for the next. They are named APP, or ROLE.APP.
 type StateDirs interface {
 	StateDirs() ([]string, error)
@@ -21,21 +21,21 @@ type StateDirs interface {
 	RemoveStateDir(ctx context.Context, dir string) error
 }
 
-// These variables are set for programs of frameworks, and never for instances of apps.
+// These variables are set for programs of companion apps, and never for instances of apps.
 const (
 	envResourceManager = "MAMMOTH_RESOURCEMANAGER"
 	envNode            = "MAMMOTH_NODE"
 )
 
-// stateDir is the state directory of a framework's container; empty for any other.
+// stateDir is the state directory of a companion app's container; empty for any other.
 func stateDir(h *node.Entry) string {
-	if !h.Lease.GetFramework() || h.Lease.GetMaster() || h.Spec.GetRuntime() != corev1.ContainerSpec_PROCESS {
+	if !h.Lease.GetCompanion() || h.Lease.GetMaster() || h.Spec.GetRuntime() != corev1.ContainerSpec_PROCESS {
 		return ""
 	}
 	return spec.RoleName(h.Lease.GetAppName(), h.Lease.GetRole())
 }
 
-// environment is the container's environment, with the addresses of the zone for a framework's program. A ResourceManager
+// environment is the container's environment, with the addresses of the zone for a companion app's program. A ResourceManager
 // that listens on all addresses does not know by which of them a node reaches it, so the node adds the host.
 func (o *owner) environment(h *node.Entry) map[string]string {
 	env := maps.Clone(h.Spec.GetEnv())
@@ -62,7 +62,7 @@ func (nm *NodeManager) stateDirs() []string {
 	}
 	dirs, err := nm.config.StateDirs.StateDirs()
 	if err != nil {
-		nm.log.Error("cannot list the state directories of frameworks", "node", nm.config.NodeID, "error", err)
+		nm.log.Error("cannot list the state directories of companion apps", "node", nm.config.NodeID, "error", err)
 	}
 	return dirs
 }
@@ -83,7 +83,7 @@ func (o *owner) removeStateDir(dir string) {
 		case err == nil:
 			nm.inbox.put(func(o *owner) { delete(o.removing, dir) })
 		case nm.edges.Err() == nil:
-			nm.log.Warn("cannot remove the state directory of a framework", "dir", dir, "node", nm.config.NodeID, "error", err)
+			nm.log.Warn("cannot remove the state directory of a companion app", "dir", dir, "node", nm.config.NodeID, "error", err)
 		}
 	})
 }
