@@ -138,7 +138,8 @@ type Proxy struct {
 	counts       map[string]counts
 	tcp          map[int32]bool
 	// Older processes than the one that accepts requests; some may have ended.
-	before []int
+	before  []int
+	closing closing
 	// The shape of the running HAProxy's configuration, and the time of the last reload.
 	routed   string
 	reloaded time.Time
@@ -153,7 +154,7 @@ func NewProxy(config Config) (*Proxy, error) {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	return &Proxy{config: config, startTimeout: reloadTimeout, counts: map[string]counts{}, tcp: map[int32]bool{}, settings: settings{
+	return &Proxy{config: config, startTimeout: reloadTimeout, counts: map[string]counts{}, tcp: map[int32]bool{}, closing: closing{}, settings: settings{
 		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, StopAfter: int(config.KeepOld.Seconds()),
 		Connections: balancer.MaxConnections(),
 	}}, nil
@@ -223,7 +224,7 @@ func (p *Proxy) Start(ctx context.Context) error {
 	p.before = p.processes()
 	if pid := p.process(); pid != 0 {
 		p.pid = pid
-		return nil
+		return p.supersede(p.old()...)
 	}
 	if _, err := os.Stat(p.path("haproxy.cfg")); errors.Is(err, os.ErrNotExist) {
 		if err := p.install(ctx, render(p.settings, &balancer.Plan{})); err != nil {
@@ -310,6 +311,9 @@ func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]
 			return nil, err
 		}
 	}
+	if err := p.endClosing(ctx); err != nil {
+		return nil, err
+	}
 	shape, err := p.shape(ctx)
 	if err != nil {
 		return nil, err
@@ -357,24 +361,9 @@ func (p *Proxy) ReloadDelay(routes map[string]balancer.Route) time.Duration {
 // interval is the shortest time between two reloads.
 const interval = time.Second
 
-// old lists the processes that only finish connections from before a reload.
-func (p *Proxy) old() []int {
-	p.before = slices.DeleteFunc(p.before, func(pid int) bool { return pid == p.pid || !p.isOurs(pid) })
-	return slices.Clone(p.before)
-}
-
 // processes lists every HAProxy of this folder.
 func (p *Proxy) processes() []int {
 	return slices.DeleteFunc(balancer.ListProcesses(), func(pid int) bool { return !p.isOurs(pid) })
-}
-
-// limitOld ends the oldest old processes if a reload would leave too many.
-func (p *Proxy) limitOld() {
-	most := balancer.MaxOldFor(p.config.MaxOld, p.pid)
-	if ended := balancer.EndOldest(p.old(), most-1); ended > 0 {
-		p.config.Log.Warn("too many processes of earlier configurations have open connections; the oldest are ended",
-			"balancer", p.config.Name, "ended", ended, "most", most)
-	}
 }
 
 // refuseTCP is why HAProxy cannot listen on a port. It would refuse the whole configuration.

@@ -248,6 +248,74 @@ func TestSocketsAreHandedOverLate(t *testing.T) {
 	}
 }
 
+// A reload that is cut off leaves an earlier process that accepts requests. Nothing is applied before it has closed its sockets.
+func TestAReloadThatIsCutOffIsFinished(t *testing.T) {
+	testenv.Need(t, "program:haproxy")
+	dir := t.TempDir()
+	// This HAProxy never tells the one before to stop. Both listen on the same port.
+	program := dir + "/program"
+	script := "#!/bin/sh\nif [ \"$1\" = -D ]; then exec haproxy \"$1\" \"$2\" \"$3\" \"$4\" \"$5\"; fi\nexec haproxy \"$@\"\n"
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	config := Config{Dir: dir + "/proxy", Program: program, Listen: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)), StopOnExit: true}
+	proxy, err := NewProxy(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	defer explain(t, proxy)
+	if err := proxy.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	routes := balancertest.Routes(balancertest.Route("web", "web.example.test", "/"))
+	cutOff := func() int {
+		old := proxy.process()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		go func() {
+			for now := proxy.process(); now == 0 || now == old; now = proxy.process() {
+				balancer.Pause(ctx, time.Millisecond)
+			}
+			cancel()
+		}()
+		if _, err := proxy.Apply(ctx, routes); err == nil {
+			t.Fatal("the routes are applied while an earlier process accepts requests")
+		}
+		if accepting, err := listening(old); err != nil || len(accepting) == 0 {
+			t.Fatalf("the earlier process accepts at %v, %v", accepting, err)
+		}
+		return old
+	}
+	finished := func(old int) {
+		t.Helper()
+		if _, err := proxy.Apply(t.Context(), routes); err != nil {
+			t.Fatal(err)
+		}
+		if accepting, err := listening(old); err != nil || len(accepting) > 0 {
+			t.Errorf("the earlier process still accepts at %v, %v", accepting, err)
+		}
+		if now := proxy.process(); now != proxy.pid || now == old {
+			t.Errorf("HAProxy's process is %d, taken for %d, and was %d", now, proxy.pid, old)
+		}
+	}
+	finished(cutOff())
+	// So it is for a companion that was started anew meanwhile.
+	routes = balancertest.Routes(balancertest.Route("web", "shop.example.test", "/"))
+	old := cutOff()
+	_ = proxy.lock.Close()
+	again, err := NewProxy(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := again.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	proxy = again
+	finished(old)
+}
+
 // output is what HAProxy has printed at its last start.
 func output(dir string) string {
 	text, _ := os.ReadFile(dir + "/start.out")

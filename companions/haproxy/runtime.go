@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
-	"github.com/mammoth-os/mammoth/internal/sockets"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
@@ -185,70 +183,30 @@ func (p *Proxy) reload(ctx context.Context, wanted files) error {
 	if err != nil {
 		return fmt.Errorf("keep the last good configuration: %w", err)
 	}
-	old := p.pid
-	accepting, err := listening(old)
-	if err != nil {
-		return err
-	}
 	p.reloaded = time.Now()
 	p.limitOld()
-	p.before = append(p.before, old)
 	if err := p.install(ctx, wanted); err != nil {
 		return err
 	}
+	old := p.pid
+	if err := p.supersede(old); err != nil {
+		return err
+	}
 	if err := p.launch(ctx, strconv.Itoa(old)); err != nil {
+		if p.process() == old {
+			delete(p.closing, old) // it goes on
+		}
 		_ = p.replace("haproxy.cfg", string(before))
 		return err
 	}
 	for ctx.Err() == nil {
-		if shape, err := p.shape(ctx); err == nil && shape == wanted.shape && !holds(old, accepting) {
+		if shape, err := p.shape(ctx); err == nil && shape == wanted.shape && p.closed() {
 			p.deleteOld(wanted.shape)
 			return nil
 		}
 		balancer.Pause(ctx, 5*time.Millisecond)
 	}
 	return fmt.Errorf("HAProxy has not loaded the configuration within %s: %w", reloadTimeout, errdefs.ErrUnavailable)
-}
-
-// listening lists the sockets on which a process of this network namespace accepts connections, TCP and Unix.
-func listening(pid int) (map[string]bool, error) {
-	accepting, err := sockets.Listening()
-	if err != nil {
-		return nil, err
-	}
-	mine := map[string]bool{}
-	for _, link := range open(pid) {
-		var inode uint64
-		if _, err := fmt.Sscanf(link, "socket:[%d]", &inode); err == nil && accepting[inode] {
-			mine[link] = true
-		}
-	}
-	return mine, nil
-}
-
-// holds reports whether a process has one of the sockets open.
-func holds(pid int, links map[string]bool) bool {
-	for _, link := range open(pid) {
-		if links[link] {
-			return true
-		}
-	}
-	return false
-}
-
-func open(pid int) []string {
-	folder := filepath.Join("/proc", strconv.Itoa(pid), "fd")
-	entries, err := os.ReadDir(folder)
-	if err != nil {
-		return nil
-	}
-	var links []string
-	for _, entry := range entries {
-		if link, err := os.Readlink(filepath.Join(folder, entry.Name())); err == nil {
-			links = append(links, link)
-		}
-	}
-	return links
 }
 
 // counts are HAProxy's counts of one server since the process began or the server was added.
