@@ -53,7 +53,7 @@ type asks struct {
 // dropAll forgets what an app asked for: nothing of it is there any more.
 func (qs *asks) dropAll(a *app) {
 	qs.submit(a)
-	for _, name := range sortedKeys(a.asks.byID) {
+	for _, name := range id.SortedKeys(a.asks.byID) {
 		qs.Forget(kindAsk, askKey(a, name))
 		a.asks.remove(name)
 	}
@@ -170,7 +170,7 @@ func (qs *asks) dropSettled(a *app, name string) {
 // withdraw withdraws what an earlier attempt asked for and was not granted: a new attempt decides for itself. What was granted still
 // counts when the new attempt asks under the same id.
 func (qs *asks) withdraw(a *app) {
-	for _, name := range sortedKeys(a.asks.byID) {
+	for _, name := range id.SortedKeys(a.asks.byID) {
 		known := a.asks.byID[name]
 		if known.GetAsk().GetCount() <= known.GetGranted() {
 			continue
@@ -204,7 +204,7 @@ func (qs *asks) submit(a *app) {
 
 // asksInOrder are the names of an app's asks as they wait. Those of an older ResourceManager have no position.
 func (a *app) asksInOrder() []string {
-	names := sortedKeys(a.asks.byID)
+	names := id.SortedKeys(a.asks.byID)
 	slices.SortStableFunc(names, func(x, y string) int { return cmp.Compare(a.asks.byID[x].GetPosition(), a.asks.byID[y].GetPosition()) })
 	return names
 }

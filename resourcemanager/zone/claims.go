@@ -8,6 +8,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/distribution"
 	"github.com/mammoth-os/mammoth/internal/expose"
+	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -39,7 +40,7 @@ func (as *apps) checkClaims(spec *apiv1.AppSpec) error {
 			others[name] = claim
 		}
 	}
-	for _, name := range sortedKeys(wanted) {
+	for _, name := range id.SortedKeys(wanted) {
 		if err := expose.Conflict(name, wanted[name], others); err != nil {
 			return err
 		}

@@ -44,7 +44,7 @@ func (cs *companions) note(c *container) {
 
 // endUnused goes through what a node has of companion apps once commands can be sent to it.
 func (cs *companions) endUnused(n *node) {
-	for _, role := range sortedKeys(n.companions) {
+	for _, role := range id.SortedKeys(n.companions) {
 		if a := cs.apps.withName(specs.AppOf(role)); a != nil && a.companion() {
 			cs.apps.touch(a)
 			continue
@@ -88,7 +88,7 @@ func (cs *companions) settle(a *app) {
 		if !n.connected() || arriving[n.id] {
 			continue
 		}
-		for _, role := range sortedKeys(n.companions) {
+		for _, role := range id.SortedKeys(n.companions) {
 			if specs.AppOf(role) != name || taken[spot{n.id, role}] || !ended && missing[role] > 0 {
 				continue
 			}

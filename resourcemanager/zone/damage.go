@@ -154,7 +154,7 @@ func (d *damage) isFull() bool { return d.full != "" }
 func (d *damage) fullBecause() string { return d.full }
 
 // unknown are the names of the unknown containers of a node.
-func (d *damage) unknown(n *node) []string { return sortedKeys(n.unknown) }
+func (d *damage) unknown(n *node) []string { return id.SortedKeys(n.unknown) }
 
 func (d *damage) hasUnknown(n *node) bool { return len(n.unknown) > 0 }
 
@@ -171,7 +171,7 @@ func (d *damage) sentences() []string {
 // viewUnknown are the unknown containers of a node as people see them.
 func (d *damage) viewUnknown(n *node) []*apiv1.NodeContainer {
 	var views []*apiv1.NodeContainer
-	for _, name := range sortedKeys(n.unknown) {
+	for _, name := range id.SortedKeys(n.unknown) {
 		status := n.unknown[name]
 		views = append(views, &apiv1.NodeContainer{
 			Id: name, App: status.GetLease().GetAppName(), Instance: status.GetLabels()["instance"],

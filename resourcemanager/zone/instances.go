@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
@@ -78,7 +79,7 @@ func leaving(report *masterv1.InstanceReport) bool {
 
 // forgetInstances forgets what an app's master reported: nothing of it is there any more.
 func (ms *masters) forgetInstances(a *app) {
-	for _, name := range sortedKeys(a.instances) {
+	for _, name := range id.SortedKeys(a.instances) {
 		ms.Forget(kindInstance, instanceKey(a, name))
 	}
 	clear(a.instances)
@@ -149,7 +150,7 @@ func (a *app) withContainers() map[string]int {
 
 // takeOutOfService takes every instance of an app out of service, whatever its master has reported.
 func (ms *masters) takeOutOfService(a *app) {
-	for _, name := range sortedKeys(a.instances) {
+	for _, name := range id.SortedKeys(a.instances) {
 		instance := a.instances[name]
 		if instance.GetReport().GetInService() {
 			report := proto.CloneOf(instance.GetReport())
@@ -163,7 +164,7 @@ func (ms *masters) takeOutOfService(a *app) {
 // instanceNames are the names of an app's instances in the order in which people count.
 func (a *app) instanceNames() []string {
 	if a.master.names == nil || len(a.master.names) != len(a.instances) {
-		a.master.names = sortedKeys(a.instances)
+		a.master.names = id.SortedKeys(a.instances)
 	}
 	return a.master.names
 }

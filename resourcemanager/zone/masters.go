@@ -149,7 +149,7 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 			a.master.response.Nodes = append(a.master.response.Nodes, ms.nodes.update(n))
 		}
 	}
-	for _, name := range sortedKeys(a.instances) {
+	for _, name := range id.SortedKeys(a.instances) {
 		if report := a.instances[name].GetReport(); leaving(report) {
 			a.endpoints.Withdraw(name)
 		}

@@ -116,6 +116,3 @@ func (ps *packages) viewAll() *apiv1.ListFrameworksResponse {
 	}
 	return response
 }
-
-// imageUnused refuses to take a name from an image that a package uses by that name.
-func (ps *packages) imageUnused(name, digest string) error { return ps.ImageUnused(name, digest) }

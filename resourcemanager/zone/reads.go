@@ -49,7 +49,7 @@ func (z *Core) MayRoute(who peer.User) error { return z.access.MayRoute(who) }
 
 // ImageUnused is nil if no version of an app and no framework package has an image, by its name or by its digest.
 func (z *Core) ImageUnused(name, digest string) error {
-	if err := z.packages.imageUnused(name, digest); err != nil {
+	if err := z.packages.ImageUnused(name, digest); err != nil {
 		return err
 	}
 	return z.apps.imageUnused(name, digest)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/sentence"
 )
 
@@ -32,6 +31,3 @@ func countWord(n int, noun string) string {
 
 // durationWords writes how long something has lasted.
 func durationWords(d time.Duration) string { return d.Round(time.Second).String() }
-
-// sortedKeys are in the order in which people count.
-func sortedKeys[V any](m map[string]V) []string { return id.SortedKeys(m) }

@@ -263,12 +263,12 @@ func (vs *views) quotasChanged() bool {
 
 // showChanged shows what differs from what was shown before, and what is gone.
 func (vs *views) showChanged(before, now map[string]Shown) {
-	for _, name := range sortedKeys(now) {
+	for _, name := range id.SortedKeys(now) {
 		if was, ok := before[name]; !ok || was.Rank != now[name].Rank || !proto.Equal(was.View, now[name].View) {
 			vs.show(now[name])
 		}
 	}
-	for _, name := range sortedKeys(before) {
+	for _, name := range id.SortedKeys(before) {
 		if _, ok := now[name]; !ok {
 			vs.show(Shown{View: before[name].View, Gone: true})
 		}
