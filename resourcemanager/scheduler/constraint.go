@@ -223,9 +223,9 @@ func (v Value) quoted() string {
 	return `"` + text + `"`
 }
 
-// Matches reports whether a node with these attributes passes. A node without the attribute passes only !=.
-func (c Constraint) Matches(attributes map[string]Value) bool {
-	have, ok := attributes[c.Attribute]
+// Matches reports whether a node passes that has this value of the constraint's attribute, or none if ok is false. A node without the
+// attribute passes only !=.
+func (c Constraint) Matches(have Value, ok bool) bool {
 	switch c.Operator {
 	case Exists:
 		return ok

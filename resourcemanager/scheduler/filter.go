@@ -31,7 +31,7 @@ func (f *filter) allows(n *node) bool {
 // broken is the first constraint that a node breaks; nil is none.
 func (f *filter) broken(n *node) *Constraint {
 	for i := range f.constraints {
-		if !f.constraints[i].Matches(n.spec.Attributes) {
+		if have, known := n.attributes.value(f.constraints[i].Attribute); !f.constraints[i].Matches(have, known) {
 			return &f.constraints[i]
 		}
 	}

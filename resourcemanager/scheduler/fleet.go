@@ -1,8 +1,6 @@
 package scheduler
 
 import (
-	"maps"
-
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
@@ -70,10 +68,10 @@ func (w *weights) of(v *resource.Vector) float64 {
 
 // set gives a node its spec, and reports whether anything changed.
 func (fl *fleet) set(n *node, spec NodeSpec) bool {
-	if n.known && n.spec.Capacity == spec.Capacity && n.spec.Closed == spec.Closed && maps.Equal(n.spec.Attributes, spec.Attributes) {
+	if n.known && n.spec.Capacity == spec.Capacity && n.spec.Closed == spec.Closed && n.attributes.are(spec.Attributes) {
 		return false
 	}
-	spec.Attributes = maps.Clone(spec.Attributes)
+	n.attributes, spec.Attributes = attributesOf(spec.Attributes), nil
 	n.spec, n.known = spec, true
 	return true
 }

@@ -59,7 +59,7 @@ func (fl *fleet) labelFor(name string) *label {
 // update sets a node's value, and updates the groups that count containers by the label.
 func (l *label) update(n *node) {
 	number := int32(0)
-	if value, ok := n.spec.Attributes[l.name]; ok && n.known {
+	if value, ok := n.attributes.value(l.name); ok && n.known {
 		text := value.String()
 		number, ok = l.values[text]
 		if !ok {

@@ -7,7 +7,9 @@ import (
 
 // node is a host.
 type node struct {
-	spec NodeSpec
+	// spec is what the node was set to, without its attributes.
+	spec       NodeSpec
+	attributes attributes
 	// slot is the node's number in bitmaps.
 	slot int32
 	// known is set after SetNode and until RemoveNode. The record outlives that while containers are held.

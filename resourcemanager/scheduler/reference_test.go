@@ -129,7 +129,8 @@ func (r *reference) place(k *referenceAsk) bool {
 		count := r.groups[group][n.Name]
 		ok := k.spec.Resources.Lacking(free) < 0 && (k.spec.MaxPerNode == 0 || count < k.spec.MaxPerNode)
 		for _, constraint := range k.spec.Constraints {
-			ok = ok && constraint.Matches(n.Attributes)
+			have, known := n.Attributes[constraint.Attribute]
+			ok = ok && constraint.Matches(have, known)
 		}
 		if !ok {
 			continue

@@ -201,7 +201,7 @@ func (f *failure) help() string {
 }
 
 func describeAttribute(n *node, attribute string) string {
-	if value, ok := n.spec.Attributes[attribute]; ok {
+	if value, ok := n.attributes.value(attribute); ok {
 		return fmt.Sprintf("%s has %s = %s", n.spec.Name, attribute, value)
 	}
 	return fmt.Sprintf("%s has no %s", n.spec.Name, attribute)
