@@ -282,8 +282,11 @@ func (es *Endpoints) publish(s *State) {
 		}
 		p.due = false
 		es.out.Services = append(es.out.Services, ServiceChange{name, p.expose, p.endpoints})
+		delete(s.removed, name)
 		if p.endpoints == nil {
 			delete(s.published, name)
+			s.removals++
+			s.removed[name] = s.removals
 		}
 	}
 	if s.heldBack {

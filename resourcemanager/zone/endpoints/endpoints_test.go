@@ -1,6 +1,7 @@
 package endpoints_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ type web struct {
 	endpoints.State
 	report *masterv1.InstanceReport
 	status *corev1.ContainerStatus
+	roles  []string
 }
 
 func newWeb() *web {
@@ -43,10 +45,17 @@ func newWeb() *web {
 	}
 }
 
-func (w *web) Name() string         { return "web" }
-func (w *web) Spec() *apiv1.AppSpec { return &apiv1.AppSpec{Name: "web"} }
-func (w *web) Removed() bool        { return false }
-func (w *web) Names() []string      { return []string{"web-1"} }
+func (w *web) Name() string    { return "web" }
+func (w *web) Removed() bool   { return false }
+func (w *web) Names() []string { return []string{"web-1"} }
+
+func (w *web) Spec() *apiv1.AppSpec {
+	spec := &apiv1.AppSpec{Name: "web"}
+	for _, role := range w.roles {
+		spec.Roles = append(spec.Roles, &apiv1.RoleSpec{Name: role})
+	}
+	return spec
+}
 
 func (w *web) Instances() map[string]*storev1.Instance {
 	return map[string]*storev1.Instance{"web-1": {Report: w.report}}
@@ -109,4 +118,37 @@ func TestEndpointsAreHeldBackUntilTheNodeReports(t *testing.T) {
 	if out := update(es, w); w.HeldBack() || len(out.Confirm) != 1 {
 		t.Errorf("after five seconds held back: %v, asked to confirm: %v", w.HeldBack(), out.Confirm)
 	}
+}
+
+// The only role of an app is the app's one service, so that two are removed here. Their instances are routed to until balancers
+// have confirmed that.
+func TestAWithdrawalWaitsForAServiceThatIsRemoved(t *testing.T) {
+	now := &turn{now: time.Unix(1_700_000_000, 0)}
+	es, _ := endpoints.New(now, now)
+	w := newWeb()
+	w.roles, w.report.Role = []string{"front", "store"}, "store"
+	update(es, w)
+	asked := func(out endpoints.Out, want ...string) int64 {
+		t.Helper()
+		if len(out.Confirm) != 1 || !slices.Equal(out.Confirm[0].Services, want) {
+			t.Fatalf("%+v is asked to be confirmed, want %v", out.Confirm, want)
+		}
+		return out.Confirm[0].Number
+	}
+	w.Withdraw("web-0")
+	early := asked(update(es, w), "front.web", "store.web", "web")
+	w.roles = []string{"front"}
+	w.Withdraw("web-1")
+	first := asked(update(es, w), "web", "front.web", "store.web")
+	// What was asked for before the removal says nothing about it.
+	es.Confirmed(early)
+	w.Withdraw("web-1")
+	asked(update(es, w), "web", "front.web", "store.web")
+	es.Confirmed(first)
+	w.Withdraw("web-1")
+	asked(update(es, w), "web")
+	// A service that is back is not removed.
+	w.roles = []string{"front", "store"}
+	w.Withdraw("web-1")
+	asked(update(es, w), "front.web", "store.web", "web")
 }

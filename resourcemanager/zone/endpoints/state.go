@@ -16,6 +16,9 @@ type State struct {
 	app id.App
 	// published are the services as they were published last, by their names.
 	published map[string]*publication
+	// removed are the services that were removed since, each with the number of its removal, until balancers have confirmed that.
+	removed  map[string]int
+	removals int
 	// withdrawals counts, by instance, how often it was withdrawn or put into service: a confirmation of an earlier withdrawal is dropped.
 	withdrawals map[string]int
 	// withdrawing are the instances whose withdrawal is to be confirmed, pending is what else follows once balancers have confirmed
@@ -45,7 +48,7 @@ type publication struct {
 
 // NewState is the state of an app of which nothing is published.
 func NewState(app id.App) State {
-	return State{app: app, published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}}
+	return State{app: app, published: map[string]*publication{}, removed: map[string]int{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}}
 }
 
 // HeldBack reports whether the endpoints wait for the report of a node.
