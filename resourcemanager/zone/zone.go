@@ -181,8 +181,11 @@ func (z *Core) schedule() {
 		decisions = z.scheduler.Schedule(z.turn.now)
 		z.leases.carryOut(decisions)
 	}
-	if !decisions.Next.IsZero() {
-		z.turn.nextBy(decisions.Next)
+	switch now := z.turn.now; {
+	case decisions.More(now):
+		z.turn.nextBy(now)
+	case !decisions.Next.IsZero():
+		z.turn.WakeBy(decisions.Next) // a lending contract may be concerned
 	}
 	z.lending.UpdateStates()
 }
