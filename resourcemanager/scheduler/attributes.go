@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// attributes are those of a node, in the order of their names. A node has few, and a zone has many nodes: a map takes about four times
-// the memory.
+// attributes are those of a node, in the order of their names. A node has few, and a map has room for eight: in a zone of many nodes that
+// is memory for nothing.
 type attributes []attribute
 
 type attribute struct {
