@@ -310,14 +310,14 @@ func (n *Node) open() {
 	n.address = fmt.Sprintf("%s:%d", n.Name, 7000+n.port)
 	address := n.address
 	n.zone.mu.Unlock()
-	n.zone.serve(address, func(s *grpc.Server) { nodev1.RegisterContainerManagerServer(s, n) })
+	n.zone.network.serve(address, func(s *grpc.Server) { nodev1.RegisterContainerManagerServer(s, n) })
 }
 
 func (n *Node) close() {
 	n.zone.mu.Lock()
 	address := n.address
 	n.zone.mu.Unlock()
-	n.zone.stop(address)
+	n.zone.network.stop(address)
 }
 
 // room is how many more containers of an ask fit.
