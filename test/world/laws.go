@@ -58,7 +58,8 @@ type laws struct {
 	// serving counts the endpoints of apps; exposed is when an app was last one that need not go on serving.
 	serving map[string]int
 	exposed map[string]time.Time
-	// roles are those that an app had when its endpoints changed last: a role that goes is not waited for by one that comes.
+	// roles are those that an app had when its endpoints changed last, and the main one: a role that goes is not waited for by one that
+	// comes, and the app's name moves with the deployment that makes another role the main one.
 	roles map[string]string
 	// made are the versions that deployments have made, by the call that they came with.
 	made map[*call]appVersion
@@ -225,6 +226,7 @@ func (l *laws) goesOn(m *manager, change endpoints.ServiceChange) {
 	for _, role := range app.GetSpec().GetRoles() {
 		roles += role.GetName() + " "
 	}
+	roles += "main: " + specs.MainRole(app.GetSpec()).GetName()
 	if err != nil || !goesOn(app) || roles != l.roles[name] {
 		l.exposed[name], l.roles[name] = l.w.now, roles
 		return
