@@ -47,6 +47,7 @@ type (
 		State      uint8   `json:"s"`
 		ProgressAt int64   `json:"p"`
 		Best       int     `json:"b,omitempty"`
+		Held       bool    `json:"h,omitempty"`
 		Failures   []int64 `json:"f,omitempty"`
 		Reason     string  `json:"m,omitempty"`
 		NewVersion bool    `json:"c,omitempty"`
@@ -122,7 +123,7 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 		o := role.Rollout
 		memo.plan.Rollout = plan.RolloutMemo{
 			Version: o.Version, RestartBefore: fromNanos(o.Restart), State: plan.RolloutState(o.State), ProgressAt: fromMillis(o.ProgressAt),
-			BestProgress: o.Best, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, NewVersion: o.NewVersion,
+			BestProgress: o.Best, Held: o.Held, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, NewVersion: o.NewVersion,
 			Base: o.Base, Before: o.Before, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
 		}
 		roles[name] = memo
@@ -151,7 +152,7 @@ func (m roleMemo) store(base int64, keep int) storedRole {
 	o := m.plan.Rollout
 	role.Rollout = storedRollout{
 		Version: o.Version, Restart: nanos(o.RestartBefore), State: uint8(o.State), ProgressAt: millis(o.ProgressAt),
-		Best: o.BestProgress, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, NewVersion: o.NewVersion,
+		Best: o.BestProgress, Held: o.Held, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, NewVersion: o.NewVersion,
 		Base: o.Base, Before: o.Before, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
 	}
 	return role

@@ -37,6 +37,7 @@ type RolloutMemo struct {
 	State         RolloutState
 	ProgressAt    time.Time
 	BestProgress  int
+	Held          bool
 	Failures      []time.Time
 	Reason        string
 	NewVersion    bool

@@ -9,6 +9,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
@@ -139,9 +141,27 @@ func (w *world) next() time.Time {
 	if again, _ := w.role.Next(w.now); len(again) > 0 {
 		w.t.Fatalf("a second call at once has more actions: %#v", again)
 	}
+	w.checkCalm(next)
 	w.updateRegistry()
 	w.checkFloor()
 	return next
+}
+
+// checkCalm checks that time alone changes nothing before the time at which the plan is to be looked at again. A memo that changes is stored
+// and acknowledged, and the acknowledgement has the plan looked at.
+func (w *world) checkCalm(next time.Time) {
+	const moment = time.Millisecond
+	if !next.IsZero() && !next.After(w.now.Add(moment)) {
+		return
+	}
+	before := w.role.Memo()
+	w.now = w.now.Add(moment)
+	if again, _ := w.role.Next(w.now); len(again) > 0 {
+		w.t.Fatalf("a moment later there are more actions: %#v", again)
+	}
+	if diff := cmp.Diff(before, w.role.Memo()); diff != "" {
+		w.t.Fatalf("a moment later the memo is another one: %s", diff)
+	}
 }
 
 // updateRegistry registers what is in service: a container that a new master found healthy serves again.

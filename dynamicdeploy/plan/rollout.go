@@ -15,7 +15,9 @@ type rollout struct {
 	// not count yet. progressAt is when it last rose; once the rollout is over, it is the end.
 	progressAt   time.Time
 	bestProgress int
-	failures     []time.Time
+	// held is true while the version is not to blame that there is no progress. The time without progress begins anew after that.
+	held     bool
+	failures []time.Time
 	// tooManySince is since when there have been too many failures, zero if there are not.
 	tooManySince time.Time
 	lastReason   string
@@ -181,12 +183,12 @@ func (o *rollout) evaluate(desired Desired, has progress, now time.Time) (revert
 		return false
 	}
 	if desired.Stopped {
-		o.progressAt = now // it goes on when the app is started again
+		o.held = true // it goes on when the app is started again
 		return false
 	}
 	quiet := o.state != Failed || !now.Before(o.quietAt(desired.watchTime()))
 	if has.outdated == 0 && has.updated >= desired.Count && quiet {
-		o.state, o.progressAt, o.base, o.switched, o.completed, o.reopened = Done, now, 0, false, true, false
+		o.state, o.progressAt, o.held, o.base, o.switched, o.completed, o.reopened = Done, now, false, 0, false, true, false
 		if desired.Reverted && o.newVersion {
 			o.state = Reverted
 		} else {
@@ -198,15 +200,17 @@ func (o *rollout) evaluate(desired Desired, has progress, now time.Time) (revert
 		return false
 	}
 	if has.pauseReason != "" {
-		o.state, o.reason, o.progressAt = Paused, has.pauseReason, now
+		o.state, o.reason = Paused, has.pauseReason
 	} else if o.state == Paused {
-		o.state, o.reason, o.progressAt = Progressing, "", now
+		o.state, o.reason = Progressing, ""
 	}
+	held := o.state == Paused || has.blameless
+	if o.held && !held {
+		o.progressAt = now
+	}
+	o.held = held
 	if reached := 2*has.updated + has.unproven; reached > o.bestProgress {
 		o.bestProgress, o.progressAt = reached, now
-	}
-	if has.blameless {
-		o.progressAt = now
 	}
 	o.failures = desired.Restart.recent(o.failures, now)
 	policy := desired.Restart
@@ -224,7 +228,7 @@ func (o *rollout) evaluate(desired Desired, has progress, now time.Time) (revert
 			100*float64(o.errors)/float64(o.requests), o.requests, o.version, desired.Update.MaxErrorPercent)
 	case !o.tooManySince.IsZero() && !now.Before(o.tooManySince.Add(detectionTime)):
 		o.reason = fmt.Sprintf("version %d failed %s within %v, last: %s", o.version, InWords(policy.MaxFailures), policy.Window, o.lastReason)
-	case o.state == Progressing && !o.reopened && desired.Update.Deadline > 0 && !now.Before(o.progressAt.Add(desired.Update.Deadline)):
+	case o.state == Progressing && !o.held && !o.reopened && desired.Update.Deadline > 0 && !now.Before(o.progressAt.Add(desired.Update.Deadline)):
 		o.reason = fmt.Sprintf("version %d made no progress for %v: %d of %d instances run", o.version, desired.Update.Deadline, has.updated, desired.Count)
 		if o.lastReason != "" {
 			o.reason += ", last failure: " + o.lastReason
@@ -245,7 +249,7 @@ func (o *rollout) changes(desired Desired, at func(time.Time)) {
 		at(o.tooManySince.Add(detectionTime))
 	}
 	switch {
-	case o.state == Progressing && !o.reopened && desired.Update.Deadline > 0:
+	case o.state == Progressing && !o.held && !o.reopened && desired.Update.Deadline > 0:
 		at(o.progressAt.Add(desired.Update.Deadline))
 	case o.state == Failed:
 		at(o.quietAt(desired.watchTime()))
@@ -294,7 +298,7 @@ func (o *rollout) nextFailure(desired Desired) (number, limit int, counted bool)
 
 func (o *rollout) memo() RolloutMemo {
 	return RolloutMemo{
-		Version: o.version, RestartBefore: o.restartBefore, State: o.state, ProgressAt: o.progressAt, BestProgress: o.bestProgress,
+		Version: o.version, RestartBefore: o.restartBefore, State: o.state, ProgressAt: o.progressAt, BestProgress: o.bestProgress, Held: o.held,
 		Failures: slices.Clone(o.failures), Reason: o.reason, NewVersion: o.newVersion,
 		Base: o.base, Before: o.before, Switched: o.switched, Completed: o.completed, Reopened: o.reopened,
 	}
@@ -306,7 +310,7 @@ func (o *rollout) restore(m RolloutMemo, desired Desired) (restored bool) {
 		return false
 	}
 	earlier := rollout{
-		version: m.Version, restartBefore: m.RestartBefore, state: m.State, progressAt: m.ProgressAt, bestProgress: m.BestProgress,
+		version: m.Version, restartBefore: m.RestartBefore, state: m.State, progressAt: m.ProgressAt, bestProgress: m.BestProgress, held: m.Held,
 		failures: m.Failures, reason: m.Reason, lastReason: m.Reason, newVersion: m.NewVersion,
 		base: m.Base, before: m.Before, switched: m.Switched, completed: m.Completed, reopened: m.Reopened,
 	}
