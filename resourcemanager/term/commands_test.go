@@ -91,6 +91,37 @@ func TestAnAnswerIsReadOnceWhatFollowsFromTheCommandIsStored(t *testing.T) {
 	})
 }
 
+// A master that reports all the time is not shown each time. Whoever is answered by it finds what he was told all the same.
+func TestWhatABusyMasterAnswersIsShown(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(2))
+		m := n.launchMaster()
+		late := false
+		for i := range 400 {
+			m.say(reported(1, apiv1.MasterStatus_WORKING, int32(i%2)))
+			late = late || z.app("web").GetStatus().GetDone() != int32(i%2)
+		}
+		if !late {
+			t.Fatal("the reports are shown each time")
+		}
+		came := z.give(context.Background())
+		answered := reported(1, apiv1.MasterStatus_WORKING, 2)
+		done, err := anypb.New(&dynamicdeployv1.Done{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		answered.Answers = []*masterv1.CommandAnswer{{Id: commandsOf(m.heard())[0].GetId(), Answer: done}}
+		m.say(answered)
+		if got := <-came; got.err != nil {
+			t.Fatal(got.err)
+		}
+		if shown := z.app("web").GetStatus().GetDone(); shown != 2 {
+			t.Errorf("after the answer %d instances are shown as done, want 2", shown)
+		}
+	})
+}
+
 func TestACommandThatNobodyCarriesOutIsRefused(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		n := z.addNode("node-1")

@@ -122,7 +122,7 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 		ds.noteCounts(a, counted...)
 		ds.notifyMaster(a)
 	}
-	return &apiv1.DeployResponse{App: ds.views.of(a)}, nil
+	return &apiv1.DeployResponse{App: ds.views.answer(a)}, nil
 }
 
 func checkGeneration(a *app, name string, ifGeneration int64) error {
@@ -227,7 +227,7 @@ func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.
 		return nil, err
 	}
 	if role.GetInstances() == request.GetInstances() && len(role.GetSchedule()) == 0 {
-		return ds.views.of(a), nil
+		return ds.views.answer(a), nil
 	}
 	before := role.GetInstances()
 	for _, count := range ds.scheduledCounts(a) {
@@ -244,7 +244,7 @@ func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.
 	ds.versions.setSpec(a, after)
 	ds.noteCounts(a, role.GetName())
 	ds.changed(a)
-	return ds.views.of(a), nil
+	return ds.views.answer(a), nil
 }
 
 func roleNames(spec *apiv1.AppSpec) []string {
@@ -301,7 +301,7 @@ func (ds *desired) restart(who peer.User, name string) (*apiv1.App, error) {
 	}
 	ds.start(a, "restart")
 	ds.changed(a)
-	return ds.views.of(a), nil
+	return ds.views.answer(a), nil
 }
 
 // start lets a stopped, stopping or degraded app run; its failures so far do not count.
@@ -340,7 +340,7 @@ func (ds *desired) stop(who peer.User, name string) (*apiv1.App, error) {
 	if ds.packages.ends(a) && a.record.GetOutcome() == apiv1.App_OUTCOME_NONE {
 		a.record.Outcome = apiv1.App_KILLED
 	}
-	return ds.views.of(a), nil
+	return ds.views.answer(a), nil
 }
 
 func (ds *desired) remove(who peer.User, name string) (*apiv1.App, error) {
@@ -351,7 +351,7 @@ func (ds *desired) remove(who peer.User, name string) (*apiv1.App, error) {
 	if a.state() != lifecycle.AppRemoving {
 		ds.end(a, lifecycle.AppRemove, access.ByWhom(who)+" removed it")
 	}
-	return ds.views.of(a), nil
+	return ds.views.answer(a), nil
 }
 
 // end has an app end: its master ends the instances, or the ResourceManager if there is no master.

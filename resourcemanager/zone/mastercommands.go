@@ -47,5 +47,5 @@ func (ms *masters) answered(a *app, answer *masterv1.CommandAnswer) {
 		ms.Answer(commands.Answered{Call: call, Err: err})
 		return
 	}
-	ms.Answer(commands.Answered{Call: call, Response: &apiv1.CommandAppResponse{Answer: answer.GetAnswer(), App: ms.views.of(a)}})
+	ms.Answer(commands.Answered{Call: call, Response: &apiv1.CommandAppResponse{Answer: answer.GetAnswer(), App: ms.views.answer(a)}})
 }

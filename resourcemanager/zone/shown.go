@@ -180,15 +180,15 @@ func (vs *views) showApps() {
 			continue
 		}
 		delete(vs.late.apps, a.id)
-		a.view.shown = vs.of(a)
+		a.view.shown, a.view.answered = vs.of(a), false
 		vs.show(Shown{View: a.view.shown, Gone: a.removed, Rank: a.id.Seq})
 	}
 }
 
-// mustShow reports whether an app is to be shown at once: it is new, removed, in another state, or somebody has changed what is wanted of
-// it and will look whether that is so.
+// mustShow reports whether an app is to be shown at once: it is new, removed, in another state, what is wanted of it has changed, or
+// somebody is answered.
 func (v *appView) mustShow(a *app) bool {
-	return v.shown == nil || a.removed || v.shown.GetState() != a.record.GetState() || v.shown.GetGeneration() != a.record.GetGeneration() ||
+	return v.shown == nil || v.answered || a.removed || v.shown.GetState() != a.record.GetState() || v.shown.GetGeneration() != a.record.GetGeneration() ||
 		v.shown.GetVersion() != a.record.GetVersion()
 }
 

@@ -218,7 +218,7 @@ func (vs *versions) rollback(who peer.User, name string, version int32, role str
 		return nil, err
 	}
 	vs.repeats(a, old, roles)
-	return vs.views.of(a), nil
+	return vs.views.answer(a), nil
 }
 
 // earlier finds the version that a rollback of what goes to unless one is named: of the whole app or, unless it is empty, of one role.

@@ -15,6 +15,8 @@ type appView struct {
 	// shown is the view that was shown last.
 	shown *apiv1.App
 	pace  pace
+	// answered says that somebody is answered with the view at the end of this turn.
+	answered bool
 	// countsAt is when the first instance that its master reports as starting will count by what its node reports; zero is never.
 	countsAt time.Time
 	// instances are the views of the instances, by their names.
@@ -84,6 +86,14 @@ func (vs *views) due(a *app) {
 	if !a.view.countsAt.IsZero() && !vs.now.Before(a.view.countsAt) {
 		vs.overdue = append(vs.overdue, a)
 	}
+}
+
+// answer returns the present view of an app for an answer. The app is shown at the end of the turn however often that has happened: whoever
+// is answered will look whether it is so.
+func (vs *views) answer(a *app) *apiv1.App {
+	vs.mustShow()
+	vs.late.apps[a.id], a.view.answered = a, true
+	return vs.of(a)
 }
 
 // of returns the present view of an app.
