@@ -81,6 +81,55 @@ func TestMastersAreToldTheNewAddressOfANode(t *testing.T) {
 	})
 }
 
+// A master hears of the nodes on which it has containers. One that comes back to a node hears what has become of that meanwhile: else it would
+// leave an open node that it knows as drained, and be given the same node again, for ever.
+func TestAMasterThatComesBackToANodeIsToldItsState(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		home := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := home.launchMaster()
+		n := z.addNode("node-2")
+		nodes := apiv1.NewNodesClient(z.conn)
+		told := func(answers []*masterv1.AllocateResponse) (states []apiv1.NodeState) {
+			for _, answer := range answers {
+				for _, update := range answer.GetNodes() {
+					if update.GetNodeId() == "node-2" {
+						states = append(states, update.GetState())
+					}
+				}
+			}
+			return states
+		}
+		container := m.startInstance(n, "web-1")
+		if z.nodeOf(container) != "node-2" {
+			t.Fatal("the instance is not where the test wants it")
+		}
+		m.heard()
+		if _, err := nodes.DrainNode(context.Background(), &apiv1.DrainNodeRequest{Name: "node-2"}); err != nil {
+			t.Fatal(err)
+		}
+		answers := m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}, GoneInstances: []string{"web-1"}})
+		if states := told(answers); len(states) == 0 || states[len(states)-1] != apiv1.NodeState_DRAINING {
+			t.Errorf("of the drain it is told %v", states)
+		}
+		z.pass(3 * time.Second)
+		if _, err := nodes.UndrainNode(context.Background(), &apiv1.GetNodeRequest{Name: "node-2"}); err != nil {
+			t.Fatal(err)
+		}
+		if states := told(m.heard()); slices.Contains(states, apiv1.NodeState_READY) {
+			t.Errorf("a master that has nothing there is told %v", states)
+		}
+		answers = m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask1("web-2")}})
+		granted := allocated(answers)
+		if len(granted) != 1 || granted[0].GetLease().GetNodeId() != "node-2" {
+			t.Fatalf("%v is granted", granted)
+		}
+		if states := told(answers); len(states) != 1 || states[0] != apiv1.NodeState_READY {
+			t.Errorf("with a container on the node it is told %v", states)
+		}
+	})
+}
+
 // What a node knows to be healthy, and for long enough, runs, though its master has not been able to hear of it.
 func TestWhatANodeKnowsToBeHealthyIsNotCalledStarting(t *testing.T) {
 	inZone(t, func(z *testZone) {

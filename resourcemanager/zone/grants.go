@@ -86,6 +86,7 @@ func (ls *leases) grant(grant scheduler.Grant) {
 	}}
 	state, _ := ls.table.Next(lifecycle.ContainerUnspecified, lifecycle.ContainerGranted)
 	c.record.Status = &corev1.ContainerStatus{Lease: c.record.GetLease(), State: corev1.ContainerStatus_State(state)}
+	first := !n.hosts(a)
 	ls.insert(c)
 	ls.emitEvent(c, lifecycle.ContainerUnspecified, state, fmt.Sprintf("%s was given to %s on %s", c.id, a.record.GetName(), n.id))
 	if grant.Master {
@@ -95,6 +96,9 @@ func (ls *leases) grant(grant scheduler.Grant) {
 		c.record.Lease.Role = ask.GetRole()
 		c.record.Group, c.record.Duration, c.record.Service = ask.GetGroup(), ask.GetDuration(), ask.GetService()
 		response := ls.masters.response(a)
+		if first { // what its master knows of the node may be from long ago
+			response.Nodes = append(response.Nodes, ls.nodes.update(n))
+		}
 		response.Allocated = append(response.Allocated, ls.allocation(c))
 	}
 	ls.changed(c)

@@ -149,8 +149,18 @@ func (ns *nodes) move(n *node, event lifecycle.NodeEvent, reason string) {
 	ns.notifyMasters(n)
 }
 
+// hosts reports whether an app has containers on the node. Only then is its master sent the state of the node whenever that changes.
+func (n *node) hosts(a *app) bool {
+	for _, c := range n.containers {
+		if c.app == a {
+			return true
+		}
+	}
+	return false
+}
+
 // notifyMasters has the masters of apps with containers on a node sent its state and its address: a NodeManager that was restarted may
-// listen elsewhere.
+// listen elsewhere. A master that has none there is sent them with its next container there.
 func (ns *nodes) notifyMasters(n *node) {
 	update := ns.update(n)
 	for _, a := range ns.appsOn(n) {
