@@ -36,6 +36,7 @@ var Laws = []struct{ Name, Sentence string }{
 	{"twice", "A deployment that arrives twice is one version."},
 	{"notice", "A container that was given notice is gone when its time is over."},
 	{"hand-back", "What was lent is back when the window closes."},
+	{"calm", "A master says nothing without a reason: at most 600 things a minute."},
 	{"acknowledged", "What people were told is done is still done after any restart."},
 	{"rest", "Once faults end, what people want is what runs, within twenty minutes."},
 }
@@ -61,6 +62,10 @@ type laws struct {
 	// roles are those that an app had when its endpoints changed last, and the main one: a role that goes is not waited for by one that
 	// comes, and the app's name moves with the deployment that makes another role the main one.
 	roles map[string]string
+	// said counts what masters have said in the present minute, by their streams.
+	said map[zone.StreamID]int
+	// minute is when the present minute began.
+	minute time.Time
 	// made are the versions that deployments have made, by the call that they came with.
 	made map[*call]appVersion
 	// apps and contracts are what people were told is done.
@@ -72,7 +77,7 @@ func newLaws(w *World) *laws {
 	return &laws{
 		w: w, granted: map[string]*corev1.Lease{}, runs: map[string]*program{}, fenced: map[string]bool{}, over: map[string]bool{},
 		attempts: map[string]int32{}, notices: map[string]time.Time{}, lost: map[string]time.Time{}, serving: map[string]int{}, exposed: map[string]time.Time{}, roles: map[string]string{},
-		made: map[*call]appVersion{}, apps: map[string]int64{}, contracts: map[string]bool{},
+		said: map[zone.StreamID]int{}, made: map[*call]appVersion{}, apps: map[string]int64{}, contracts: map[string]bool{},
 	}
 }
 
@@ -251,11 +256,26 @@ func (l *laws) input(m *manager, in zone.Input) {
 	if !ok || m.masters[request.Stream] == nil {
 		return
 	}
+	l.count(request.Stream)
 	for _, release := range request.Request.GetRelease() {
 		container := release.GetContainerId()
 		if p := l.running(container); p != nil && !p.stopping {
 			l.drained(p, "is given back")
 		}
+	}
+}
+
+// mostSaid is how much a master may say in a minute. One that changes 10 instances says less than 200 things.
+const mostSaid = 600
+
+// count counts what a master says: one that answers every answer never ends.
+func (l *laws) count(stream zone.StreamID) {
+	if l.w.now.Sub(l.minute) >= time.Minute {
+		l.minute = l.w.now
+		clear(l.said)
+	}
+	if l.said[stream]++; l.said[stream] > mostSaid {
+		l.w.breach("calm", "a master has said more than %d things in less than a minute", mostSaid)
 	}
 }
 

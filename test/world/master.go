@@ -157,6 +157,9 @@ func (m *master) open() {
 			return
 		}
 		m.session.Apply(response)
+		if m.w.config.Plant == MasterChats {
+			m.session.Outbox.SaveMemo([]byte(m.w.now.String()))
+		}
 		m.decide()
 	}, func(err error) {
 		if m.stream != stream {

@@ -36,6 +36,8 @@ const (
 	ReapsAll Plant = "a node is told to end what it may keep"
 	// OldMasterActs: the ResourceManager goes on answering an attempt that was replaced.
 	OldMasterActs Plant = "an attempt that was replaced is still answered"
+	// MasterChats: a master saves another memo whenever one is acknowledged.
+	MasterChats Plant = "a master answers every answer"
 	// DeploysTwice: the ResourceManager takes a deployment that arrives twice for two.
 	DeploysTwice Plant = "a deployment that arrives twice is two"
 )

@@ -104,6 +104,7 @@ var planted = []struct {
 	{BalancerLies, "drain", []string{"deploy", "scale"}},
 	{RegistryBlinks, "serves", slices.Concat([]string{"deploy", "deploy", "deploy"}, slices.Repeat([]string{"scale"}, 40))},
 	{OldMasterActs, "attempt", []string{"deploy", "kill-master"}},
+	{MasterChats, "calm", []string{"deploy"}},
 	{DeploysTwice, "twice", []string{"deploy"}},
 	{LateStops, "notice", []string{"deploy", "scale", "lend-now", "lend"}},
 	{LateStops, "hand-back", []string{"deploy", "scale", "lend"}},
