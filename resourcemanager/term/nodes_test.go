@@ -130,6 +130,26 @@ func TestAMasterThatComesBackToANodeIsToldItsState(t *testing.T) {
 	})
 }
 
+// The node of the master itself is one on which the app has a container: a new stream says how it is, since its state may have changed while
+// there was none.
+func TestAStreamBeginsWithTheStateOfTheMastersNode(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := n.launchMaster()
+		m.connect()
+		var states []apiv1.NodeState
+		for _, answer := range m.heard() {
+			for _, update := range answer.GetNodes() {
+				states = append(states, update.GetState())
+			}
+		}
+		if !slices.Equal(states, []apiv1.NodeState{apiv1.NodeState_READY}) {
+			t.Errorf("the master is told %v", states)
+		}
+	})
+}
+
 // What a node knows to be healthy, and for long enough, runs, though its master has not been able to hear of it.
 func TestWhatANodeKnowsToBeHealthyIsNotCalledStarting(t *testing.T) {
 	inZone(t, func(z *testZone) {

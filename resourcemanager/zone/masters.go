@@ -132,6 +132,10 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	a.master.response = &masterv1.AllocateResponse{Desired: ms.desired.of(a), Waits: &masterv1.Waits{Waiting: a.waits()}, Commands: ms.commands.Unanswered(a.id)}
 	nodes := map[id.Node]bool{}
 	for _, c := range sortedContainers(a.containers) {
+		if n := ms.nodes.get(c.node); c.held() && n != nil && !nodes[n.id] {
+			nodes[n.id] = true
+			a.master.response.Nodes = append(a.master.response.Nodes, ms.nodes.update(n))
+		}
 		if c.record.GetLease().GetMaster() {
 			continue
 		}
@@ -143,10 +147,6 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 		}
 		if c.held() && c.notice != nil {
 			a.master.response.Preemptions = append(a.master.response.Preemptions, c.notice)
-		}
-		if n := ms.nodes.get(c.node); c.held() && n != nil && !nodes[n.id] {
-			nodes[n.id] = true
-			a.master.response.Nodes = append(a.master.response.Nodes, ms.nodes.update(n))
 		}
 	}
 	for _, name := range id.SortedKeys(a.instances) {
