@@ -224,7 +224,7 @@ func (es *Endpoints) services(s *State, a App) map[string]*publication {
 			continue
 		}
 		role := instance.GetReport().GetRole()
-		if len(spec.GetRoles()) < 2 || role == main.GetName() {
+		if main == nil || role == main.GetName() {
 			whole.endpoints = append(whole.endpoints, endpoint)
 		}
 		if one := services[specs.RoleName(name, role)]; one != nil && one != whole {

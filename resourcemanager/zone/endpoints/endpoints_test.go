@@ -120,6 +120,23 @@ func TestEndpointsAreHeldBackUntilTheNodeReports(t *testing.T) {
 	}
 }
 
+// What is left of a role that an app does not have any more is none of its endpoints, also if the app has one role now.
+func TestAnEndpointIsOfARoleThatTheAppHas(t *testing.T) {
+	now := &turn{now: time.Unix(1_700_000_000, 0)}
+	es, _ := endpoints.New(now, now)
+	w := newWeb()
+	w.roles, w.report.Role = []string{"front", "store"}, "store"
+	if out := update(es, w); !slices.ContainsFunc(out.Services, func(s endpoints.ServiceChange) bool { return s.Service == "store.web" && len(s.Endpoints) == 1 }) {
+		t.Fatalf("%+v is published", out.Services)
+	}
+	w.roles = []string{""}
+	for _, service := range update(es, w).Services {
+		if len(service.Endpoints) > 0 {
+			t.Errorf("%s has the endpoints %v", service.Service, service.Endpoints)
+		}
+	}
+}
+
 // The only role of an app is the app's one service, so that two are removed here. Their instances are routed to until balancers
 // have confirmed that.
 func TestAWithdrawalWaitsForAServiceThatIsRemoved(t *testing.T) {
