@@ -226,6 +226,9 @@ func (p *program) ended(ending container.Ending, heard bool) {
 	if p.master != nil {
 		p.master.process.kill()
 	}
+	if !p.stopping {
+		e.host.w.laws.failed(p)
+	}
 	if e.host.w.config.Plant == StartsAgain && p.master == nil && e.host.w.chance(4) {
 		e.later(time.Second, p.again)
 	}

@@ -56,7 +56,7 @@ type laws struct {
 	notices map[string]time.Time
 	// lost is when a node was last lost.
 	lost map[string]time.Time
-	// serving counts the endpoints of apps; exposed is when an app was last one that need not go on serving.
+	// serving counts the endpoints of apps; exposed is when an app was last one that need not go on serving, or had a program fail.
 	serving map[string]int
 	exposed map[string]time.Time
 	// roles are those that an app had when its endpoints changed last, and the main one: a role that goes is not waited for by one that
@@ -241,6 +241,9 @@ func (l *laws) goesOn(m *manager, change endpoints.ServiceChange) {
 		l.w.breach("serves", "%s had %d endpoints and has none", name, before)
 	}
 }
+
+// failed notes that a program of an app has ended by itself.
+func (l *laws) failed(p *program) { l.exposed[p.lease.GetAppName()] = l.w.now }
 
 // goesOn reports whether an app is one that has to go on serving through changes, as far as its spec and its state go.
 func goesOn(app *apiv1.App) bool {
