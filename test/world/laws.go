@@ -62,6 +62,10 @@ type laws struct {
 	// roles are those that an app had when its endpoints changed last, and the main one: a role that goes is not waited for by one that
 	// comes, and the app's name moves with the deployment that makes another role the main one.
 	roles map[string]string
+	// queues are those of apps, and moved when an app was last moved to another one: what it holds is not the lender's any more, and no
+	// notice could be given in time.
+	queues map[string]string
+	moved  time.Time
 	// said counts what masters have said in the present minute, by their streams.
 	said map[zone.StreamID]int
 	// minute is when the present minute began.
@@ -77,7 +81,7 @@ func newLaws(w *World) *laws {
 	return &laws{
 		w: w, granted: map[string]*corev1.Lease{}, runs: map[string]*program{}, fenced: map[string]bool{}, over: map[string]bool{},
 		attempts: map[string]int32{}, notices: map[string]time.Time{}, lost: map[string]time.Time{}, serving: map[string]int{}, exposed: map[string]time.Time{}, roles: map[string]string{},
-		said: map[zone.StreamID]int{}, made: map[*call]appVersion{}, apps: map[string]int64{}, contracts: map[string]bool{},
+		said: map[zone.StreamID]int{}, queues: map[string]string{}, made: map[*call]appVersion{}, apps: map[string]int64{}, contracts: map[string]bool{},
 	}
 }
 
@@ -171,6 +175,9 @@ func (l *laws) ran(p *program) {
 
 // event is about an event that people are told.
 func (l *laws) event(event *apiv1.Event) {
+	if event.GetKind() == "app" {
+		l.noteQueue(event.GetApp())
+	}
 	name := event.GetContainer()
 	switch {
 	case event.GetKind() == "node" && strings.Contains(event.GetMessage(), "is removed"):
@@ -315,6 +322,20 @@ func (l *laws) stepped(m *manager, t task, in zone.Input, before appVersion, err
 		l.w.breach("twice", "a deployment made version %d of %s, and arrived again and made version %d", before.version, in.(zone.Deploy).Request.GetSpec().GetName(), now.version)
 	}
 	delete(l.made, t.call)
+}
+
+// noteQueue notes the queue of an app.
+func (l *laws) noteQueue(name string) {
+	app, err := l.w.manager.core.App(name)
+	if err != nil {
+		delete(l.queues, name)
+		return
+	}
+	queue := app.GetSpec().GetQueue()
+	if before := l.queues[name]; before != "" && before != queue {
+		l.moved = l.w.now
+	}
+	l.queues[name] = queue
 }
 
 // drained looks whether balancers still route to what is taken away.

@@ -125,12 +125,12 @@ func (l *laws) misrouted(m *manager, service string, instances int, exposed bool
 	return ""
 }
 
-// handBacks looks whether what was lent came back in time, where nothing failed.
+// handBacks looks whether what was lent came back in time, where nothing failed and no app was moved to another queue.
 func (l *laws) handBacks() {
 	for _, contract := range l.w.manager.core.Contracts().GetContracts() {
 		for _, back := range contract.GetLedger().GetHandBacks() {
 			promised := back.GetPromisedAt().AsTime()
-			if !back.GetKept() && l.w.quietUntil(promised.Add(-10*time.Minute), promised.Add(time.Minute)) {
+			if !back.GetKept() && l.moved.Before(promised.Add(-10*time.Minute)) && l.w.quietUntil(promised.Add(-10*time.Minute), promised.Add(time.Minute)) {
 				l.w.breach("hand-back", "what contract %s lent was to be back at %s, and was at %v", contract.GetSpec().GetName(), promised.Format(time.TimeOnly), back.GetDoneAt().AsTime().Format(time.TimeOnly))
 			}
 		}
