@@ -62,10 +62,9 @@ type laws struct {
 	// roles are those that an app had when its endpoints changed last, and the main one: a role that goes is not waited for by one that
 	// comes, and the app's name moves with the deployment that makes another role the main one.
 	roles map[string]string
-	// queues are those of apps, and moved when an app was last moved to another one: what it holds is not the lender's any more, and no
-	// notice could be given in time.
+	// queues are those of apps, and moved the instants at which an app left the queue of a lender: what it holds is not the lender's any more.
 	queues map[string]string
-	moved  time.Time
+	moved  []time.Time
 	// said counts what masters have said in the present minute, by their streams.
 	said map[zone.StreamID]int
 	// minute is when the present minute began.
@@ -332,8 +331,8 @@ func (l *laws) noteQueue(name string) {
 		return
 	}
 	queue := app.GetSpec().GetQueue()
-	if before := l.queues[name]; before != "" && before != queue {
-		l.moved = l.w.now
+	if before := l.queues[name]; before == "services" && before != queue {
+		l.moved = append(l.moved, l.w.now)
 	}
 	l.queues[name] = queue
 }

@@ -2,6 +2,7 @@ package world
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	specs "github.com/mammoth-os/mammoth/internal/spec"
@@ -125,12 +126,14 @@ func (l *laws) misrouted(m *manager, service string, instances int, exposed bool
 	return ""
 }
 
-// handBacks looks whether what was lent came back in time, where nothing failed and no app was moved to another queue.
+// handBacks looks whether what was lent came back in time, where nothing failed and no app left the queue of the lender meanwhile.
 func (l *laws) handBacks() {
 	for _, contract := range l.w.manager.core.Contracts().GetContracts() {
 		for _, back := range contract.GetLedger().GetHandBacks() {
 			promised := back.GetPromisedAt().AsTime()
-			if !back.GetKept() && l.moved.Before(promised.Add(-10*time.Minute)) && l.w.quietUntil(promised.Add(-10*time.Minute), promised.Add(time.Minute)) {
+			begins := promised.Add(-contract.GetSpec().GetNotice().AsDuration() - contract.GetSpec().GetGrace().AsDuration())
+			moved := slices.ContainsFunc(l.moved, func(at time.Time) bool { return !at.Before(begins) && !at.After(promised) })
+			if !back.GetKept() && !moved && l.w.quietUntil(promised.Add(-10*time.Minute), promised.Add(time.Minute)) {
 				l.w.breach("hand-back", "what contract %s lent was to be back at %s, and was at %v", contract.GetSpec().GetName(), promised.Format(time.TimeOnly), back.GetDoneAt().AsTime().Format(time.TimeOnly))
 			}
 		}
