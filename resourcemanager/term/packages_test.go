@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -228,6 +229,23 @@ func TestFiniteWorkOfAPackageHasAnOutcome(t *testing.T) {
 		n.done(m.container, &corev1.Exit{Reason: corev1.Exit_STOPPED})
 		z.pass(time.Second)
 		shown(apiv1.App_STOPPED, apiv1.App_KILLED, `user "root" stopped it`)
+		// Nothing becomes of it by itself, and nobody is shown it again.
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		stream, err := z.apps().WatchApp(ctx, &apiv1.GetAppRequest{Name: "ring"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var states atomic.Int32
+		go func() {
+			for _, err := stream.Recv(); err == nil; _, err = stream.Recv() {
+				states.Add(1)
+			}
+		}()
+		z.pass(5 * time.Second)
+		if n := states.Load(); n != 1 {
+			t.Errorf("a watcher is shown %d states of an app that does not change", n)
+		}
 	})
 }
 

@@ -73,16 +73,26 @@ func (at *attempts) registered(a *app) {
 	at.apps.changed(a)
 }
 
-// start asks for a container for the next master of an app, if the time has come.
-func (at *attempts) start(a *app) {
-	if a.external() {
-		return // somebody starts it
-	}
-	if at.packages.Of(a.record.GetSpec()) == nil {
-		return // the installation of the package touches the app
+// mayStart reports whether the time has come for the next master of an app that has none.
+func (at *attempts) mayStart(a *app) bool {
+	switch {
+	case a.state() != lifecycle.AppAccepted && a.state() != lifecycle.AppRunning:
+		return false
+	case a.external(): // somebody starts it
+		return false
+	case at.packages.Of(a.record.GetSpec()) == nil: // the installation of the package touches the app
+		return false
 	}
 	if retry := a.record.GetRetryAt(); retry != nil && at.now.Before(retry.AsTime()) {
 		at.WakeBy(retry.AsTime())
+		return false
+	}
+	return true
+}
+
+// start asks for a container for the next master of an app, if the time has come.
+func (at *attempts) start(a *app) {
+	if !at.mayStart(a) {
 		return
 	}
 	at.asks.withdraw(a)
@@ -273,7 +283,7 @@ func (at *attempts) stopMaster(a *app, reason string) {
 	}
 }
 
-// due abandons an attempt that is silent.
+// due abandons an attempt that is silent, and has the next one begin when its time has come.
 func (at *attempts) due(a *app) {
 	switch a.attemptState() {
 	case lifecycle.AttemptLaunched:
@@ -283,7 +293,9 @@ func (at *attempts) due(a *app) {
 			at.abandonSilent(a, "it was silent for %s")
 		}
 	case lifecycle.AttemptFailed, lifecycle.AttemptUnspecified, lifecycle.AttemptFinished:
-		at.apps.touch(a) // settling starts the next attempt when its time has come
+		if at.mayStart(a) {
+			at.apps.touch(a) // settling starts it
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/commands"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/keys"
@@ -152,7 +153,7 @@ func (z *Core) due() {
 		z.desired.due(a)
 		z.attempts.due(a)
 		z.commands.Due(commanded(a))
-		if a.record.GetEndBy() != nil || a.endpoints.HeldBack() {
+		if state := a.state(); state == lifecycle.AppStopping || state == lifecycle.AppRemoving || a.endpoints.HeldBack() {
 			z.apps.touch(a)
 		}
 		z.views.due(a)
