@@ -29,7 +29,9 @@ type Server struct {
 	t       testing.TB
 	dir     string
 	command *exec.Cmd
-	// conn is what watches are made over; nil before the first.
+
+	mu sync.Mutex
+	// conn is what watches are made over; nil before the first, and while the server is stopped.
 	conn *zk.Conn
 }
 
@@ -77,11 +79,12 @@ func (s *Server) Restart() {
 	}
 }
 
-// Stop ends the server at once.
+// Stop ends the server at once. Watches go on once it is there again.
 func (s *Server) Stop() {
 	if s.command == nil {
 		return
 	}
+	s.disconnect()
 	_ = s.command.Process.Kill()
 	_ = s.command.Wait()
 	s.command = nil

@@ -30,9 +30,9 @@ type Node struct {
 
 // Watch follows a node's data. The node need not exist.
 func (s *Server) Watch(name string) *Watch[Node] {
-	conn := s.connection()
 	return &Watch[Node]{
 		arm: func() (Node, <-chan zk.Event, error) {
+			conn := s.connection()
 			data, stat, events, err := conn.GetW(name)
 			if err == nil {
 				return Node{true, data, stat.Czxid, stat.Mzxid}, events, nil
@@ -49,9 +49,9 @@ func (s *Server) Watch(name string) *Watch[Node] {
 
 // WatchChildren follows the sorted names of a node's children. A node that does not exist has none.
 func (s *Server) WatchChildren(name string) *Watch[[]string] {
-	conn := s.connection()
 	return &Watch[[]string]{
 		arm: func() ([]string, <-chan zk.Event, error) {
+			conn := s.connection()
 			names, _, events, err := conn.ChildrenW(name)
 			if errors.Is(err, zk.ErrNoNode) {
 				events, err = absent(conn, name)
@@ -104,6 +104,8 @@ func (w *Watch[T]) Next(ctx context.Context) (T, error) {
 // connection is the server's own client, which all watches share.
 func (s *Server) connection() *zk.Conn {
 	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.conn == nil {
 		conn, _, err := zk.Connect([]string{s.Address}, time.Minute, zk.WithLogInfo(false), zk.WithLogger(silent{}))
 		if err != nil {
@@ -113,6 +115,17 @@ func (s *Server) connection() *zk.Conn {
 		s.t.Cleanup(conn.Close)
 	}
 	return s.conn
+}
+
+// disconnect closes the client, which ends all watches that are armed. A client that connects again sets them again by itself, and reads the
+// last transaction for that while it writes it.
+func (s *Server) disconnect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil {
+		s.conn.Close()
+		s.conn = nil
+	}
 }
 
 type silent struct{}
