@@ -19,6 +19,18 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
+// statesOf are the states of a node that a master was told, in their order.
+func statesOf(node string, answers []*masterv1.AllocateResponse) (states []apiv1.NodeState) {
+	for _, answer := range answers {
+		for _, update := range answer.GetNodes() {
+			if update.GetNodeId() == node {
+				states = append(states, update.GetState())
+			}
+		}
+	}
+	return states
+}
+
 func TestALostNodesContainersStayHeldAndMayBeKept(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		home, n := z.addNode("node-1"), (*fakeNode)(nil)
@@ -35,12 +47,7 @@ func TestALostNodesContainersStayHeldAndMayBeKept(t *testing.T) {
 		if node.GetState() != apiv1.NodeState_LOST || node.GetUsed().GetCpuMillis() != 500 {
 			t.Errorf("a silent node is %v and holds %v", node.GetState(), node.GetUsed())
 		}
-		var states []apiv1.NodeState
-		for _, answer := range m.heard() {
-			for _, update := range answer.GetNodes() {
-				states = append(states, update.GetState())
-			}
-		}
+		states := statesOf("node-2", m.heard())
 		if !slices.Contains(states, apiv1.NodeState_LOST) {
 			t.Errorf("the master heard of %v", states)
 		}
@@ -90,16 +97,6 @@ func TestAMasterThatComesBackToANodeIsToldItsState(t *testing.T) {
 		m := home.launchMaster()
 		n := z.addNode("node-2")
 		nodes := apiv1.NewNodesClient(z.conn)
-		told := func(answers []*masterv1.AllocateResponse) (states []apiv1.NodeState) {
-			for _, answer := range answers {
-				for _, update := range answer.GetNodes() {
-					if update.GetNodeId() == "node-2" {
-						states = append(states, update.GetState())
-					}
-				}
-			}
-			return states
-		}
 		container := m.startInstance(n, "web-1")
 		if z.nodeOf(container) != "node-2" {
 			t.Fatal("the instance is not where the test wants it")
@@ -109,14 +106,14 @@ func TestAMasterThatComesBackToANodeIsToldItsState(t *testing.T) {
 			t.Fatal(err)
 		}
 		answers := m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}, GoneInstances: []string{"web-1"}})
-		if states := told(answers); len(states) == 0 || states[len(states)-1] != apiv1.NodeState_DRAINING {
+		if states := statesOf("node-2", answers); len(states) == 0 || states[len(states)-1] != apiv1.NodeState_DRAINING {
 			t.Errorf("of the drain it is told %v", states)
 		}
 		z.pass(3 * time.Second)
 		if _, err := nodes.UndrainNode(context.Background(), &apiv1.GetNodeRequest{Name: "node-2"}); err != nil {
 			t.Fatal(err)
 		}
-		if states := told(m.heard()); slices.Contains(states, apiv1.NodeState_READY) {
+		if states := statesOf("node-2", m.heard()); slices.Contains(states, apiv1.NodeState_READY) {
 			t.Errorf("a master that has nothing there is told %v", states)
 		}
 		answers = m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask1("web-2")}})
@@ -124,7 +121,7 @@ func TestAMasterThatComesBackToANodeIsToldItsState(t *testing.T) {
 		if len(granted) != 1 || granted[0].GetLease().GetNodeId() != "node-2" {
 			t.Fatalf("%v is granted", granted)
 		}
-		if states := told(answers); len(states) != 1 || states[0] != apiv1.NodeState_READY {
+		if states := statesOf("node-2", answers); len(states) != 1 || states[0] != apiv1.NodeState_READY {
 			t.Errorf("with a container on the node it is told %v", states)
 		}
 	})
@@ -138,12 +135,7 @@ func TestAStreamBeginsWithTheStateOfTheMastersNode(t *testing.T) {
 		z.deploy(webSpec(1))
 		m := n.launchMaster()
 		m.connect()
-		var states []apiv1.NodeState
-		for _, answer := range m.heard() {
-			for _, update := range answer.GetNodes() {
-				states = append(states, update.GetState())
-			}
-		}
+		states := statesOf("node-1", m.heard())
 		if !slices.Equal(states, []apiv1.NodeState{apiv1.NodeState_READY}) {
 			t.Errorf("the master is told %v", states)
 		}

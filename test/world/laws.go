@@ -274,10 +274,10 @@ func (l *laws) input(m *manager, in zone.Input) {
 	}
 }
 
-// mostSaid is how much a master may say in a minute. One that changes 10 instances says less than 200 things.
+// mostSaid is how much a master may say in a minute. One that answers every answer says thousands of things.
 const mostSaid = 600
 
-// count counts what a master says: one that answers every answer never ends.
+// count counts what a master says.
 func (l *laws) count(stream zone.StreamID) {
 	if l.w.now.Sub(l.minute) >= time.Minute {
 		l.minute = l.w.now
