@@ -14,7 +14,7 @@ var parts = []bordertest.Part{
 	{Types: []string{"tree", "queueSet", "queueTurn"}, Files: []string{"tree.go", "queue.go", "queuespec.go", "limit.go"}},
 	{Types: []string{"backlog", "aging", "queueBacklog", "shapeBacklog"}, Files: []string{"backlog.go", "bucket.go"}},
 	{Types: []string{"nominations", "queueReservations"}, Files: []string{"nominate.go", "reserve.go"}},
-	{Types: []string{"preemption", "queueReclaim"}, Files: []string{"preempt.go", "victims.go", "notice.go", "held.go"}},
+	{Types: []string{"preemption", "queueReclaim"}, Files: []string{"preempt.go", "victims.go", "spare.go", "notice.go", "held.go"}},
 	{Types: []string{"lending"}, Files: []string{"lending.go", "lendreserve.go", "lendreturn.go"}},
 	{Types: []string{"explainer"}, Files: []string{"explain.go", "never.go", "help.go", "guarantee.go"}},
 }

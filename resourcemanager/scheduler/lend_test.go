@@ -210,3 +210,41 @@ func TestTheFloorStaysFreeForTheLenderWhileTheWindowIsOpen(t *testing.T) {
 		}
 	})
 }
+
+// TestPreemptionSettles looks whether two queues preempt each other's containers in turn for ever. An app gives up what is
+// preempted, and asks for it again.
+func TestPreemptionSettles(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		lend := rapid.IntRange(1, 100).Draw(t, "lend")
+		z := newLendingZone(t, Contract{
+			Name: "nightly", Lender: "apps", Borrowers: []id.Queue{"batch"}, LendPercent: float64(lend),
+			FloorPercent: float64(rapid.IntRange(0, 100-lend).Draw(t, "floor")), Windows: []Window{{start, start.Add(time.Hour)}},
+		})
+		asks := map[string]*SetAsk{}
+		for seq := range int64(3) {
+			for i := range rapid.IntRange(1, 4).Draw(t, "asks") {
+				k := &SetAsk{App: id.App{ClusterStart: 1, Seq: seq + 1}, Ask: Ask{ID: fmt.Sprint(seq, i)}}
+				k.Ask.Resources = resource.Vector{int64(rapid.IntRange(0, 12).Draw(t, "cpu")) * 250, int64(rapid.IntRange(1, 12).Draw(t, "memory")) << 28}
+				k.Ask.Pending, k.Ask.Gang = rapid.IntRange(1, 10).Draw(t, "pending"), rapid.IntRange(0, 3).Draw(t, "gang") == 0
+				asks[k.Ask.ID] = k
+				z.apply(t, *k)
+			}
+		}
+		for second := range 200 {
+			d := z.core.Schedule(z.now)
+			for _, grant := range d.Grants {
+				asks[grant.Ask].Ask.Pending--
+			}
+			for _, n := range d.Notices {
+				if second > 150 {
+					t.Fatalf("after %d s in which nothing has changed, %s is preempted: %s", second, n.Container, n.Reason)
+				}
+				k := asks[z.core.containers.byID[n.Container].ask]
+				k.Ask.Pending++
+				z.apply(t, Release{Container: n.Container})
+				z.apply(t, *k)
+			}
+			z.now = z.now.Add(time.Second)
+		}
+	})
+}

@@ -148,12 +148,8 @@ func (lc *contract) roomAt(percent float64) resource.Vector {
 	return lc.lender.guaranteed.Percent(percent).Sub(lc.lender.used).Max(resource.Vector{})
 }
 
-// isGuaranteedBeside reports whether need fits into the guarantee of the highest queue above the leaf that is not also above the
-// lender.
+// isGuaranteedBeside reports whether need fits into the guarantee of the leaf's highest queue that is not also above the lender.
 func (leaf *queue) isGuaranteedBeside(lender *queue, need *resource.Vector) bool {
-	q := leaf
-	for q.parent != nil && !lender.isUnder(q.parent) {
-		q = q.parent
-	}
+	q := leaf.beside(lender)
 	return within(&q.used, need, &q.guaranteed)
 }

@@ -80,6 +80,14 @@ func (q *queue) isUnder(ancestor *queue) bool {
 	return false
 }
 
+// beside is the queue itself, or the highest one above it that is not also above the other.
+func (q *queue) beside(other *queue) *queue {
+	for q.parent != nil && !other.isUnder(q.parent) {
+		q = q.parent
+	}
+	return q
+}
+
 func (q *queue) isLeaf() bool { return len(q.children) == 0 }
 
 // setShare updates the queue's share.

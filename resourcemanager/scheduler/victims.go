@@ -228,39 +228,65 @@ func (pr *preemption) planOn(k *ask, n *node) bool {
 		}
 		return y.held.id.Compare(x.held.id)
 	})
-	p.current = removal{node: n, victims: p.current.victims[:0]}
-	need := &k.spec.Resources
+	p.current.node = n
+	left, spared := p.choose(k, room)
+	if spared && !fits(&k.spec.Resources, &left) {
+		// The largest leave less unused of what a lender holds beyond its guarantee.
+		slices.SortStableFunc(p.candidates, func(x, y candidate) int {
+			return cmp.Compare(pr.fleet.weigh(&y.held.need), pr.fleet.weigh(&x.held.need))
+		})
+		left, _ = p.choose(k, room)
+	}
+	if !fits(&k.spec.Resources, &left) {
+		return false
+	}
+	p.dropNeedless(k, left)
+	p.current.cost = 0
+	for _, held := range p.current.victims {
+		p.current.cost += pr.cost(held) * pr.fleet.weigh(&held.need)
+	}
+	return true
+}
+
+// choose makes candidates victims, in their order, until there is room for one container of an ask. It returns the room that there
+// is then, and whether a candidate was left out to spare a lender.
+func (p *removalPlan) choose(k *ask, room resource.Vector) (left resource.Vector, spared bool) {
+	need, claimant := &k.spec.Resources, k.app.leaf
+	p.current.victims = p.current.victims[:0]
 	for _, each := range p.candidates {
 		if fits(need, &room) {
 			break
 		}
 		held := each.held
-		if !stillExceeds(held.app.leaf, k.app.leaf, need) {
+		if !stillExceeds(held.app.leaf, claimant, need) {
+			continue
+		}
+		p.current.victims = append(p.current.victims, held)
+		held.app.leaf.addLeaving(&held.need, 1)
+		if !p.sparesLenders(claimant, need) {
+			spared = true
+			p.current.victims = p.current.victims[:len(p.current.victims)-1]
+			held.app.leaf.addLeaving(&held.need, -1)
 			continue
 		}
 		room = room.Add(held.need)
-		p.current.victims = append(p.current.victims, held)
-		held.app.leaf.addLeaving(&held.need, 1)
 	}
 	for _, held := range p.current.victims {
 		held.app.leaf.addLeaving(&held.need, -1)
 	}
-	if !fits(need, &room) {
-		return false
-	}
-	// Drop victims that are not needed, the most expensive first.
+	return room, spared
+}
+
+// dropNeedless drops victims without which there is room enough, the last chosen first.
+func (p *removalPlan) dropNeedless(k *ask, room resource.Vector) {
 	victims := p.current.victims
 	for i := len(victims) - 1; i >= 0; i-- {
-		if less := room.Sub(victims[i].need); fits(need, &less) {
+		if less := room.Sub(victims[i].need); fits(&k.spec.Resources, &less) {
 			room = less
 			victims = slices.Delete(victims, i, i+1)
 		}
 	}
 	p.current.victims = victims
-	for _, held := range victims {
-		p.current.cost += pr.cost(held) * pr.fleet.weigh(&held.need)
-	}
-	return true
 }
 
 // stillExceeds reports whether a victim's queues, below the first one that is also above the claimant, hold more than they are
