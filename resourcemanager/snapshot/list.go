@@ -38,7 +38,7 @@ func (f *Filter) Matches(o *Object) bool {
 	return f.lasting(o) && (f.State == "" || f.State == o.State) && (f.Queue == "" || f.Queue == o.Queue) && (f.More == nil || f.More(o))
 }
 
-// lasting looks at what never changes while an object exists.
+// lasting reports whether a filter may select an object, by that which never changes while the object exists.
 func (f *Filter) lasting(o *Object) bool {
 	return strings.HasPrefix(o.Name, f.Prefix) && (f.App == "" || f.App == o.App) && (f.Node == "" || f.Node == o.Node) &&
 		(f.User == "" || f.User == o.User) && (f.Queue == "" || o.Queue != "")
@@ -70,7 +70,8 @@ type Page struct {
 }
 
 // List returns a page. A list that is read page by page has every object that is there from the first page to the last one, and none
-// twice. It fails with errdefs.ErrInvalidArgument.
+// twice. Only an object whose state changes meanwhile may be missing, or be there twice, in a list in the order of the states. It fails
+// with errdefs.ErrInvalidArgument.
 func (s *Snapshot) List(q Query) (Page, error) {
 	size, err := q.size()
 	if err != nil {
@@ -143,7 +144,7 @@ func (q *Query) order() (func(a, b *Object) int, error) {
 	return order, nil
 }
 
-// inOrder are the first n objects after one, of a list in the order of the names.
+// inOrder are the first n objects that follow the object after, of a list in the order of the names.
 func (s *Snapshot) inOrder(q Query, after *Object, n int) []*Object {
 	var found []*Object
 	s.among(q.Kind, &q.Filter, after, func(o *Object) bool {
@@ -155,7 +156,7 @@ func (s *Snapshot) inOrder(q Query, after *Object, n int) []*Object {
 	return found
 }
 
-// inAge are the first n apps after one, of a list in the order of their age.
+// inAge are the first n apps that follow the app after, of a list in the order of their age.
 func (s *Snapshot) inAge(q Query, after *Object, n int) []*Object {
 	var found []*Object
 	take := func(o *Object) bool {
@@ -177,7 +178,7 @@ func (s *Snapshot) inAge(q Query, after *Object, n int) []*Object {
 	return found
 }
 
-// least are the first n objects after one, of a list in any order. It looks at all objects, and keeps n of them.
+// least are the first n objects that follow the object after, of a list in any order. It compares all objects, and keeps n of them.
 func (s *Snapshot) least(q Query, after *Object, n int, order func(a, b *Object) int) []*Object {
 	kept := &greatestFirst{order: order}
 	s.among(q.Kind, &q.Filter, nil, func(o *Object) bool {
@@ -227,13 +228,13 @@ func (s *Snapshot) sum(kind Kind, filter *Filter) (total int, states map[string]
 	return total, states
 }
 
-// tokenAfter is the token of the page that begins after an object. It holds what the order looks at and not a position, so that it
-// stays right whatever changes meanwhile.
+// tokenAfter is the token of the page that begins after an object. It holds what the order compares and not a position, so that it stays
+// right when other objects come and go.
 func (q *Query) tokenAfter(o *Object) string {
 	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%s %d %s %s", cmp.Or(q.Order, "name"), o.Rank, o.State, o.Name))
 }
 
-// after is the object that a token was made of, with what the order looks at; nil for the first page.
+// after is the object that a token was made of, with what the order compares; nil for the first page.
 func (q *Query) after() (*Object, error) {
 	if q.Token == "" {
 		return nil, nil

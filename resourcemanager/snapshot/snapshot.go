@@ -59,11 +59,12 @@ func (o *Object) Bytes() int {
 	return size
 }
 
-// Facts are what objects are selected and ordered by. What an object does not have is empty.
+// Facts are what objects are selected and ordered by. What an object does not have is empty. Only State, Queue and Rank may change while an
+// object exists.
 type Facts struct {
 	State, Queue, App, Node, User string
-	// Rank is the place of the object by its age: of an app its number, of a node and a container when it began, of a queue its place
-	// in the tree.
+	// Rank is what a list in the order "created" is ordered by: of an app its number, of a node when it registered last, of a container
+	// when it began, of a queue its place in the tree.
 	Rank int64
 }
 
@@ -83,15 +84,15 @@ type Snapshot struct {
 	// changes of an app and its containers.
 	containersByApp, containersByNode, changedByApp table
 	states                                          [kinds]map[string]int
-	// next is closed when there is a newer snapshot, or none will come. ended is why none will come.
+	// next is closed when there is a newer snapshot. ended is set in the last one, and says why no more will come.
 	next  chan struct{}
 	ended error
 }
 
-// table is a sorted set of objects. A clone shares all nodes with it, and copies those that it changes.
+// table is a sorted set of objects. A clone shares its memory, and copies what it changes.
 type table = *btree.BTreeG[*Object]
 
-// degree makes nodes of 31 to 63 objects.
+// degree is the degree of the B-trees: 31 to 63 objects are together in memory.
 const degree = 32
 
 func newTable(compare func(a, b *Object) int) table {
@@ -115,7 +116,7 @@ type Board struct {
 
 	// making is held while a snapshot is made.
 	making sync.Mutex
-	// removals are the removed objects that are remembered, the oldest first; of those that are there again by now too.
+	// removals are the removed objects that are remembered, the oldest first, also if there is an object of that name again.
 	removals []*Object
 
 	// over is closed when nothing more will be published.
@@ -167,12 +168,13 @@ func (b *Board) Publish(objects []*Object) {
 	b.published.Add(int64(len(objects)))
 	if !b.taking {
 		b.taking = true
-		go b.wake()
+		go b.takeInLater()
 	}
 }
 
-// wake makes a snapshot for those who watch. Whoever reads does not wait for it.
-func (b *Board) wake() {
+// takeInLater makes a snapshot for the watchers if no reader has made it before. A reader need not wait until this goroutine runs: it makes
+// the snapshot itself.
+func (b *Board) takeInLater() {
 	b.making.Lock()
 	defer b.making.Unlock()
 	b.takeIn()
@@ -275,7 +277,7 @@ func (s *Snapshot) changeApp(before, object *Object) {
 
 // changeContainer keeps the containers of each app and node. before is nil for a new one.
 func (s *Snapshot) changeContainer(before, object *Object) {
-	if before != nil && (object.Gone || before.App != object.App || before.Node != object.Node) {
+	if before != nil && object.Gone {
 		s.containersByApp.Delete(before)
 		s.containersByNode.Delete(before)
 	}
@@ -285,8 +287,8 @@ func (s *Snapshot) changeContainer(before, object *Object) {
 	}
 }
 
-// among calls each for the objects of a kind that a filter may select and whose names are after one, in the order of the names, until it
-// returns false. after is nil to begin with the first.
+// among calls each for the objects of a kind that a filter may select and whose names follow that of the object after, in the order of
+// the names, until it returns false. after is nil to begin with the first.
 func (s *Snapshot) among(kind Kind, filter *Filter, after *Object, each func(*Object) bool) {
 	from, objects, belongs := Object{}, s.byName[kind], func(*Object) bool { return true }
 	switch {

@@ -22,7 +22,7 @@ func object(kind Kind, name, state string) *Object {
 
 func gone(kind Kind, name string) *Object { return &Object{Kind: kind, Name: name, Gone: true} }
 
-// A list that is read page by page has every object that is there all the while, and none twice, whatever changes meanwhile.
+// A list that is read page by page has every object that is there all the while, and none twice, whatever is removed meanwhile.
 func TestPagesAreStableOverChanges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := NewBoard(0)
@@ -91,7 +91,7 @@ func TestListsAreFilteredAndSummedUp(t *testing.T) {
 	}
 }
 
-// The containers of an app and of a node are found, and forgotten, as all are.
+// The containers of an app and of a node are found like any others, and not once they are gone.
 func TestContainersAreFoundByAppAndNode(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := NewBoard(0)
@@ -157,12 +157,12 @@ func TestTheChangesOfAnAppAreFound(t *testing.T) {
 			}
 			now := b.Newest()
 			var want, got []string
-			for _, change := range every.look(now).Changes {
+			for _, change := range every.read(now).Changes {
 				if change.App == "app-3" {
 					want = append(want, fmt.Sprint(change.Index, change.Name, change.Left))
 				}
 			}
-			for _, change := range w.look(now).Changes {
+			for _, change := range w.read(now).Changes {
 				got = append(got, fmt.Sprint(change.Index, change.Name, change.Left))
 			}
 			if !slices.Equal(got, want) || w.position != now.Index {
@@ -218,7 +218,7 @@ func TestAWatcherKnowsWhatThereIs(t *testing.T) {
 		}
 		w, knows, index := b.Watch(selection, 0), mirror{}, int64(0)
 		take := func() {
-			batch := w.look(b.Newest())
+			batch := w.read(b.Newest())
 			knows.take(batch)
 			index = batch.Index
 		}
@@ -272,7 +272,7 @@ func TestASlowWatcherSkipsStates(t *testing.T) {
 		if batch, err := w.Next(t.Context()); err != nil || len(batch.Changes) != 1 || batch.Changes[0].State != "99" || batch.Index != 101 {
 			t.Errorf("%+v, %v", batch, err)
 		}
-		// A watcher by name that is not concerned is not woken for good.
+		// A watcher of one app is sent nothing when another changes.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		other := b.Watch(Selection{Kinds: []Kind{Apps}, Names: []string{"web"}}, b.Newest().Index)
@@ -283,7 +283,7 @@ func TestASlowWatcherSkipsStates(t *testing.T) {
 		if batch, err := other.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("of another app it was told %+v, %v", batch, err)
 		}
-		// Whoever pauses between two looks is not kept from the end.
+		// A watcher that pauses between two reads learns of the end at once.
 		b.Publish([]*Object{object(Apps, "web", "RUNNING")})
 		if _, err := other.Next(t.Context()); err != nil {
 			t.Error(err)
@@ -304,7 +304,7 @@ func TestASlowWatcherSkipsStates(t *testing.T) {
 	})
 }
 
-// What a filter cannot select is passed over, and what it selects no longer is said to have left.
+// What a filter can never select is not sent. What it may have selected before and does not select now is sent as left.
 func TestAFilterPassesOver(t *testing.T) {
 	b := NewBoard(0)
 	w := b.Watch(Selection{Kinds: []Kind{Apps, Nodes}, Filter: Filter{Queue: "batch"}}, 0)
@@ -316,7 +316,7 @@ func TestAFilterPassesOver(t *testing.T) {
 	b.Publish([]*Object{object(Nodes, "node-1", "READY"), in("web", "batch"), in("shop", "apps")})
 	b.Publish([]*Object{object(Nodes, "node-1", "LOST"), in("web", "apps")})
 	var seen []string
-	for batch := w.look(b.Newest()); len(batch.Changes) > 0; batch = w.look(b.Newest()) {
+	for batch := w.read(b.Newest()); len(batch.Changes) > 0; batch = w.read(b.Newest()) {
 		for _, change := range batch.Changes {
 			seen = append(seen, fmt.Sprint(change.Name, " ", change.Left))
 		}
@@ -349,7 +349,7 @@ func TestAnIndexThatIsTooOldStartsOver(t *testing.T) {
 	}
 }
 
-// BenchmarkPublish changes one of 100,000 objects; a snapshot is made of so many changes.
+// BenchmarkPublish changes one of 100,000 objects; its name says how many changes a snapshot has.
 func BenchmarkPublish(b *testing.B) {
 	for _, together := range []int{1, 60} {
 		b.Run(fmt.Sprint(together), func(b *testing.B) {

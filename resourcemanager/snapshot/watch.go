@@ -11,12 +11,13 @@ import (
 
 // Selection is what a watcher wants to be sent.
 type Selection struct {
-	// Kinds are those of the objects; empty is none. Names are theirs; empty is all.
+	// Kinds are the kinds of the objects; empty is none. Names are the names of the objects; empty is all.
 	Kinds  []Kind
 	Names  []string
 	Filter Filter
 }
 
+// matches reports whether the watcher is shown an object as it is now, and whether the watcher may know it: it may have been shown it before.
 func (s *Selection) matches(o *Object) (shown, known bool) {
 	if !slices.Contains(s.Kinds, o.Kind) || len(s.Names) > 0 && !slices.Contains(s.Names, o.Name) || !s.Filter.lasting(o) {
 		return false, false
@@ -24,8 +25,8 @@ func (s *Selection) matches(o *Object) (shown, known bool) {
 	return !o.Gone && s.Filter.Matches(o), true
 }
 
-// among calls each for the objects of a kind that may be selected and whose names are after one, in the order of the names, until it
-// returns false.
+// among calls each for the objects of a kind that may be selected and whose names follow that of the object after, in the
+// order of the names, until it returns false.
 func (s *Selection) among(now *Snapshot, kind Kind, after *Object, each func(*Object) bool) {
 	if len(s.Names) == 0 {
 		now.among(kind, &s.Filter, after, each)
@@ -38,8 +39,8 @@ func (s *Selection) among(now *Snapshot, kind Kind, after *Object, each func(*Ob
 	}
 }
 
-// unchanged reports that none of the objects that are selected by their names has changed since an index. If it finds out only by looking
-// at all changes, it says no.
+// unchanged reports that none of the objects that are selected by their names has changed since an index. It is false if only a walk
+// through all changes would tell.
 func (s *Selection) unchanged(now *Snapshot, since int64) bool {
 	if len(s.Names) == 0 || len(s.Names) > fewNames {
 		return false
@@ -54,10 +55,11 @@ func (s *Selection) unchanged(now *Snapshot, since int64) bool {
 	return true
 }
 
-// fewNames is how many names are looked up rather than looked for among all changes.
+// fewNames is how many names are looked up one by one rather than found among all changes.
 const fewNames = 8
 
-// Change is an object that has changed. Left says that it is gone, or that the selection has it no longer.
+// Change is an object that has changed. Left says that the selection does not have it: the object is gone, does not match any more, or has
+// never matched, so that the watcher need not know it.
 type Change struct {
 	*Object
 	Left bool
@@ -66,19 +68,19 @@ type Change struct {
 // Batch is what a watcher is sent at once.
 type Batch struct {
 	Changes []Change
-	// Index is the watcher's position after the changes; zero while it has yet to be sent a part of what there is.
+	// Index is the watcher's position after the changes; zero as long as the watcher was not sent all that there was at its beginning.
 	Index int64
 	// Current says that the watcher has now seen all that there is; otherwise more follows.
 	Current bool
-	// Restarted says that the watcher begins with what there is: what it has of earlier is to be dropped.
+	// Restarted says that this begins with what there is: the watcher drops what it was sent before.
 	Restarted bool
 }
 
 const (
-	// mostOfABatch is how many changes a batch has, and mostLookedAt how many objects are looked at for one.
+	// mostOfABatch is how many changes a batch has, and mostCompared how many changed objects are compared with the selection for one.
 	mostOfABatch = 256
-	mostLookedAt = 10_000
-	// pause is about the least time between two looks of one watcher: what changes twice meanwhile is sent once.
+	mostCompared = 10_000
+	// pause is about the least time between two reads of one watcher: what changes twice meanwhile is sent once.
 	pause = 20 * time.Millisecond
 )
 
@@ -87,22 +89,22 @@ const (
 type Watcher struct {
 	board     *Board
 	selection Selection
-	// position is the index up to which the watcher knows all changes, but for what it has yet to be sent of what there was.
+	// position is the index up to which the watcher was sent all changes, except those of the objects in rest.
 	position int64
-	// rest is what the watcher has yet to be sent of what there was; nil is nothing.
+	// rest is the part of the objects that the watcher begins with which is still to be sent; nil is nothing.
 	rest               *rest
 	restarted, current bool
-	looked             time.Time
+	readAt             time.Time
 }
 
-// rest is a place among what there is: the kinds from one on, and of the first of them the objects after one.
+// rest is all objects of some kinds; of the first kind, those that follow the object after.
 type rest struct {
 	kinds []Kind
 	after *Object
 }
 
-// Watch begins after an index that a watcher was sent earlier, or with all that there is. That is also so if removals since that index
-// are forgotten, or if it is of another life of the zone; the first batch says so.
+// Watch begins after an index that a watcher was sent earlier. It begins with all that there is if after is zero, if removals since that
+// index are forgotten, or if the index is of another board; the first batch says so.
 func (b *Board) Watch(selection Selection, after int64) *Watcher {
 	w := &Watcher{board: b, selection: selection, position: after}
 	if s := b.Newest(); after < s.oldest || after > s.Index {
@@ -123,7 +125,7 @@ func (w *Watcher) Next(ctx context.Context) (Batch, error) {
 			return Batch{}, context.Cause(ctx)
 		}
 		s := w.board.Newest()
-		if batch := w.look(s); len(batch.Changes) > 0 || batch.Restarted || batch.Current {
+		if batch := w.read(s); len(batch.Changes) > 0 || batch.Restarted || batch.Current {
 			return batch, nil
 		}
 		if w.position < s.Index {
@@ -138,29 +140,29 @@ func (w *Watcher) Next(ctx context.Context) (Batch, error) {
 	}
 }
 
-// look takes what there is and the watcher does not know.
-func (w *Watcher) look(s *Snapshot) Batch {
-	w.looked = time.Now()
+// read takes what a snapshot has and the watcher was not sent.
+func (w *Watcher) read(s *Snapshot) Batch {
+	w.readAt = time.Now()
 	if w.position < s.oldest {
 		w.restart(s)
 	}
 	batch := &filling{Batch: Batch{Restarted: w.restarted}}
 	w.restarted = false
-	if w.rest != nil && !w.lookAtRest(s, batch) {
-		return batch.Batch // of an index from which this may be resumed nothing can be said
+	if w.rest != nil && !w.readRest(s, batch) {
+		return batch.Batch // there is no index yet after which another watcher could begin
 	}
 	if w.current && w.selection.unchanged(s, w.position) {
 		w.position = s.Index
 	}
-	all := w.lookAtChanges(s, batch)
+	all := w.readChanges(s, batch)
 	batch.Index = w.position
 	batch.Current = all && (len(batch.Changes) > 0 || !w.current)
 	w.current = w.current || all
 	return batch.Batch
 }
 
-// lookAtRest takes what there is, and reports whether that was all.
-func (w *Watcher) lookAtRest(s *Snapshot, batch *filling) bool {
+// readRest takes what the watcher begins with, and reports whether that was all.
+func (w *Watcher) readRest(s *Snapshot, batch *filling) bool {
 	for len(w.rest.kinds) > 0 {
 		full := false
 		w.selection.among(s, w.rest.kinds[0], w.rest.after, func(o *Object) bool {
@@ -181,9 +183,9 @@ func (w *Watcher) lookAtRest(s *Snapshot, batch *filling) bool {
 	return true
 }
 
-// lookAtChanges takes what has changed since the watcher's position, and reports whether that was all.
-func (w *Watcher) lookAtChanges(s *Snapshot, batch *filling) bool {
-	looked, all := 0, true
+// readChanges takes what has changed since the watcher's position, and reports whether that was all.
+func (w *Watcher) readChanges(s *Snapshot, batch *filling) bool {
+	compared, all := 0, true
 	changes, from := s.changed, &Object{Index: w.position + 1}
 	app := w.selection.Filter.App
 	if app != "" {
@@ -194,7 +196,7 @@ func (w *Watcher) lookAtChanges(s *Snapshot, batch *filling) bool {
 			return false
 		}
 		shown, known := w.selection.matches(o)
-		if looked++; looked > mostLookedAt || known && !batch.add(Change{Object: o, Left: !shown}) {
+		if compared++; compared > mostCompared || known && !batch.add(Change{Object: o, Left: !shown}) {
 			all = false
 			return false
 		}
@@ -223,10 +225,10 @@ func (f *filling) add(change Change) bool {
 	return true
 }
 
-// wait waits until there is a newer snapshot, and for the pause since the last look. The pause is a little shorter or longer each time, so
-// that many watchers do not all look at the same instant and keep others from the processor.
+// wait waits until there is a newer snapshot, and for the pause since the last read. The pause is a little shorter or longer each time, so
+// that many watchers do not all read at the same instant and keep others from the processor.
 func (w *Watcher) wait(ctx context.Context, s *Snapshot) error {
-	if left := pause/2 + rand.N(pause) - time.Since(w.looked); left > 0 {
+	if left := pause/2 + rand.N(pause) - time.Since(w.readAt); left > 0 {
 		timer := time.NewTimer(left)
 		defer timer.Stop()
 		select {
