@@ -3,7 +3,7 @@
 // a change of a NodeManager's address. The methods for requests and reports (SetAsk, Release, ReportInstance) do not wait; what
 // happens arrives on one channel (Events).
 //
-// A master that was restarted registers again and receives the containers that the app still holds. Nothing is lost or doubled:
+// A master that was restarted registers again and receives the containers that the app still holds. Nothing is lost or doubled: incomplete
 // asks and reports are absolute and sent again in full after each reconnection, releases are repeated until they are acknowledged,
 // and each grant and each end is one event.
 package appmaster
@@ -33,8 +33,9 @@ const callTimeout = 5 * time.Second
 // minStream is the duration below which a stream counts as failed, so that the next one waits.
 const minStream = 10 * time.Second
 
-// ErrSuperseded means that a newer attempt has taken over, or that the app is gone.
-var ErrSuperseded = fmt.Errorf("this attempt of the application master has been replaced: %w", errdefs.ErrAborted)
+// ErrSuperseded means that the ResourceManager refuses this attempt: a newer one has registered, the app is gone, or the Config is not of
+// an attempt.
+var ErrSuperseded = fmt.Errorf("the ResourceManager refuses this attempt of the application master: %w", errdefs.ErrAborted)
 
 // Client is an application master's connection to its zone. Its methods may be called from any goroutine.
 type Client struct {
@@ -42,7 +43,7 @@ type Client struct {
 	config Config
 	log    *slog.Logger
 	events chan Event
-	// session belongs to the goroutine of run.
+	// session belongs to the goroutine of run, except its Next, which belongs to that of send.
 	session *Session
 
 	ctx    context.Context
@@ -91,7 +92,7 @@ func (c *Client) updateNode(name, containerManager string) {
 
 // Register registers the attempt and keeps the connection until Close. While the ResourceManager cannot be reached, it tries
 // until ctx ends. The answer has the desired state of the app, the containers that it holds, and the memo of the attempt
-// before. It is called once. It fails with ErrSuperseded if this is not the newest attempt.
+// before. It is called once. It fails with ErrSuperseded if the ResourceManager refuses the attempt.
 func (c *Client) Register(ctx context.Context) (*masterv1.RegisterResponse, error) {
 	if err := c.config.Validate(); err != nil {
 		return nil, err
@@ -112,7 +113,7 @@ func (c *Client) Register(ctx context.Context) (*masterv1.RegisterResponse, erro
 	return answer, nil
 }
 
-// Events is the channel of events. It is closed after Superseded and by Close. While the master does not read it, events
+// Events is the channel of events. It is closed after Superseded, and by Close if the attempt has registered. While the master does not read it, events
 // wait; none is lost.
 func (c *Client) Events() <-chan Event { return c.events }
 
@@ -178,7 +179,7 @@ func (c *Client) register(ctx context.Context) (*masterv1.RegisterResponse, erro
 	return answer, nil
 }
 
-// callUntilAnswered repeats a call until the ResourceManager answers. A refusal means that this attempt was superseded.
+// callUntilAnswered repeats a call until the ResourceManager answers. A refusal is ErrSuperseded.
 func (c *Client) callUntilAnswered(ctx context.Context, call func(context.Context) error) error {
 	for failures := 1; ; failures++ {
 		err := c.callOnce(ctx, call)
@@ -232,7 +233,7 @@ func (c *Client) run() {
 			failures = 0
 		}
 		if errors.Is(err, ErrSuperseded) {
-			c.emit(Superseded{Reason: "a newer attempt has registered"})
+			c.emitLast(Superseded{Reason: "a newer attempt has registered"})
 			return
 		}
 		if c.ctx.Err() != nil {
@@ -246,7 +247,7 @@ func (c *Client) run() {
 		answer, err := c.register(c.ctx)
 		if err != nil {
 			if errors.Is(err, ErrSuperseded) && c.ctx.Err() == nil {
-				c.emit(Superseded{Reason: wire.Sentence(err)})
+				c.emitLast(Superseded{Reason: wire.Sentence(err)})
 			}
 			return
 		}
@@ -312,6 +313,17 @@ func (c *Client) emit(event Event) {
 	case c.events <- event:
 	case <-c.ctx.Done():
 	}
+}
+
+// emitLast is emit for the last event: no watch of a node emits anything after it.
+func (c *Client) emitLast(event Event) {
+	c.mu.Lock()
+	for _, n := range c.nodes {
+		n.cancel()
+	}
+	c.mu.Unlock()
+	c.watches.Wait()
+	c.emit(event)
 }
 
 // reregister ends the stream, so that the next registration brings new tokens.

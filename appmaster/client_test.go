@@ -243,7 +243,7 @@ func TestANodeIsWatchedAfterTheKeysWereRotated(t *testing.T) {
 	})
 }
 
-func TestAWithdrawalIsConfirmedEvenWhenItsFirstAnswerWasLost(t *testing.T) {
+func TestAWithdrawalIsConfirmedThatWasReportedDuringARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		zone := mastertest.NewZone(t, "web")
 		m := register(t, zone)

@@ -27,7 +27,7 @@ const (
 type Config struct {
 	// ResourceManager is the addresses of the ResourceManagers, each host:port, with commas between: the first one that answers is used. Required.
 	ResourceManager string
-	// AppID is application_<cluster-start-ms>_<seq>. Required.
+	// AppID is application_<zone-start-ms>_<seq>. Required.
 	AppID string
 	// App is the app's name. Required.
 	App string

@@ -14,8 +14,8 @@ type Event interface{ isEvent() }
 // Allocated: a container was granted. The master starts or releases it. Each grant is one event.
 type Allocated struct{ Allocation *masterv1.Allocation }
 
-// Completed: a container's lease has ended. It is the last event of the container, and each end is one event. An earlier
-// attempt may have held the container, if it ended while no master ran.
+// Completed: a container's lease has ended. Each end is one event. If the node of the container has others of the app, it may still report
+// this one afterwards; that means nothing. An earlier attempt may have held the container, if it ended while no master ran.
 type Completed struct{ Status *corev1.ContainerStatus }
 
 // StatusChanged: a node reports a change of one container.
@@ -67,7 +67,7 @@ type CommandReceived struct{ Command *masterv1.Command }
 // Connected: the first answer of a stream to the ResourceManager has been handed over completely.
 type Connected struct{}
 
-// Disconnected: the ResourceManager cannot be reached. Containers keep running.
+// Disconnected: the stream to the ResourceManager has ended, and the Client registers again. Containers keep running.
 type Disconnected struct{ Err error }
 
 // Superseded: a newer attempt has taken over. The master must end without changing anything. It is the last event.

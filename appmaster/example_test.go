@@ -10,7 +10,7 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// A framework that runs one command in three containers and ends when they have ended. examples/batch does the same and
+// An application master that runs one command in three containers and ends when they have ended. examples/batch does the same and
 // survives restarts.
 func Example() {
 	config, err := appmaster.FromEnvironment()

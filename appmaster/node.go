@@ -72,7 +72,7 @@ func (n *node) connection() (*grpc.ClientConn, *corev1.ContainerToken, <-chan st
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.address == "" || n.token == nil {
-		return nil, nil, n.changed, fmt.Errorf("node %q has not reported an address yet: %w", n.name, errdefs.ErrUnavailable)
+		return nil, nil, n.changed, fmt.Errorf("node %q has no known address: %w", n.name, errdefs.ErrUnavailable)
 	}
 	if n.conn == nil {
 		conn, err := n.client.config.dial(n.address)

@@ -13,11 +13,11 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// Outbox holds what is to be sent to the ResourceManager. Asks and reports are absolute: they are sent again on every new
-// stream. Releases, checkpoints, memos, notes, revisions and answers to commands are kept until they are acknowledged.
+// Outbox holds what is to be sent to the ResourceManager. Incomplete asks, and reports, are absolute: they are sent again on every new
+// stream. Releases, gone instances, checkpoints, memos, notes, revisions and answers to commands are kept until they are acknowledged.
 //
-// Each entry has the sequence number of the request that carried it on the present stream; zero if it was not sent on it. The
-// methods do not wait, and may be called from any goroutine.
+// What can be acknowledged has the sequence number of the request that carried it on the present stream; zero if it was not sent on it.
+// The methods do not wait, and may be called from any goroutine.
 type Outbox struct {
 	mu sync.Mutex
 	// wake holds a token while there may be something to send.
@@ -237,7 +237,8 @@ func (o *Outbox) reset() {
 	})
 }
 
-// maxItems is how many asks, releases, checkpoints and reports one request may have, and maxBytes how large they may be together with answers.
+// maxItems is how many asks, releases, instances, gone instances, checkpoints and answers one request may have, and maxBytes how large they
+// may be together.
 const (
 	maxItems = 500
 	maxBytes = 256 << 10
@@ -262,8 +263,9 @@ func (b *budget) spend(message proto.Message) bool {
 	return true
 }
 
-// next is the request with all that is unsent, nil if there is none. What was changed together is sent together, unless it
-// is too much for one request: then further requests follow, and the status, memo and generation are in the last one.
+// next is the request with all that is unsent, nil if there is none. What was changed together is sent together, unless it is too much for
+// one request. Then further requests follow, and the status, notes, revision, memo and generation are in the first one that has the last
+// ask, release and report: they are not ahead of what they are about. Only answers may come later.
 func (o *Outbox) next() *masterv1.AllocateRequest {
 	o.mu.Lock()
 	defer o.mu.Unlock()

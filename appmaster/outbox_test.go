@@ -72,7 +72,7 @@ func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 	}
 }
 
-// A release or memo is sent on every stream until it is acknowledged, and not after that.
+// A checkpoint, note, revision or answer is sent on every stream until it is acknowledged, and not after that.
 func TestWhatIsSaidOnceIsKeptUntilItIsAcknowledged(t *testing.T) {
 	o := newOutbox()
 	o.NoteVersion(&masterv1.VersionNote{Version: 1})

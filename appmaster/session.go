@@ -11,7 +11,7 @@ import (
 
 // Session is a Client without its connections: it receives the answers of the ResourceManager and emits the events that follow from
 // them. No event is lost or emitted twice, over any number of streams. It has no clock and no network, and calls its Listener
-// before a method returns. Its methods belong to one goroutine, except those of its Outbox.
+// before a method returns. Its methods belong to one goroutine, except Next and those of its Outbox.
 type Session struct {
 	*Outbox
 	listener Listener
@@ -48,7 +48,7 @@ func NewSession(listener Listener) *Session {
 	}
 }
 
-// Begin applies the answer to the first registration. The first stream is opened next.
+// Begin applies the answer to the first registration. The first stream follows.
 func (s *Session) Begin(answer *masterv1.RegisterResponse) {
 	for _, allocation := range answer.GetContainers() {
 		s.track(allocation)
@@ -56,7 +56,7 @@ func (s *Session) Begin(answer *masterv1.RegisterResponse) {
 }
 
 // Resume applies the answer to a registration after a stream has ended, and emits what has changed while the ResourceManager could
-// not be reached. The next stream is opened next.
+// not be reached. A new stream follows.
 func (s *Session) Resume(answer *masterv1.RegisterResponse) {
 	still := map[string]bool{}
 	for _, allocation := range answer.GetContainers() {

@@ -135,7 +135,7 @@ func TestAnEndIsToldAgainToAResourceManagerThatStillWantsTheStop(t *testing.T) {
 		z.pass(time.Second)
 		z.forget(z.container(1))
 		z.pass(time.Second)
-		z.rm.Drop(z.container(1).String())
+		z.rm.ForgetStatus(z.container(1).String())
 		z.stopCommand(z.container(1))
 		z.pass(time.Second)
 		z.want(z.container(1), corev1.ContainerStatus_DONE)

@@ -378,7 +378,7 @@ func registersNodes(s *suite) {
 	if _, end := n.received(); end != nil {
 		s.Errorf("its session ended: %v", end)
 	}
-	stranger := &probe{suite: s, client: n.client, answer: &trackerv1.RegisterResponse{Session: "nonsense"}}
+	stranger := &testNode{suite: s, client: n.client, answer: &trackerv1.RegisterResponse{Session: "nonsense"}}
 	stranger.open()
 	_, end := stranger.received()
 	s.code("a session that nobody was given", end, codes.Aborted)

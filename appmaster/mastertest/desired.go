@@ -16,7 +16,7 @@ func (z *Zone) SetDesired(change func(*masterv1.DesiredState)) {
 	desired := proto.CloneOf(z.desired)
 	change(desired)
 	desired.Generation++
-	z.want(desired)
+	z.setDesired(desired)
 }
 
 // Deploy makes a new version the desired one.
@@ -24,7 +24,7 @@ func (z *Zone) Deploy(change func(*apiv1.RoleSpec)) {
 	z.SetDesired(func(desired *masterv1.DesiredState) {
 		change(desired.GetSpec().GetRoles()[0])
 		desired.Version++
-		anew(desired)
+		clearRevision(desired)
 	})
 }
 
@@ -36,17 +36,17 @@ func (z *Zone) DeployRoles(roles ...*apiv1.RoleSpec) {
 			desired.Spec.Roles = append(desired.Spec.Roles, proto.CloneOf(role))
 		}
 		desired.Version++
-		anew(desired)
+		clearRevision(desired)
 	})
 }
 
-// anew says of a version that it repeats none.
-func anew(desired *masterv1.DesiredState) {
+// clearRevision marks the desired version as a deployment: it repeats no version.
+func clearRevision(desired *masterv1.DesiredState) {
 	desired.Revised, desired.FromVersion, desired.FromRoles = false, 0, nil
 }
 
-// want sets the desired state.
-func (z *Zone) want(desired *masterv1.DesiredState) {
+// setDesired sets the desired state and sends it.
+func (z *Zone) setDesired(desired *masterv1.DesiredState) {
 	version := desired.GetVersion()
 	desired.Versions[version] = proto.CloneOf(desired.GetSpec())
 	if !slices.ContainsFunc(desired.GetNotes(), func(n *masterv1.VersionNote) bool { return n.GetVersion() == version }) {

@@ -146,7 +146,7 @@ func (z *Zone) MakeUnhealthy(container string) {
 	}
 }
 
-// Note is the master's newest note on a version; nil if there is none.
+// Note is the master's newest note on a version: empty if there is none, nil if there is no such version.
 func (z *Zone) Note(version int32) *masterv1.VersionNote {
 	z.mu.Lock()
 	defer z.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// Manager is what the zone has of a real NodeManager, as opposed to a Node with simulated containers. Its Zone's lock guards it.
+// Manager is what the zone knows of a real NodeManager, as opposed to a Node with simulated containers. Its Zone's lock guards it.
 type Manager struct {
 	zone *Zone
 	node *Node
@@ -75,7 +75,8 @@ func (z *Zone) RefuseNodes(why error) {
 	z.refusal = why
 }
 
-// KeepEnds stops the zone from acknowledging ends: NodeManagers have to report them until a Forget command is sent with Command.
+// KeepEnds stops the zone from acknowledging ends as they are reported: NodeManagers have to report them until a Forget command is sent with
+// Command, or a registration's answer has them to reap.
 func (z *Zone) KeepEnds() {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -97,7 +98,7 @@ func (t tracker) Register(_ context.Context, request *trackerv1.RegisterRequest)
 		return nil, z.refusal
 	}
 	m := z.manager(request.GetNodeId())
-	m.closeSession(status.Error(codes.Aborted, "the node has registered anew"))
+	m.closeStream(status.Error(codes.Aborted, "the node has registered anew"))
 	m.registrations = append(m.registrations, request)
 	m.session = fmt.Sprintf("session %d of %s", len(m.registrations), request.GetNodeId())
 	m.health, m.capacity = request.GetHealth(), request.GetCapacity()
@@ -149,7 +150,7 @@ func (t tracker) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, t
 		z.mu.Unlock()
 		return status.Error(codes.Aborted, "this session is over; the node has to register again")
 	}
-	m.closeSession(status.Error(codes.Aborted, "the node has opened another stream"))
+	m.closeStream(status.Error(codes.Aborted, "the node has opened another stream"))
 	mine := &link{commands: make(chan *trackerv1.NodeCommand, 1000), over: make(chan error, 1)}
 	m.link = mine
 	for _, name := range slices.Sorted(maps.Keys(z.leases)) {
@@ -262,7 +263,7 @@ func (m *Manager) command(command *trackerv1.NodeCommand) {
 	}
 }
 
-func (m *Manager) closeSession(why error) {
+func (m *Manager) closeStream(why error) {
 	if m.link != nil {
 		m.link.over <- why
 		m.link = nil
@@ -284,7 +285,7 @@ func (m *Manager) Command(command *trackerv1.NodeCommand) {
 func (m *Manager) Break(why error) {
 	m.zone.mu.Lock()
 	defer m.zone.mu.Unlock()
-	m.closeSession(why)
+	m.closeStream(why)
 }
 
 // Reap sets the containers that the answers to its next registrations reap.
@@ -322,8 +323,8 @@ func (m *Manager) States(container string) []corev1.ContainerStatus_State {
 	return slices.Clone(m.states[container])
 }
 
-// Drop deletes what the zone knows of a container.
-func (m *Manager) Drop(container string) {
+// ForgetStatus deletes its newest report of a container.
+func (m *Manager) ForgetStatus(container string) {
 	m.zone.mu.Lock()
 	defer m.zone.mu.Unlock()
 	delete(m.statuses, container)

@@ -29,8 +29,8 @@ type command struct {
 	answer  chan *masterv1.CommandAnswer
 }
 
-// session is one Allocate stream with what is to be sent next.
-type session struct {
+// masterStream is one Allocate stream with what is to be sent next.
+type masterStream struct {
 	pending *masterv1.AllocateResponse
 	wake    chan struct{}
 	cancel  context.CancelFunc
@@ -47,7 +47,7 @@ func (m masters) Register(ctx context.Context, request *masterv1.RegisterRequest
 	if request.GetAppId() != z.app.String() || request.GetAttempt() != z.attempt {
 		return nil, status.Errorf(codes.InvalidArgument, "the token is that of attempt %d of %s", z.attempt, z.app)
 	}
-	z.closeSession()
+	z.closeMasterStream()
 	if z.registeredAttempt != request.GetAttempt() && !z.keepsAsks {
 		maps.DeleteFunc(z.asks, func(_ string, state *askState) bool { return state.granted < state.ask.GetCount() })
 	}
@@ -75,9 +75,9 @@ func (m masters) Allocate(stream masterv1.ApplicationMaster_AllocateServer) erro
 		}
 		return status.Error(codes.FailedPrecondition, "register first")
 	}
-	z.closeSession()
-	mine := &session{pending: &masterv1.AllocateResponse{Desired: z.desired}, wake: make(chan struct{}, 1), cancel: cancel}
-	z.session = mine
+	z.closeMasterStream()
+	mine := &masterStream{pending: &masterv1.AllocateResponse{Desired: z.desired}, wake: make(chan struct{}, 1), cancel: cancel}
+	z.stream = mine
 	for _, name := range slices.Sorted(maps.Keys(z.nodes)) {
 		mine.pending.Nodes = append(mine.pending.Nodes, z.nodes[name].update())
 	}
@@ -109,7 +109,7 @@ func (m masters) Allocate(stream masterv1.ApplicationMaster_AllocateServer) erro
 				return
 			}
 			z.mu.Lock()
-			if z.session == mine {
+			if z.stream == mine {
 				m.apply(request)
 			}
 			z.mu.Unlock()
@@ -165,7 +165,7 @@ func (m masters) Leave(ctx context.Context, _ *masterv1.LeaveRequest) (*masterv1
 	if err := m.authenticate(ctx); err != nil {
 		return nil, err
 	}
-	z.closeSession()
+	z.closeMasterStream()
 	return &masterv1.LeaveResponse{}, nil
 }
 
@@ -220,13 +220,13 @@ func (m masters) apply(request *masterv1.AllocateRequest) {
 	}
 	for _, note := range request.GetNotes() {
 		if desired := noted(z.desired, note); desired != nil {
-			z.want(desired)
+			z.setDesired(desired)
 		}
 	}
 	if revise := request.GetRevise(); revise != nil {
 		z.revisions = append(z.revisions, revise)
 		if desired := revised(z.desired, revise); desired != nil {
-			z.want(desired)
+			z.setDesired(desired)
 		}
 	}
 	for _, answer := range request.GetAnswers() {

@@ -46,7 +46,7 @@ type Node struct {
 type Behaviour struct {
 	// Refuse is the error with which the start is refused.
 	Refuse error
-	// Launch is the time until the container runs, Healthy the time from then until it is healthy; zero is never.
+	// Launch is the time until the container runs. Healthy is the time from then until it is healthy; zero is never.
 	Launch, Healthy time.Duration
 	// LaunchFails ends the container before it runs.
 	LaunchFails bool

@@ -30,7 +30,7 @@ func (z *Zone) Stop() bool {
 		return false
 	}
 	z.registered, z.down = false, true
-	z.closeSession()
+	z.closeMasterStream()
 	for _, m := range z.managers {
 		m.session, m.link = "", nil
 	}

@@ -50,7 +50,7 @@ type Attempt struct {
 func Run(t *testing.T, open func(t *testing.T) Subject) {
 	for name, test := range map[string]func(*suite){
 		"an attempt registers with its own token, and only the newest may":              registers,
-		"a stream is opened after the registration, and again ends the first":           opens,
+		"a stream is opened after the registration, and a second one ends the first":    opens,
 		"requests are confirmed by their number":                                        confirmsRequests,
 		"an ask counts what is granted under it in total":                               countsAsks,
 		"a lease has the role of its ask":                                               leasesHaveARole,
@@ -72,7 +72,7 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		"a node's session is the last one that it was given":                            replacesSessions,
 		"an end that a node reports is stored, and need not be reported again":          forgetsEnds,
 		"a node that was away receives its stops again":                                 repeatsStops,
-		"a node that comes back with what was given up meanwhile ends it":               reaps,
+		"a node that still has a container whose end was seen is told to end it":        reaps,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -226,8 +226,8 @@ func (m *master) grant(id string) string {
 	return h.allocated[0]
 }
 
-// probe is a node that the suite drives.
-type probe struct {
+// testNode is a node that the suite drives.
+type testNode struct {
 	*suite
 	name    string
 	client  trackerv1.ResourceTrackerClient
@@ -239,15 +239,15 @@ type probe struct {
 }
 
 // node registers a node that has four cores, and opens its session.
-func (s *suite) node(name string) *probe {
+func (s *suite) node(name string) *testNode {
 	s.Helper()
-	n := &probe{suite: s, name: name, client: trackerv1.NewResourceTrackerClient(s.Conn), numbers: map[string]int64{}}
+	n := &testNode{suite: s, name: name, client: trackerv1.NewResourceTrackerClient(s.Conn), numbers: map[string]int64{}}
 	n.register()
 	n.open()
 	return n
 }
 
-func (n *probe) register(containers ...*corev1.ContainerStatus) {
+func (n *testNode) register(containers ...*corev1.ContainerStatus) {
 	n.Helper()
 	answer, err := n.client.Register(n.ctx, &trackerv1.RegisterRequest{
 		NodeId: n.name, Address: "10.0.0.1", ContainerManager: n.name + ":7071", Version: "test", Health: &corev1.NodeHealth{Healthy: true},
@@ -260,7 +260,7 @@ func (n *probe) register(containers ...*corev1.ContainerStatus) {
 	n.answer = answer
 }
 
-func (n *probe) open() {
+func (n *testNode) open() {
 	n.Helper()
 	ctx, cancel := context.WithCancel(n.ctx)
 	stream, err := n.client.Session(ctx)
@@ -284,7 +284,7 @@ func (n *probe) open() {
 }
 
 // received lists the commands that have come since the last call, and how the stream ended.
-func (n *probe) received() (commands []string, end error) {
+func (n *testNode) received() (commands []string, end error) {
 	synctest.Wait()
 	for len(n.came) > 0 {
 		switch came := (<-n.came).(type) {
@@ -303,7 +303,7 @@ func (n *probe) received() (commands []string, end error) {
 }
 
 // report reports a container.
-func (n *probe) report(container string, state corev1.ContainerStatus_State) {
+func (n *testNode) report(container string, state corev1.ContainerStatus_State) {
 	n.Helper()
 	if err := n.stream.Send(&trackerv1.NodeReport{Containers: []*corev1.ContainerStatus{n.status(container, state)}}); err != nil {
 		n.Fatal(err)
@@ -311,7 +311,7 @@ func (n *probe) report(container string, state corev1.ContainerStatus_State) {
 	synctest.Wait()
 }
 
-func (n *probe) status(container string, state corev1.ContainerStatus_State) *corev1.ContainerStatus {
+func (n *testNode) status(container string, state corev1.ContainerStatus_State) *corev1.ContainerStatus {
 	n.numbers[container]++
 	s := &corev1.ContainerStatus{
 		Lease: &corev1.Lease{ContainerId: container}, State: state, Sequence: n.numbers[container], Labels: map[string]string{"instance": "one"},

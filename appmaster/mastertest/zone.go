@@ -36,8 +36,8 @@ const Address = "resourcemanager:7070"
 // Zone is a ResourceManager and its nodes.
 type Zone struct {
 	app id.App
-	// Name of the app.
-	Name string
+	// App is the name of the app.
+	App string
 
 	network *network
 
@@ -68,8 +68,8 @@ type Zone struct {
 	// failed is true if the master ended the app as failed.
 	failed  bool
 	attempt int32
-	// session is the stream of the registered master, nil if there is none.
-	session           *session
+	// stream is the stream of the registered master, nil if there is none.
+	stream            *masterStream
 	registered        bool
 	keepsAsks         bool
 	registeredAttempt int32
@@ -82,11 +82,12 @@ type Zone struct {
 }
 
 type lease struct {
-	allocation          *masterv1.Allocation
-	node                *Node
-	status              *corev1.ContainerStatus
-	released            bool
-	preemptionCancelled bool
+	allocation *masterv1.Allocation
+	node       *Node
+	status     *corev1.ContainerStatus
+	released   bool
+	// preemption counts the notices and cancellations that it was sent.
+	preemption int
 }
 
 type askState struct {
@@ -97,7 +98,7 @@ type askState struct {
 // NewZone returns a zone for one app, without nodes. It is closed with the test.
 func NewZone(t testing.TB, app string) *Zone {
 	z := &Zone{
-		Name: app, app: id.App{ClusterStart: 1, Seq: 1}, network: newNetwork(),
+		App: app, app: id.App{ClusterStart: 1, Seq: 1}, network: newNetwork(),
 		managers: map[string]*Manager{}, keys: []*trackerv1.TokenKey{{Id: 1, Secret: []byte("a secret of 32 bytes for testing!")}}, nodes: map[string]*Node{},
 		leases: map[string]*lease{}, ended: map[string]*corev1.ContainerStatus{}, asks: map[string]*askState{}, instances: map[string]*masterv1.InstanceReport{},
 		desired: &masterv1.DesiredState{
@@ -118,8 +119,8 @@ func (z *Zone) Master() appmaster.Config {
 	defer z.mu.Unlock()
 	z.attempt++
 	z.registered = false
-	z.closeSession()
-	return appmaster.Config{ResourceManager: Address, AppID: z.app.String(), App: z.Name, Attempt: z.attempt, Token: bearer(z.attempt), Dial: z.Dial}
+	z.closeMasterStream()
+	return appmaster.Config{ResourceManager: Address, AppID: z.app.String(), App: z.App, Attempt: z.attempt, Token: bearer(z.attempt), Dial: z.Dial}
 }
 
 // KeepAsks grants the asks of an attempt also to the next one, which did not make them.
@@ -167,25 +168,30 @@ func (z *Zone) CancelPreemption(container string) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	if held, ok := z.leases[container]; ok {
-		held.preemptionCancelled = true
+		held.preemption++
 		z.send(func(answer *masterv1.AllocateResponse) {
 			answer.Preemptions = append(answer.Preemptions, &masterv1.PreemptionNotice{ContainerId: container, Withdrawn: true})
 		})
 	}
 }
 
-// Preempt sends a preemption notice and ends the container at the deadline.
+// Preempt sends a preemption notice, and ends the container at the deadline unless the preemption was cancelled or another followed.
 func (z *Zone) Preempt(container string, notice time.Duration) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	deadline := time.Now().Add(notice)
+	held, ok := z.leases[container]
+	if !ok {
+		return
+	}
+	held.preemption++
+	this, deadline := held.preemption, time.Now().Add(notice)
 	z.send(func(answer *masterv1.AllocateResponse) {
 		answer.Preemptions = append(answer.Preemptions, &masterv1.PreemptionNotice{ContainerId: container, Deadline: timestamppb.New(deadline), Reason: "the lender wants it back"})
 	})
 	time.AfterFunc(notice, func() {
 		z.mu.Lock()
 		defer z.mu.Unlock()
-		if held, ok := z.leases[container]; ok && !held.preemptionCancelled {
+		if held, ok := z.leases[container]; ok && held.preemption == this {
 			held.node.end(container, &corev1.Exit{Reason: corev1.Exit_PREEMPTED, Message: "preempted"})
 		}
 	})
@@ -246,7 +252,7 @@ func (z *Zone) grant(ask *masterv1.Ask, node *Node) {
 	z.sequence++
 	container := id.Container{Epoch: 1, App: z.app, Seq: z.sequence}.String()
 	granted := &corev1.Lease{
-		ContainerId: container, AppId: z.app.String(), AppName: z.Name, Attempt: z.attempt, NodeId: node.Name,
+		ContainerId: container, AppId: z.app.String(), AppName: z.App, Attempt: z.attempt, NodeId: node.Name,
 		Resources: ask.GetResources(), AskId: ask.GetId(), Role: ask.GetRole(), GrantedAt: timestamppb.Now(),
 	}
 	claims, _ := proto.Marshal(&corev1.TokenClaims{Scope: corev1.TokenClaims_CONTAINER, Lease: granted, NodeId: node.Name})
@@ -281,20 +287,20 @@ func (z *Zone) report(container *corev1.ContainerStatus) {
 
 // send adds to the next answer to the master.
 func (z *Zone) send(add func(answer *masterv1.AllocateResponse)) {
-	if z.session == nil {
+	if z.stream == nil {
 		return
 	}
-	add(z.session.pending)
+	add(z.stream.pending)
 	select {
-	case z.session.wake <- struct{}{}:
+	case z.stream.wake <- struct{}{}:
 	default:
 	}
 }
 
-func (z *Zone) closeSession() {
-	if z.session != nil {
-		z.session.cancel()
-		z.session = nil
+func (z *Zone) closeMasterStream() {
+	if z.stream != nil {
+		z.stream.cancel()
+		z.stream = nil
 	}
 }
 
