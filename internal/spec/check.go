@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -202,8 +203,8 @@ func (c *checker) checkResources(role *apiv1.RoleSpec) {
 	if n := len(r.GetExtended()); n > resource.Size-resource.Extended {
 		c.fail("resources.extended", "extended names %d resources, and a zone has at most %d", n, resource.Size-resource.Extended)
 	}
-	for name, amount := range r.GetExtended() {
-		if why := extendedWrong(name, amount); why != "" {
+	for _, name := range slices.Sorted(maps.Keys(r.GetExtended())) {
+		if why := extendedWrong(name, r.GetExtended()[name]); why != "" {
 			c.failAt([]string{"resources", "extended", name}, "%s", why)
 		}
 	}

@@ -136,6 +136,6 @@ func (c *checker) checkCompanionKind(p *apiv1.FrameworkPackage) {
 		c.checkKindResources("companion", kind.GetResources())
 	}
 	c.within("companion", func() { c.checkHealth(&apiv1.RoleSpec{Health: kind.GetHealth()}) })
-	c.schemaOf("companion.options", kind.GetOptions())
+	c.checkSchemaSize("companion.options", kind.GetOptions())
 	c.within("companion", func() { c.structure("options", kind.GetOptions()) })
 }

@@ -77,6 +77,7 @@ func TestPackagesWithABadCompanionAreRefused(t *testing.T) {
 		"nginx is the name of a companion that is part of Mammoth; choose another":      func(p *apiv1.FrameworkPackage) { p.Name = "nginx" },
 		"the companion has neither an image nor a command; give it one":                 func(p *apiv1.FrameworkPackage) { p.Companion.Command = nil },
 		"a companion can have cpu, memory and disk only":                                func(p *apiv1.FrameworkPackage) { p.Companion.Resources.Extended = map[string]int64{"gpu": 1} },
+		"a companion can have cpu, memory and disk":                                     func(p *apiv1.FrameworkPackage) { p.Companion.Resources.Ports = 1 },
 		"the schema of the options has ":                                                func(p *apiv1.FrameworkPackage) { p.Companion.Options = structOf(strings.Repeat("x", MaxSchema)) },
 		"the health check has none of http, tcp and exec; give it one":                  func(p *apiv1.FrameworkPackage) { p.Companion.Health = &corev1.HealthCheck{} },
 		"options is the schema of what a master reads, and the package has no master; ": func(p *apiv1.FrameworkPackage) { p.Options = structOf("x") },

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -14,7 +15,8 @@ import (
 const DefaultQueue = "default"
 
 // Complete fills in the default of everything that a spec leaves out, except the number of instances, for which the zone keeps the
-// present number. A complete spec does not change.
+// present number. It also sets what a spec does not choose: the number of ports, and the steps of a companion app's rollouts. A complete
+// spec does not change.
 func Complete(app *apiv1.AppSpec) {
 	if app.GetQueue() == "" {
 		app.Queue = DefaultQueue
@@ -36,6 +38,7 @@ func Complete(app *apiv1.AppSpec) {
 		completeHealth(role.GetHealth())
 		completeUpdate(role)
 		completeRestart(role)
+		completeStop(role)
 		if http := role.GetExpose().GetHttp(); http != nil && http.GetPath() == "" && len(http.GetPaths()) == 0 {
 			http.Path = "/"
 		}
@@ -55,16 +58,21 @@ func completeResources(role *apiv1.RoleSpec) {
 	if role.GetResources() == nil {
 		role.Resources = &corev1.Resources{}
 	}
-	r := role.GetResources()
-	for _, quantity := range []struct {
-		amount *int64
-		silent int64
-	}{{&r.CpuMillis, defaults.CPUMillis}, {&r.MemoryBytes, defaults.MemoryBytes}, {&r.DiskBytes, defaults.DiskBytes}, {&role.Pids, defaults.Pids}} {
-		if *quantity.amount == 0 {
-			*quantity.amount = quantity.silent
-		}
-	}
-	r.Ports = int64(len(role.GetPorts()))
+	completeQuotas(role.GetResources(), instanceQuotas())
+	role.Resources.Ports = int64(len(role.GetPorts()))
+	role.Pids = cmp.Or(role.GetPids(), defaults.Pids)
+}
+
+// instanceQuotas are the default quotas of an instance.
+func instanceQuotas() *corev1.Resources {
+	return &corev1.Resources{CpuMillis: defaults.CPUMillis, MemoryBytes: defaults.MemoryBytes, DiskBytes: defaults.DiskBytes}
+}
+
+// completeQuotas fills in cpu, memory and disk.
+func completeQuotas(r, preset *corev1.Resources) {
+	r.CpuMillis = cmp.Or(r.GetCpuMillis(), preset.GetCpuMillis())
+	r.MemoryBytes = cmp.Or(r.GetMemoryBytes(), preset.GetMemoryBytes())
+	r.DiskBytes = cmp.Or(r.GetDiskBytes(), preset.GetDiskBytes())
 }
 
 func completeHealth(check *corev1.HealthCheck) {
@@ -112,6 +120,9 @@ func completeRestart(role *apiv1.RoleSpec) {
 	if restart.GetMaxFailures() == 0 {
 		restart.MaxFailures = defaults.MaxFailures
 	}
+}
+
+func completeStop(role *apiv1.RoleSpec) {
 	if role.GetStop() == nil {
 		role.Stop = &apiv1.StopPolicy{}
 	}
@@ -133,8 +144,8 @@ func completeCompanionApp(role *apiv1.RoleSpec) {
 	role.Update.MaxUnavailable = max(role.GetUpdate().GetMaxUnavailable(), 1)
 }
 
-func completeDuration(field **durationpb.Duration, silent time.Duration) {
+func completeDuration(field **durationpb.Duration, preset time.Duration) {
 	if *field == nil {
-		*field = durationpb.New(silent)
+		*field = durationpb.New(preset)
 	}
 }

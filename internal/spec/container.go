@@ -22,7 +22,7 @@ func CheckContainer(container *corev1.ContainerSpec) error {
 	}
 	SetArgs(role, container.GetArgs())
 	completeHealth(role.GetHealth())
-	completeRestart(role)
+	completeStop(role)
 	c := &checker{}
 	c.checkProgram(kind, role)
 	if pids := container.GetPids(); pids != 0 {

@@ -18,34 +18,31 @@ func SameContainers(before, after *apiv1.RoleSpec) bool {
 	return before != nil && after != nil && proto.Equal(essenceOfRole(before), essenceOfRole(after))
 }
 
-// Temporary is what a spec says of a role for one version alone, beside its lasting policy: the strategy of one rollout. These functions
-// are for those that store specs and do not read policies.
-
-// KeepTemporary keeps in the next spec what the present one says for one version alone, unless the next says something itself: it stands as
-// long as the version of the app does, and in a role that the next version does not change.
-func KeepTemporary(present, next *apiv1.AppSpec) {
-	anew := NeedsNewInstances(present, next)
+// KeepOnce copies each role's strategy of one rollout (UpdatePolicy.Once) from the present spec to the next, unless the next has one itself,
+// or begins another rollout of the role.
+func KeepOnce(present, next *apiv1.AppSpec) {
+	newVersion := NeedsNewInstances(present, next)
 	for _, role := range next.GetRoles() {
 		before := roleNamed(present, role.GetName())
-		if before != nil && role.GetUpdate() != nil && role.GetUpdate().GetOnce() == nil && (!anew || SameRollout(before, role)) {
+		if before != nil && role.GetUpdate() != nil && role.GetUpdate().GetOnce() == nil && (!newVersion || SameRollout(before, role)) {
 			role.Update.Once = before.GetUpdate().GetOnce()
 		}
 	}
 }
 
-// DropTemporary drops from a role what was said for one version alone, since another version is to have that role.
-func DropTemporary(role *apiv1.RoleSpec) {
+// DropOnce removes the strategy of one rollout from a role that begins another.
+func DropOnce(role *apiv1.RoleSpec) {
 	if role.GetUpdate() != nil {
 		role.Update.Once = nil
 	}
 }
 
 // SameRollout reports whether a change of a role's spec from one to the other leaves its rollout as it is: its containers stay, and so does
-// its policy for updates, apart from what that says for one rollout alone.
+// its policy for updates, apart from the strategy of one rollout.
 func SameRollout(before, after *apiv1.RoleSpec) bool {
 	policy := func(role *apiv1.RoleSpec) *apiv1.UpdatePolicy {
 		role = proto.CloneOf(role)
-		DropTemporary(role)
+		DropOnce(role)
 		return role.GetUpdate()
 	}
 	return SameContainers(before, after) && proto.Equal(policy(before), policy(after))

@@ -1,8 +1,11 @@
 package spec
 
 import (
+	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -14,7 +17,7 @@ import (
 )
 
 // DynamicDeploy is the name of the framework package that is part of Mammoth. An app that names no framework has this one. A complete
-// spec names its framework, so who reads one has no default to know.
+// spec names its framework, unless it is of an external app, so that its readers need no default.
 const DynamicDeploy = "dynamicdeploy"
 
 // These are the limits of a framework package. docs/design/limits.md lists them too.
@@ -28,7 +31,7 @@ const (
 	MaxDepth = 32
 )
 
-// FrameworkOf is the name of the framework package that an app has whose spec need not be complete.
+// FrameworkOf is the name of an app's framework package. The spec need not be complete.
 func FrameworkOf(app *apiv1.AppSpec) string {
 	if app.GetFramework() == "" {
 		return DynamicDeploy
@@ -125,7 +128,7 @@ func (c *checker) structure(key string, from *structpb.Struct) {
 // unsound describes what in a value is not JSON or nested too deep, and where. what is empty if nothing is.
 func unsound(value *structpb.Value, depth int) (at []string, what string) {
 	if depth > MaxDepth {
-		return nil, "is nested too deep; the limit is 32 levels"
+		return nil, fmt.Sprintf("is nested too deep; the limit is %d levels", MaxDepth)
 	}
 	switch kind := value.GetKind().(type) {
 	case nil:
@@ -135,15 +138,16 @@ func unsound(value *structpb.Value, depth int) (at []string, what string) {
 			return nil, "is no number that JSON has"
 		}
 	case *structpb.Value_StructValue:
-		for name, field := range kind.StructValue.GetFields() {
-			if at, what := unsound(field, depth+1); what != "" {
+		fields := kind.StructValue.GetFields()
+		for _, name := range slices.Sorted(maps.Keys(fields)) {
+			if at, what := unsound(fields[name], depth+1); what != "" {
 				return append([]string{name}, at...), what
 			}
 		}
 	case *structpb.Value_ListValue:
-		for _, item := range kind.ListValue.GetValues() {
+		for i, item := range kind.ListValue.GetValues() {
 			if at, what := unsound(item, depth+1); what != "" {
-				return at, what
+				return append([]string{strconv.Itoa(i)}, at...), what
 			}
 		}
 	}
@@ -154,7 +158,7 @@ func unsound(value *structpb.Value, depth int) (at []string, what string) {
 func CompletePackage(p *apiv1.FrameworkPackage) {
 	completeHealth(p.GetCompanion().GetHealth())
 	if r := p.GetCompanion().GetResources(); r != nil {
-		completeResources(&apiv1.RoleSpec{Resources: r})
+		completeQuotas(r, instanceQuotas())
 	}
 	if p.GetMaster() == nil {
 		return
@@ -162,18 +166,10 @@ func CompletePackage(p *apiv1.FrameworkPackage) {
 	if p.GetMaster().GetResources() == nil {
 		p.Master.Resources = &corev1.Resources{}
 	}
-	r, silent := p.GetMaster().GetResources(), MasterResources()
-	for _, quantity := range []struct {
-		amount *int64
-		silent int64
-	}{{&r.CpuMillis, silent.GetCpuMillis()}, {&r.MemoryBytes, silent.GetMemoryBytes()}, {&r.DiskBytes, silent.GetDiskBytes()}} {
-		if *quantity.amount == 0 {
-			*quantity.amount = quantity.silent
-		}
-	}
+	completeQuotas(p.GetMaster().GetResources(), MasterResources())
 }
 
-// MasterResources are the resources of one of DynamicDeploy's application masters.
+// MasterResources are the resources of an application master of DynamicDeploy, and of a framework package that names none.
 func MasterResources() *corev1.Resources {
 	return &corev1.Resources{CpuMillis: 100, MemoryBytes: 64 << 20, DiskBytes: 32 << 20}
 }
@@ -203,7 +199,7 @@ func CheckPackage(p *apiv1.FrameworkPackage) error {
 		c.fail("options", "options is the schema of what a master reads, and the package has no master; put that of the companion into companion")
 	}
 	c.checkCompanionKind(p)
-	c.schemaOf("options", p.GetOptions())
+	c.checkSchemaSize("options", p.GetOptions())
 	c.structure("options", p.GetOptions())
 	if len(c.faults) > 0 {
 		return c.faults
@@ -211,8 +207,8 @@ func CheckPackage(p *apiv1.FrameworkPackage) error {
 	return nil
 }
 
-// schemaOf checks the size of a schema.
-func (c *checker) schemaOf(key string, schema *structpb.Struct) {
+// checkSchemaSize checks the size of a schema.
+func (c *checker) checkSchemaSize(key string, schema *structpb.Struct) {
 	if size := proto.Size(schema); size > MaxSchema {
 		c.fail(key, "the schema of the options has %s, but the limit is %s", resource.FormatBytes(int64(size)), resource.FormatBytes(MaxSchema))
 	}
@@ -220,7 +216,7 @@ func (c *checker) schemaOf(key string, schema *structpb.Struct) {
 
 func (c *checker) checkMasterKind(m *apiv1.MasterKind) {
 	c.checkKind("master", startedKind{m.GetImage(), m.GetImageDigest(), m.GetCommand(), m.GetArgs()})
-	for name := range m.GetEnv() {
+	for _, name := range slices.Sorted(maps.Keys(m.GetEnv())) {
 		if strings.HasPrefix(name, "MAMMOTH_") {
 			c.failAt([]string{"master", "env", name}, "%s in env is the ResourceManager's own; choose a name that does not begin with MAMMOTH_", quoted(name))
 		}
@@ -235,7 +231,7 @@ type startedKind struct {
 	command, args []string
 }
 
-// checkKind checks how a framework package starts its master or its companion; what is one of these words.
+// checkKind checks how a framework package starts its master or its companion. The argument what is "master" or "companion".
 func (c *checker) checkKind(what string, k startedKind) {
 	if k.image == "" && len(k.command) == 0 {
 		c.fail(what, "the %s has neither an image nor a command; give it one", what)

@@ -69,7 +69,7 @@ func (c *checker) checkRestart(restart *apiv1.RestartPolicy) {
 }
 
 func (c *checker) checkStop(stop *apiv1.StopPolicy) {
-	if text := stop.GetSignal(); text != "" && c.plain("stop.signal", "signal", text, maxPortTag) {
+	if text := stop.GetSignal(); text != "" && c.plain("stop.signal", "signal", text, maxSignal) {
 		if _, err := signal.Number(text); err != nil {
 			c.fail("stop.signal", "%v", err)
 		}

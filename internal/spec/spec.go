@@ -25,11 +25,12 @@ const (
 	// MaxWord is Linux's limit of one argument, or of one variable as NAME=VALUE, including the NUL at its end.
 	MaxWord = 128 << 10
 	// MaxPath is Linux's limit of a path, including the NUL at its end.
-	MaxPath    = 4096
-	MaxName    = 40
-	maxText    = 256
-	maxPort    = 65535
-	maxPortTag = 15
+	MaxPath     = 4096
+	MaxName     = 40
+	maxText     = 256
+	maxPort     = 65535
+	maxPortName = 15
+	maxSignal   = 15
 )
 
 // Quotas of an instance. Engines start no container below MinMemory.
@@ -58,16 +59,16 @@ const (
 
 // Fault is one thing that is wrong with a spec.
 type Fault struct {
-	// Role is the name of the role that has it; empty for the app itself, and for the role of an app that has one.
+	// Role is the name of the role that has it; empty for the app itself, and for a role without a name.
 	Role string
 	// Key is the place in a manifest: the keys from the outermost to the innermost, and the index for an item of a list. The
-	// manifest may not have it.
+	// manifest need not have it. For the whole spec it is one empty text.
 	Key []string
 	// Sentence names the key.
 	Sentence string
 }
 
-// Faults are all faults of a spec, at least one, in the order of the keys. As an error they have the class
+// Faults are the faults that were found in a spec, at least one, always in the same order. As an error they have the class
 // errdefs.ErrInvalidArgument.
 type Faults []Fault
 

@@ -26,8 +26,8 @@ var (
 	userName     = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$`)
 )
 
-// CheckName returns why name cannot be the name of an app, a role or a zone, one sentence; nil if it can. what is "an app", "a
-// role" or "a zone".
+// CheckName returns why name cannot be the name of an app, a role, a zone, a framework or a companion, one sentence; nil if it can. The
+// argument what says of what, with its article: "an app".
 func CheckName(what, name string) error {
 	if name == "" {
 		return fmt.Errorf("the name of %s is empty; use lower-case letters, digits and \"-\", beginning with a letter", what)
@@ -44,8 +44,8 @@ func CheckName(what, name string) error {
 	return nil
 }
 
-// CheckQueueName returns why name cannot be the name of a queue or a lending contract, one sentence. what is "a queue" or "a
-// contract".
+// CheckQueueName returns why name cannot be the name of a queue or a lending contract, one sentence. The argument what is "a
+// queue" or "a contract".
 func CheckQueueName(what, name string) error {
 	if queueName.MatchString(name) {
 		return nil
@@ -76,7 +76,7 @@ func CheckPortName(name string) error {
 	if portName.MatchString(name) {
 		return nil
 	}
-	return fmt.Errorf("%s cannot be the name of a port: a name has 1 to %d lower-case letters, digits and \"-\", and starts with a letter", quoted(name), maxPortTag)
+	return fmt.Errorf("%s cannot be the name of a port: a name has 1 to %d lower-case letters, digits and \"-\", and starts with a letter", quoted(name), maxPortName)
 }
 
 // CheckEnvName returns why name cannot be the name of an environment variable, one sentence. It permits names that no shell accepts
@@ -110,15 +110,18 @@ func CheckPath(text string) error {
 	case len(text) > MaxPath:
 		return fmt.Errorf("path has %d characters, but the limit is %d", len(text), MaxPath)
 	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
-		return fmt.Errorf("path must have no blanks, but is %s", quoted(text))
+		return fmt.Errorf("path must have no blanks or control characters, but is %s", quoted(text))
 	}
 	return nil
 }
 
-// CheckPlainPath returns why a path cannot be written into the configuration of a companion's proxy, one sentence.
+// CheckPlainPath returns why a path cannot be written into the configuration of a balancer, one sentence.
 func CheckPlainPath(text string) error {
-	if !plainPath.MatchString(text) || path.Clean(text) != text {
+	if !plainPath.MatchString(text) {
 		return fmt.Errorf("%s is not an absolute path without blanks and special characters", quoted(text))
+	}
+	if short := path.Clean(text); short != text {
+		return fmt.Errorf("%s is to be written as %s", quoted(text), quoted(short))
 	}
 	return nil
 }
@@ -147,7 +150,7 @@ func (c *checker) plain(key, what, text string, most int) bool {
 	case len(text) > most:
 		c.fail(key, "%s has %d characters, but the limit is %d", what, len(text), most)
 	case !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl):
-		c.fail(key, "%s must have no control characters, but is %s", what, quoted(text))
+		c.fail(key, "%s must be UTF-8 without control characters, but is %s", what, quoted(text))
 	default:
 		return true
 	}

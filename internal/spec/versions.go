@@ -6,7 +6,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Stable reports whether a version came up and did not fail, also later.
+// Stable reports whether a version came up and has not failed since.
 func Stable(version interface {
 	GetCameUp() bool
 	GetFailure() string
@@ -16,7 +16,8 @@ func Stable(version interface {
 }
 
 // Earlier is the version that a rollback goes to: the newest stable one before the present that needs other instances; nil if there is none.
-// If nothing is known of what became of any version, it is the one before the present. The versions are in the order of their numbers, the
+// If nothing is known of what became of any version, it is simply the one before the present, whatever differs: a master that notes
+// nothing need not have instances. The versions are in the order of their numbers, the
 // present one last.
 func Earlier(versions []*apiv1.AppHistory_Version) *apiv1.AppHistory_Version {
 	if last := len(versions) - 1; last >= 1 && nothingKnown(versions) {

@@ -101,12 +101,12 @@ func TestWhatIsSaidForOneVersionStandsAsLongAsThat(t *testing.T) {
 		"something else is said":     {app("front:2", "db:1", 30), 30},
 		"another version of it":      {app("front:3", "db:1", 0), 0},
 	} {
-		spec.KeepTemporary(present, c.next)
+		spec.KeepOnce(present, c.next)
 		if got := c.next.GetRoles()[0].GetUpdate().GetOnce().GetCanaryPercent(); got != c.want || c.next.GetRoles()[1].GetUpdate().GetOnce() != nil {
 			t.Errorf("%s: %d %%, want %d %%; %v", name, got, c.want, c.next.GetRoles()[1])
 		}
 	}
-	spec.DropTemporary(present.GetRoles()[0])
+	spec.DropOnce(present.GetRoles()[0])
 	if present.GetRoles()[0].GetUpdate().GetOnce() != nil {
 		t.Error("it is not dropped")
 	}

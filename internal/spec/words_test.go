@@ -2,6 +2,7 @@ package spec_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -23,6 +24,18 @@ func TestACommandIsWhatCanBePassedOn(t *testing.T) {
 		err := spec.CheckWords(c.words)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want) || !errors.Is(err, errdefs.ErrInvalidArgument)) {
 			t.Errorf("%.40q: %v, want %q", c.words, err, c.want)
+		}
+	}
+}
+
+func TestAPathIsWrittenInItsShortestForm(t *testing.T) {
+	for path, want := range map[string]string{
+		"/srv/haproxy": "<nil>", "/": "<nil>",
+		"/srv//haproxy": `"/srv//haproxy" is to be written as "/srv/haproxy"`, "/srv/a/../b/": `"/srv/a/../b/" is to be written as "/srv/b"`,
+		"srv": `"srv" is not an absolute path without blanks and special characters`, "/a b": `"/a b" is not an absolute path without blanks and special characters`,
+	} {
+		if got := fmt.Sprint(spec.CheckPlainPath(path)); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
 		}
 	}
 }

@@ -93,7 +93,7 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 	}
 	owner := who.Name
 	if a != nil {
-		specs.KeepTemporary(a.record.GetSpec(), spec)
+		specs.KeepOnce(a.record.GetSpec(), spec)
 		owner = a.record.GetUser()
 	}
 	plan, err := ds.explainer.plan(a, owner, spec)

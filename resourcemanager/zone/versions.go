@@ -43,7 +43,7 @@ type versions struct {
 
 // change makes a spec the desired one, as a new version if instances have to be replaced.
 func (vs *versions) change(a *app, spec *apiv1.AppSpec, cause string) {
-	specs.KeepTemporary(a.record.GetSpec(), spec)
+	specs.KeepOnce(a.record.GetSpec(), spec)
 	if specs.NeedsNewInstances(a.record.GetSpec(), spec) {
 		vs.setVersion(a, spec, cause)
 		return
@@ -262,7 +262,7 @@ func specWith(present *apiv1.AppSpec, old *apiv1.AppHistory_Version, roles []str
 		if now[role.GetName()] != nil {
 			role.Instances = now[role.GetName()].GetInstances()
 		}
-		specs.DropTemporary(role)
+		specs.DropOnce(role)
 	}
 	if len(roles) == 0 {
 		return whole, nil

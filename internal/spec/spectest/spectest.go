@@ -95,7 +95,7 @@ func Cases() []Case {
 		},
 		{
 			Name: "a health check of a path with a blank", Break: path("/a b"),
-			Keys: "health: {http: {path: /a b}}", Flags: []string{"--health", "http:/a b"}, Sentence: `path must have no blanks, but is "/a b"`,
+			Keys: "health: {http: {path: /a b}}", Flags: []string{"--health", "http:/a b"}, Sentence: `path must have no blanks or control characters, but is "/a b"`,
 		},
 		{
 			Name: "a health check of a port that is not there",
