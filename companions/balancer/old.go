@@ -51,7 +51,7 @@ func MaxOldFor(most, pid int) int {
 	return max(1, int(min(int64(most), room/size)))
 }
 
-// EndOldest sends SIGTERM to the oldest processes so that at most leave remain, and returns how many do.
+// EndOldest sends SIGTERM to the oldest processes so that at most leave remain, and returns how many it was sent to.
 func EndOldest(pids []int, leave int) int {
 	excess := len(pids) - max(leave, 0)
 	if excess <= 0 {

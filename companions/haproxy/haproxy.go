@@ -35,28 +35,28 @@ import (
 // Config is the configuration of one HAProxy and its companion.
 type Config struct {
 	// The balancer's name in the zone; default "haproxy".
-	Name string `yaml:"name"`
+	Name string
 	// Folder of this HAProxy's configuration and sockets, for this HAProxy alone.
-	Dir string `yaml:"dir"`
+	Dir string
 	// Front address of HTTP, host:port.
-	Listen string `yaml:"listen"`
+	Listen string
 	// Front address of TLS, host:port; empty is none.
-	TLS string `yaml:"tls"`
+	TLS string
 	// Folder of certificates, NAME.crt and NAME.key; empty is none.
-	Certificates string `yaml:"certificates"`
+	Certificates string
 	// The program; default "haproxy" on the path.
-	Program string `yaml:"program"`
+	Program string
 	// How long the zone waits for this balancer when its connection is lost; default 30s.
-	LostAfter time.Duration `yaml:"lostAfter"`
+	LostAfter time.Duration
 	// How long an old process may finish its connections after a reload; default balancer.DefaultKeepOld.
-	KeepOld time.Duration `yaml:"keepOld"`
+	KeepOld time.Duration
 	// How many old processes may run; the oldest are ended first. Default 32, and fewer if they take more than half of the memory.
-	MaxOld int `yaml:"maxOld"`
+	MaxOld int
 	// End HAProxy with the companion. Otherwise it keeps serving.
-	StopOnExit bool `yaml:"stopOnExit"`
+	StopOnExit bool
 	// Applied is called once the zone's routes are applied for the first time; may be nil.
-	Applied func()       `yaml:"-"`
-	Log     *slog.Logger `yaml:"-"`
+	Applied func()
+	Log     *slog.Logger
 }
 
 // Validate sets defaults and returns what is wrong.
@@ -137,11 +137,11 @@ type Proxy struct {
 	startTimeout time.Duration
 	counts       map[string]counts
 	tcp          map[int32]bool
-	// Older processes than the one that accepts requests; some may have ended.
+	// Older processes than the newest one; some may have ended.
 	before  []int
 	closing closing
-	// The shape of the running HAProxy's configuration, and the time of the last reload.
-	routed   string
+	// The shape of the configuration that was applied last, and the time of the last reload.
+	applied  string
 	reloaded time.Time
 }
 
@@ -187,8 +187,13 @@ func (p *Proxy) setUp(ctx context.Context) error {
 		return fmt.Errorf("HAProxy cannot be run as %q (install the package haproxy, or name the program): %w: %w", p.config.Program, err, errdefs.ErrFailedPrecondition)
 	}
 	found := versionPattern.FindStringSubmatch(string(out))
-	if found == nil || found[1] < "2" || found[1] == "2" && len(found[2]) == 1 && found[2] < "6" {
-		return fmt.Errorf("%q is HAProxy %q, but at least 2.6 is needed: %w", p.config.Program, found, errdefs.ErrFailedPrecondition)
+	if found == nil {
+		return fmt.Errorf("%q does not say which version of HAProxy it is; at least 2.6 is needed: %w", p.config.Program, errdefs.ErrFailedPrecondition)
+	}
+	major, _ := strconv.Atoi(found[1])
+	minor, _ := strconv.Atoi(found[2])
+	if major < 2 || major == 2 && minor < 6 {
+		return fmt.Errorf("%q is HAProxy %d.%d, but at least 2.6 is needed: %w", p.config.Program, major, minor, errdefs.ErrFailedPrecondition)
 	}
 	if os.Geteuid() == 0 {
 		for _, name := range []string{"haproxy", "nobody"} {
@@ -197,9 +202,6 @@ func (p *Proxy) setUp(ctx context.Context) error {
 				break
 			}
 		}
-	}
-	if err := os.MkdirAll(p.path("certificates"), 0o700); err != nil {
-		return fmt.Errorf("create HAProxy's folder: %w", err)
 	}
 	secret, err := os.ReadFile(p.path("cookie.secret"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -220,7 +222,7 @@ func (p *Proxy) Start(ctx context.Context) error {
 	if err := p.prepare(ctx); err != nil {
 		return err
 	}
-	// All processes of the machine are listed here only.
+	// The processes of the machine are listed only at the start and at the end. Between them, before is kept up to date.
 	p.before = p.processes()
 	if pid := p.process(); pid != 0 {
 		p.pid = pid
@@ -232,14 +234,15 @@ func (p *Proxy) Start(ctx context.Context) error {
 		}
 	}
 	_ = os.Remove(p.path("admin.sock"))
-	return p.launch(ctx)
+	return p.launch(ctx, 0)
 }
 
-// launch starts a process with the installed configuration; it takes over the sockets of old ones.
-func (p *Proxy) launch(ctx context.Context, old ...string) error {
+// launch starts a process with the installed configuration. It takes over the sockets of an old one, whose process id is zero if there is
+// none.
+func (p *Proxy) launch(ctx context.Context, old int) error {
 	arguments := []string{"-D", "-f", p.path("haproxy.cfg"), "-p", p.path("haproxy.pid")}
-	if len(old) > 0 {
-		arguments = append(append(arguments, "-x", p.path("admin.sock"), "-sf"), old...)
+	if old != 0 {
+		arguments = append(arguments, "-x", p.path("admin.sock"), "-sf", strconv.Itoa(old))
 	}
 	for {
 		command := exec.CommandContext(ctx, p.config.Program, arguments...)
@@ -257,7 +260,7 @@ func (p *Proxy) launch(ctx context.Context, old ...string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.startTimeout, fmt.Errorf("HAProxy has ended right after its start: %w", errdefs.ErrUnavailable))
 	defer cancel()
 	for ctx.Err() == nil {
-		if pid := p.process(); pid != 0 && strconv.Itoa(pid) != strings.Join(old, "") {
+		if pid := p.process(); pid != 0 && pid != old {
 			p.pid = pid
 			return nil
 		}
@@ -325,7 +328,7 @@ func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]
 	} else if err := p.updateServers(ctx, plan, wanted); err != nil {
 		return nil, err
 	}
-	p.routed = wanted.shape
+	p.applied = wanted.shape
 	clear(p.tcp)
 	for _, tcp := range plan.TCP {
 		p.tcp[tcp.Listen] = true
@@ -352,7 +355,7 @@ func (p *Proxy) ReloadDelay(routes map[string]balancer.Route) time.Duration {
 		return 0
 	}
 	plan, _ := balancer.MakePlan(routes, p.limits())
-	if render(p.settings, plan).shape == p.routed {
+	if render(p.settings, plan).shape == p.applied {
 		return 0
 	}
 	return rest
@@ -392,7 +395,7 @@ func (p *Proxy) install(ctx context.Context, f files) error {
 		if err != nil {
 			return fmt.Errorf("read the key of the certificate %q: %w", name, err)
 		}
-		if err := balancer.WriteFile(p.path("certificates/"+name+".pem"), append(append(chain, '\n'), key...)); err != nil {
+		if err := balancer.WriteFile(p.path("shape-"+f.shape+"-"+name+".pem"), append(append(chain, '\n'), key...)); err != nil {
 			return err
 		}
 	}
@@ -414,7 +417,7 @@ func (p *Proxy) install(ctx context.Context, f files) error {
 	return os.Rename(p.path("haproxy.cfg.new"), p.path("haproxy.cfg"))
 }
 
-// deleteOld deletes the files of earlier configurations.
+// deleteOld deletes the files of all configurations but one.
 func (p *Proxy) deleteOld(shape string) {
 	old, _ := filepath.Glob(p.path("shape-*"))
 	for _, name := range old {

@@ -16,11 +16,11 @@ import (
 	"github.com/mammoth-os/mammoth/internal/sockets"
 )
 
-// closing are the earlier processes that may still accept connections, each with the sockets that it has yet to close. What is applied
+// closing are the old processes that may still accept connections, each with the sockets that it has yet to close. What is applied
 // holds only once there are none.
 type closing map[int]map[string]bool
 
-// supersede notes that other processes are to accept nothing from now on.
+// supersede notes that processes are old: they are to accept nothing from now on.
 func (p *Proxy) supersede(pids ...int) error {
 	for _, pid := range pids {
 		accepting, err := listening(pid)
@@ -45,7 +45,7 @@ func (p *Proxy) closed() bool {
 	return len(p.closing) == 0
 }
 
-// endClosing has earlier processes accept nothing any more, if a reload was cut off before they had closed their sockets, and takes over
+// endClosing has old processes accept nothing any more, if a reload was cut off before they had closed their sockets, and takes over
 // the newest process.
 func (p *Proxy) endClosing(ctx context.Context) error {
 	if newest := p.process(); newest != 0 && newest != p.pid {
@@ -68,10 +68,10 @@ func (p *Proxy) endClosing(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("an earlier process of HAProxy goes on accepting requests: %w", errdefs.ErrUnavailable)
+	return fmt.Errorf("an old process of HAProxy goes on accepting requests: %w", errdefs.ErrUnavailable)
 }
 
-// old lists the processes that only finish connections from before a reload.
+// old lists the old processes: those that only finish their connections, and those that are closing.
 func (p *Proxy) old() []int {
 	p.before = slices.DeleteFunc(p.before, func(pid int) bool { return pid == p.pid || !p.isOurs(pid) })
 	return slices.Clone(p.before)
@@ -81,7 +81,7 @@ func (p *Proxy) old() []int {
 func (p *Proxy) limitOld() {
 	most := balancer.MaxOldFor(p.config.MaxOld, p.pid)
 	if ended := balancer.EndOldest(p.old(), most-1); ended > 0 {
-		p.config.Log.Warn("too many processes of earlier configurations have open connections; the oldest are ended",
+		p.config.Log.Warn("too many old processes have open connections; the oldest are ended",
 			"balancer", p.config.Name, "ended", ended, "most", most)
 	}
 }

@@ -32,7 +32,7 @@ type files struct {
 	config, routes, hosts, certificates string
 	// Chain and key of each certificate in one file, by the certificate's name.
 	pairs map[string]*balancer.Certificate
-	// Changes with everything that the runtime interface cannot change: all but the servers.
+	// Digest of everything that the runtime interface cannot change: all but the servers.
 	shape string
 }
 
@@ -65,7 +65,7 @@ func render(s settings, plan *balancer.Plan) files {
 		}
 		if host.Certificate != nil && host.Name != expose.AnyHost {
 			f.pairs[host.Certificate.Name] = host.Certificate
-			fmt.Fprintf(&certificates, "%s/certificates/%s.pem %s\n", s.Dir, host.Certificate.Name, host.Name)
+			fmt.Fprintf(&certificates, "%s %s\n", shaped(s.Dir, host.Certificate.Name+".pem"), host.Name)
 		}
 	}
 	f.routes, f.hosts, f.certificates = routes.String(), hostsMap(plan), certificates.String()
@@ -78,14 +78,14 @@ func render(s settings, plan *balancer.Plan) files {
 		}
 	}
 	f.shape = hex.EncodeToString(sum.Sum(nil)[:8])
-	f.config = strings.ReplaceAll(whole, shapeMark, f.shape)
+	f.config, f.certificates = strings.ReplaceAll(whole, shapeMark, f.shape), strings.ReplaceAll(f.certificates, shapeMark, f.shape)
 	return f
 }
 
 const shapeMark = "@shape@"
 
-// shaped is the path of a file of a configuration: each configuration has its own, so that the last one stays complete while
-// the next is checked.
+// shaped is the path of a file that belongs to one configuration: each has its own maps and certificates, so that the last one stays
+// complete while the next is checked.
 func shaped(dir, name string) string { return dir + "/shape-" + shapeMark + "-" + name }
 
 type writer struct{ strings.Builder }

@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"fmt"
@@ -108,7 +109,7 @@ func (p *Proxy) servers(ctx context.Context) (map[string]map[string]server, erro
 
 // updateServers changes the servers of the running HAProxy, and verifies them.
 func (p *Proxy) updateServers(ctx context.Context, plan *balancer.Plan, wanted files) error {
-	var complaint string
+	complaint := "it does not say why"
 	for range 3 {
 		state, err := p.servers(ctx)
 		if err != nil {
@@ -121,14 +122,12 @@ func (p *Proxy) updateServers(ctx context.Context, plan *balancer.Plan, wanted f
 			settled = settled && len(needed) == 0
 			commands = append(append(commands, needed...), tidy...)
 		}
-		if len(commands) > 0 {
-			for chunk := range slices.Chunk(commands, 50) {
-				answer, err := p.command(ctx, strings.Join(chunk, ";"))
-				if err != nil {
-					return err
-				}
-				complaint = answer
+		for chunk := range slices.Chunk(commands, 50) {
+			answer, err := p.command(ctx, strings.Join(chunk, ";"))
+			if err != nil {
+				return err
 			}
+			complaint = cmp.Or(answer, complaint)
 		}
 		if settled {
 			// A restarted HAProxy reads this.
@@ -192,7 +191,7 @@ func (p *Proxy) reload(ctx context.Context, wanted files) error {
 	if err := p.supersede(old); err != nil {
 		return err
 	}
-	if err := p.launch(ctx, strconv.Itoa(old)); err != nil {
+	if err := p.launch(ctx, old); err != nil {
 		if p.process() == old {
 			delete(p.closing, old) // it goes on
 		}
@@ -271,8 +270,8 @@ func parseStatistics(text string) (map[string]counts, error) {
 		if len(record) < 2 || !strings.HasPrefix(record[0], "app_") {
 			continue
 		}
-		silent := number("econ") + number("eresp")
-		count := counts{requests: silent, errors: silent + number("hrsp_5xx")}
+		unanswered := number("econ") + number("eresp")
+		count := counts{requests: unanswered, errors: unanswered + number("hrsp_5xx")}
 		for _, class := range []string{"hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other"} {
 			count.requests += number(class)
 		}
