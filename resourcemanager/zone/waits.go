@@ -206,10 +206,10 @@ func (ws *waits) ofNode(n *node) []*apiv1.Waiting {
 	}
 	var waits []*apiv1.Waiting
 	for _, a := range ws.nodes.appsOn(n) {
-		if len(waits) == waiting.Most {
-			break
-		}
 		for _, w := range a.waits() {
+			if len(waits) == waiting.Most {
+				return waits
+			}
 			waits = append(waits, &apiv1.Waiting{
 				Role: w.GetRole(), Text: a.record.GetName() + ": " + w.GetText(), Help: w.GetHelp(), Since: w.GetSince(), Until: w.GetUntil(), Instances: w.GetInstances(),
 			})

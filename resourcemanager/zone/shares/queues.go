@@ -152,16 +152,6 @@ func (q *Queues) viewUsages(usages []scheduler.QueueUsage) []*apiv1.Queue {
 	return ordered
 }
 
-// Queue is one queue. It fails with errdefs.ErrNotFound if there is none of the name.
-func (q *Queues) Queue(name string) (*apiv1.Queue, error) {
-	for _, usage := range q.zone.Scheduler.Queues() {
-		if string(usage.Spec.Name) == name {
-			return q.view(usage), nil
-		}
-	}
-	return nil, fmt.Errorf("no queue is named %q; \"mammoth queue ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
-}
-
 func (q *Queues) view(usage scheduler.QueueUsage) *apiv1.Queue {
 	spec := usage.Spec
 	order := apiv1.QueueSpec_FIFO

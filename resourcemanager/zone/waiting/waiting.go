@@ -17,7 +17,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Most is the most reasons that an app shows.
+// Most is how many reasons an app, or a node that is drained, shows at most.
 const Most = 8
 
 // Cause is why some instances of a role, or an app as a whole, differ from the spec.
@@ -74,7 +74,8 @@ type Reasons struct {
 // About adds a reason for the app as a whole.
 func (r *Reasons) About(c Cause) { r.All = append(r.All, &Reason{Cause: c}) }
 
-// Of adds a cause for count instances, or containers of an ask; name is the name of the first.
+// Of adds a cause for count instances, or containers of an ask; name is the name of the first. Of more causes than four times Most, the
+// last ones are dropped.
 func (r *Reasons) Of(name string, count int32, c Cause) {
 	for _, known := range r.All {
 		if known.Count > 0 && known.Role == c.Role && known.One == c.One && known.Detail == c.Detail && known.Help == c.Help {
@@ -93,8 +94,8 @@ func (r *Reasons) Of(name string, count int32, c Cause) {
 	}
 }
 
-// Sort puts the reasons of the app as a whole first, then those of instances, routine steps last. The order does not
-// depend on the order in which they were found.
+// Sort puts the reasons of the app as a whole before those of instances, and of each the routine steps last. The order does not depend on
+// the order in which the reasons were found.
 func (r *Reasons) Sort() {
 	slices.SortStableFunc(r.All, func(x, y *Reason) int {
 		switch {
