@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -336,4 +337,42 @@ func FuzzStatistics(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The key of a certificate is in the folder as long as the configuration that needs it.
+func TestACertificateIsDeletedWithItsConfiguration(t *testing.T) {
+	testenv.Need(t, "program:haproxy")
+	dir, certificates := t.TempDir(), t.TempDir()
+	balancertest.WriteCertificates(t, certificates)
+	address := func() string { return fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)) }
+	proxy, err := NewProxy(Config{Dir: dir, Listen: address(), TLS: address(), Certificates: certificates, StopOnExit: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	defer explain(t, proxy)
+	route := balancertest.Route("web", "web.example.test", "/")
+	files := func(what string, count int) (content string) {
+		if refusals, err := proxy.Apply(t.Context(), balancertest.Routes(route)); err != nil || len(refusals) > 0 {
+			t.Fatalf("%s: %v, %v", what, refusals, err)
+		}
+		found, _ := filepath.Glob(filepath.Join(dir, "*.pem"))
+		if len(found) != count {
+			t.Errorf("%s: %d files with certificates, want %d: %v", what, len(found), count, found)
+		}
+		for _, name := range found {
+			text, _ := os.ReadFile(name)
+			content += string(text)
+		}
+		return content
+	}
+	files("without one", 0)
+	route.Expose.GetHttp().Certificate = "web.example.test"
+	first := files("with one", 1)
+	balancertest.WriteCertificates(t, certificates)
+	if files("renewed", 1) == first {
+		t.Error("the certificate in the folder is not the renewed one")
+	}
+	route.Expose.GetHttp().Certificate = ""
+	files("without one again", 0)
 }

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// writeCertificates fills a folder with a certificate that is good, and one that does not fit its key.
-func writeCertificates(t *testing.T, folder string) {
+// WriteCertificates fills a folder with a certificate that is good, and one that does not fit its key.
+func WriteCertificates(t *testing.T, folder string) {
 	t.Helper()
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		t.Fatal(err)

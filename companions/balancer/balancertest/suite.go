@@ -134,7 +134,7 @@ func newRig(t *testing.T, subject Subject) *rig {
 	r.front.HTTP, r.front.TLS = address(testenv.Port(t)), address(testenv.Port(t))
 	r.log = &bytes.Buffer{}
 	r.front.Log = slog.New(slog.NewTextHandler(r.log, nil))
-	writeCertificates(t, r.front.Certificates)
+	WriteCertificates(t, r.front.Certificates)
 	r.client = &http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
