@@ -36,7 +36,7 @@ func TestReasonsOfManyAreInTheirWords(t *testing.T) {
 		"it waits for capacity: no room":                             "they wait for capacity: no room",
 		"it waits for its turn":                                      "they wait for their turn",
 		"it is about to be placed":                                   "they are about to be placed",
-		"its replacement is held back: x; it last ended: y":          "their replacements are held back: x; they last ended: y",
+		"its replacement is in back-off: x; it last ended: y":        "their replacements are in back-off: x; they last ended: y",
 		"its node node-1 does not answer":                            "their node node-1 does not answer",
 		"the balancer nginx does not route it: the host is reserved": "the balancer nginx does not route it: the host is reserved",
 	} {

@@ -143,8 +143,8 @@ func decidedBy(turn *recording.Turn) []string {
 			say("command on stream %d: %v", send.Stream, command)
 		}
 	}
-	for _, send := range out.Answers {
-		say("answer on stream %d: %v", send.Stream, send.Answer)
+	for _, send := range out.Responses {
+		say("response on stream %d: %v", send.Stream, send.Response)
 	}
 	for _, end := range out.Ends {
 		say("end stream %d: %v", end.Stream, end.Why)

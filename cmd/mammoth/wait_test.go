@@ -172,12 +172,12 @@ func TestWhoeverWaitsIsToldWhy(t *testing.T) {
 	lines.update(app)
 	app.Waiting[0].Text = "web-2 waits for capacity: queue default holds 1.9 cpu of its maximum of 2 cpu"
 	lines.update(app)
-	app.Waiting[0] = &apiv1.Waiting{Text: "web-2 is held back: exited with code 7", Until: timestamppb.New(time.Now().Add(30 * time.Second)), Instances: 1}
+	app.Waiting[0] = &apiv1.Waiting{Text: "web-2 is in back-off: exited with code 7", Until: timestamppb.New(time.Now().Add(30 * time.Second)), Instances: 1}
 	lines.update(app)
 	app.Waiting = nil
 	lines.update(app)
 	const want = "web: waiting: web-2 waits for capacity: queue default holds 1.8 cpu of its maximum of 2 cpu; `maxUnavailable: 1` would do\n" +
-		"web: waiting: web-2 is held back: exited with code 7; next try in 30s\n"
+		"web: waiting: web-2 is in back-off: exited with code 7; next try in 30s\n"
 	if out.String() != want {
 		t.Errorf("it says\n%s", out.String())
 	}

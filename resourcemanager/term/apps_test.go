@@ -358,7 +358,7 @@ func TestExplainSaysWhatAnAppWaitsFor(t *testing.T) {
 				Id: "web-2", State: apiv1.Instance_BACKOFF, Reason: "exited with code 1", Restarts: 3,
 			}},
 		})
-		if e := explain(); len(e.GetObstacles()) != 1 || !strings.Contains(e.GetObstacles()[0].GetReason(), "held back") {
+		if e := explain(); len(e.GetObstacles()) != 1 || !strings.Contains(e.GetObstacles()[0].GetReason(), "in back-off") {
 			t.Errorf("an instance in back-off: %v", e)
 		}
 		m.say(&masterv1.AllocateRequest{GoneInstances: []string{"web-2"}})

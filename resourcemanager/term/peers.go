@@ -127,7 +127,7 @@ type masterStream struct {
 
 // Close implements service.Stream.
 func (s *masterStream) Close() {
-	s.term.inbox.put(task{in: zone.MasterLeft{Stream: s.id}, done: func(any, error) { s.term.streams.forget(s.id) }})
+	s.term.inbox.put(task{in: zone.MasterStreamEnded{Stream: s.id}, done: func(any, error) { s.term.streams.forget(s.id) }})
 }
 
 // mostUnstored is how many requests of a master may be on their way to the store. With one alone a master would be held

@@ -64,7 +64,7 @@ func (s *session) drop(why error) {
 	s.end(why)
 	s.sender.Wait()
 	last := s.lastBeat()
-	s.term.inbox.put(task{in: zone.NodeLeft{Stream: s.id, Last: last}, done: func(any, error) { s.term.streams.forget(s.id) }})
+	s.term.inbox.put(task{in: zone.NodeStreamEnded{Stream: s.id, Last: last}, done: func(any, error) { s.term.streams.forget(s.id) }})
 }
 
 // Close implements service.NodeSession.

@@ -45,8 +45,8 @@ func (s *streams) perform(out *zone.Ready, post func(zone.Input)) {
 			session.put(send.Commands)
 		}
 	}
-	for _, send := range out.Answers {
-		s.answer(send, post)
+	for _, send := range out.Responses {
+		s.respond(send, post)
 	}
 	for _, answered := range out.Answered {
 		if answers := s.calls[answered.Call]; answers != nil {
@@ -59,17 +59,17 @@ func (s *streams) perform(out *zone.Ready, post func(zone.Input)) {
 	}
 }
 
-// mostAnswers is how many answers may wait for a master that does not read them before its stream is ended.
-const mostAnswers = 10_000
+// mostResponses is how many responses may wait for a master that does not read them before its stream is ended.
+const mostResponses = 10_000
 
-func (s *streams) answer(send zone.AnswerSend, post func(zone.Input)) {
+func (s *streams) respond(send zone.ResponseSend, post func(zone.Input)) {
 	master := s.masters[send.Stream]
-	if master == nil || master.put(send.Answer) <= mostAnswers {
+	if master == nil || master.put(send.Response) <= mostResponses {
 		return
 	}
-	why := fmt.Errorf("%d answers were not read; open another stream, which begins with all that counts: %w", mostAnswers, errdefs.ErrResourceExhausted)
+	why := fmt.Errorf("%d responses were not read; open another stream, which begins with all that counts: %w", mostResponses, errdefs.ErrResourceExhausted)
 	s.end(send.Stream, why)
-	post(zone.MasterLeft{Stream: send.Stream})
+	post(zone.MasterStreamEnded{Stream: send.Stream})
 }
 
 func (s *streams) end(name zone.StreamID, why error) {

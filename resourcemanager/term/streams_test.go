@@ -67,11 +67,11 @@ func TestAMasterThatReadsNothingIsLetGo(t *testing.T) {
 		}
 		answers := 1 // the first one
 		for open() {
-			if answers++; answers > mostAnswers+1 {
+			if answers++; answers > mostResponses+1 {
 				t.Fatal("answers wait without bound")
 			}
 		}
-		if waiting, err := stream.Next(context.Background()); err != nil || len(waiting) != mostAnswers+1 {
+		if waiting, err := stream.Next(context.Background()); err != nil || len(waiting) != mostResponses+1 {
 			t.Errorf("%d answers wait, %v", len(waiting), err)
 		}
 		if _, err := stream.Next(context.Background()); !errdefs.IsResourceExhausted(err) {

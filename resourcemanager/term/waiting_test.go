@@ -180,7 +180,7 @@ func TestEveryStateThatLastsSaysWhy(t *testing.T) {
 			Id: "web-1", Version: 1, State: apiv1.Instance_BACKOFF, Reason: "failed twice within 10m0s, last: exited with code 7",
 			NextAttemptAt: timestamppb.New(time.Now().Add(30 * time.Second)),
 		}}})
-		says(z, "web-1 is held back: failed twice within 10m0s, last: exited with code 7")
+		says(z, "web-1 is in back-off: failed twice within 10m0s, last: exited with code 7")
 		if until := z.app("web").GetWaiting()[0].GetUntil(); until == nil {
 			t.Error("it does not say when it is tried again")
 		}
@@ -235,7 +235,7 @@ func TestEachStateOfAnInstanceIsASentence(t *testing.T) {
 			apiv1.Instance_DOWNLOADING: "web-1 is downloading: why", apiv1.Instance_LOADING: "web-1 is loading: why",
 			apiv1.Instance_STARTING: "web-1 is starting: why", apiv1.Instance_RUNNING: "web-1 is running: why",
 			apiv1.Instance_UNHEALTHY: "web-1 is unhealthy: why", apiv1.Instance_DRAINING: "web-1 is draining: why",
-			apiv1.Instance_STOPPING: "web-1 is stopping: why", apiv1.Instance_BACKOFF: "web-1 is held back: why",
+			apiv1.Instance_STOPPING: "web-1 is stopping: why", apiv1.Instance_BACKOFF: "web-1 is in back-off: why",
 			apiv1.Instance_UNREACHABLE: "web-1 is unreachable: why",
 		} {
 			m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Instances: []*masterv1.InstanceReport{{Id: "web-1", Version: 1, State: state, Reason: "why"}}})
@@ -265,7 +265,7 @@ func TestAnAppShowsAFewReasonsOnly(t *testing.T) {
 		m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Instances: reports})
 		z.pass(time.Second)
 		got := z.app("web").GetWaiting()
-		if len(got) != 8 || got[1].GetText() != "web-2 is held back: xx" {
+		if len(got) != 8 || got[1].GetText() != "web-2 is in back-off: xx" {
 			t.Errorf("%d reasons: %v", len(got), got)
 		}
 	})
@@ -292,6 +292,31 @@ func TestANodeThatIsDrainedSaysWhatKeepsItsContainers(t *testing.T) {
 		again, err := z.rm.Drain(context.Background(), "node-1", "a new disk")
 		if err != nil || len(again.GetWaiting()) != 1 || again.GetWaiting()[0].GetText() != waiting[0].GetText() {
 			t.Errorf("to whoever drains it again it says %v, %v", again.GetWaiting(), err)
+		}
+	})
+}
+
+func TestANodeThatIsDrainedShowsAFewReasonsOnly(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		for _, app := range []string{"shop", "web"} {
+			spec := webSpec(6)
+			spec.Name = app
+			z.deploy(spec)
+			m := n.launchMaster()
+			m.startInstance(n, app+"-7")
+			var reports []*masterv1.InstanceReport
+			for i := range 6 {
+				reports = append(reports, &masterv1.InstanceReport{Id: fmt.Sprintf("%s-%d", app, i+1), Version: 1, State: apiv1.Instance_BACKOFF, Reason: strings.Repeat("x", i+1)})
+			}
+			m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Instances: reports})
+		}
+		if _, err := z.rm.Drain(context.Background(), "node-1", "a new disk"); err != nil {
+			t.Fatal(err)
+		}
+		z.pass(time.Second)
+		if got := z.node("node-1").GetWaiting(); len(got) != 8 || got[7].GetText() != "web: web-2 is in back-off: xx" {
+			t.Errorf("%d reasons: %v", len(got), got)
 		}
 	})
 }

@@ -137,7 +137,7 @@ func (as *apps) allTouched() iter.Seq[*app] { return maps.Values(as.touched) }
 // all are the apps in no order, for sums.
 func (as *apps) all() iter.Seq[*app] { return maps.Values(as.byID) }
 
-// sorted are all apps in the order of their submission. They stay as they are when apps come and go.
+// sorted are all apps in the order of their submission. The slice never changes: there is a new one after apps have come or gone.
 func (as *apps) sorted() []*app {
 	if as.inOrder == nil {
 		as.inOrder = slices.SortedFunc(maps.Values(as.byID), bySubmission)
@@ -147,7 +147,7 @@ func (as *apps) sorted() []*app {
 
 func bySubmission(a, b *app) int { return a.id.Compare(b.id) }
 
-// app is one installed app. What is not in a record is lost when the ResourceManager ends.
+// app is one app of the zone. What is not in a record is lost when the ResourceManager ends.
 type app struct {
 	id     id.App
 	record *storev1.App
@@ -205,7 +205,7 @@ func (a *app) owned() access.App {
 
 func (a *app) companion() bool { return a.record.GetSpec().GetKind() == apiv1.AppSpec_COMPANION }
 
-// role is the spec of a role that is wanted now.
+// role is the spec of a role in the desired version.
 func (a *app) role(name string) (*apiv1.RoleSpec, bool) {
 	for _, role := range a.record.GetSpec().GetRoles() {
 		if role.GetName() == name {

@@ -16,7 +16,7 @@ import (
 
 // appAsks are an app's asks.
 type appAsks struct {
-	// byID are the asks that are not settled: some of their containers wait or are held.
+	// byID are the asks that are not done: some of their containers wait or are held.
 	byID map[string]*storev1.Ask
 	// total is how many containers they are for, those that were granted included; an ask for none counts as one.
 	total int64
@@ -42,7 +42,7 @@ func (x *appAsks) remove(name string) {
 // weight is what an ask adds to the total of its app.
 func weight(ask *masterv1.Ask) int64 { return int64(max(1, ask.GetCount())) }
 
-// asks are what masters ask for. An ask is settled when it is granted in full, or withdrawn, and none of its containers is held.
+// asks are what masters ask for. An ask is done when it is granted in full, or withdrawn, and none of its containers is held.
 type asks struct {
 	*turn
 	scheduler *scheduling
@@ -118,7 +118,7 @@ func (qs *asks) set(a *app, ask parsedAsk) error {
 	}
 	a.asks.put(name, record)
 	qs.Save(kindAsk, askKey(a, name), record)
-	qs.dropSettled(a, name)
+	qs.dropDone(a, name)
 	qs.apps.touch(a)
 	return nil
 }
@@ -152,10 +152,10 @@ func (a *app) helpOf(ask scheduler.AskExplanation) string {
 
 func (a *app) askCount() int { return len(a.asks.byID) }
 
-func (qs *asks) ended(c *container) { qs.dropSettled(c.app, c.record.GetLease().GetAskId()) }
+func (qs *asks) ended(c *container) { qs.dropDone(c.app, c.record.GetLease().GetAskId()) }
 
-// dropSettled drops an ask if it is settled. Its master does not send it again, since it has seen the containers.
-func (qs *asks) dropSettled(a *app, name string) {
+// dropDone drops an ask if it is done. Its master does not send it again, since it has seen the containers.
+func (qs *asks) dropDone(a *app, name string) {
 	record := a.asks.byID[name]
 	if record == nil || record.GetAsk().GetCount() > record.GetGranted() {
 		return
@@ -185,7 +185,7 @@ func (qs *asks) withdraw(a *app) {
 		record.Ask.Count = record.GetGranted()
 		a.asks.put(name, record)
 		qs.Save(kindAsk, askKey(a, name), record)
-		qs.dropSettled(a, name)
+		qs.dropDone(a, name)
 	}
 }
 

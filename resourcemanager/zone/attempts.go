@@ -229,7 +229,8 @@ func (at *attempts) isFailure(a *app, exit *corev1.Exit) bool {
 	return registered == nil
 }
 
-// ended begins the next attempt, unless too many have failed.
+// ended records the end of the newest attempt. It begins the next one if the app is to have one now; too many failures leave the app without a
+// master.
 func (at *attempts) ended(a *app, counts bool, reason string) {
 	number := a.record.GetAttempt().GetNumber()
 	at.masters.endStream(a, fmt.Errorf("attempt %d of %s is over", number, a.record.GetName()))
@@ -263,7 +264,7 @@ func (at *attempts) ended(a *app, counts bool, reason string) {
 	}
 }
 
-// finish ends a live attempt that has done its work.
+// finish ends a live attempt that is not needed any more, which is no failure.
 func (at *attempts) finish(a *app, reason string) {
 	if !a.attemptState().Live() {
 		return

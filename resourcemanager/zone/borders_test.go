@@ -55,7 +55,7 @@ var parts = []bordertest.Part{
 			"container.record.Group container.record.Duration container.record.Service",
 	},
 	{
-		Types:  []string{"views", "appView", "nodeView", "instanceView", "instanceFacts", "pace", "late", "quotaViews"},
+		Types:  []string{"views", "appView", "nodeView", "instanceView", "instanceFacts", "pace", "late", "shareViews"},
 		Files:  []string{"views.go", "shown.go", "appview.go", "instanceview.go"},
 		Writes: "",
 	},

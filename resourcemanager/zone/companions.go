@@ -11,8 +11,8 @@ import (
 )
 
 // A companion app's container may leave something running on its node, an nginx for example, for the container that follows it there.
-// Nodes report what they have of companion apps when they register. They are sent when they may end it, since no container of the
-// app will come to them any more.
+// Nodes report what they have of companion apps when they register. A node is told when it may end that, since no container of the app will
+// come to it any more.
 
 // companions are what companion apps have left running on nodes, by the names of their roles.
 type companions struct {
@@ -42,7 +42,8 @@ func (cs *companions) note(c *container) {
 	}
 }
 
-// endUnused goes through what a node has of companion apps once commands can be sent to it.
+// endUnused ends what a node has of companion apps that are gone, once commands can be sent to it. The companion apps that are there end theirs
+// when they are settled.
 func (cs *companions) endUnused(n *node) {
 	for _, role := range id.SortedKeys(n.companions) {
 		if a := cs.apps.withName(specs.AppOf(role)); a != nil && a.companion() {

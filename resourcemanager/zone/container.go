@@ -62,8 +62,8 @@ func (c *container) status() *corev1.ContainerStatus {
 }
 
 // grace is the grace period that the node is sent when the container is to stop: that of the present spec, and not the one with which the
-// container was started. The kernel stops containers, also those without a master, so it reads this part of a spec. It is nil for a master,
-// and for a container without a role of the app.
+// container was started. The zone stops containers, also those of an app without a master, so it reads this part of a spec. It is nil for
+// a master, and for a container without a role of the app.
 func (c *container) grace() *durationpb.Duration {
 	if c == nil || c.record.GetLease().GetMaster() {
 		return nil

@@ -12,7 +12,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
 )
 
-// appCounts are how many instances the roles with a schedule are to have. The number that was set last counts, whether a person set it or
+// appCounts are how many instances the roles with a schedule are to have. The number that was set last applies, whether a person set it or
 // the calendar. A person sets it with a deployment that names a number, be it the same one, and with a scaling.
 type appCounts struct {
 	// current are the counts at present, of the roles with a schedule, in the order of the spec.
@@ -21,8 +21,8 @@ type appCounts struct {
 	until time.Time
 	// known says that current and until were worked out since the spec was changed.
 	known bool
-	// followed are the counts that the master was last sent because of the calendar.
-	followed []*apiv1.Schedule
+	// sent are the counts that the master was sent last.
+	sent []*apiv1.Schedule
 }
 
 // scheduledCounts are how many instances the roles of an app with a schedule are to have at present.
@@ -31,7 +31,7 @@ func (ds *desired) scheduledCounts(a *app) []*apiv1.Schedule {
 	if c.known && (c.until.IsZero() || ds.now.Before(c.until)) {
 		return c.current
 	}
-	*c = appCounts{known: true, followed: c.followed}
+	*c = appCounts{known: true, sent: c.sent}
 	for _, role := range a.record.GetSpec().GetRoles() {
 		if len(role.GetSchedule()) == 0 {
 			continue
@@ -64,7 +64,7 @@ func (ds *desired) noteCounts(a *app, roles ...string) {
 // refreshCounts works the counts out anew after a change that the master is sent.
 func (ds *desired) refreshCounts(a *app) {
 	a.counts = appCounts{}
-	a.counts.followed = ds.scheduledCounts(a)
+	a.counts.sent = ds.scheduledCounts(a)
 }
 
 // count is how many instances an app is to have at present.
@@ -92,8 +92,8 @@ func (ds *desired) spec(a *app) *apiv1.AppSpec {
 // due sends the master of an app the counts if the calendar has changed them.
 func (ds *desired) due(a *app) {
 	c := &a.counts
-	before, after := c.followed, ds.scheduledCounts(a)
-	c.followed = after
+	before, after := c.sent, ds.scheduledCounts(a)
+	c.sent = after
 	if !c.until.IsZero() {
 		ds.WakeBy(c.until)
 	}

@@ -19,8 +19,8 @@ import (
 // register and report, people may look and set queues and specs again, but no lease is granted or taken back, masters wait as if the
 // ResourceManager were away, and containers without a record go on running.
 
-// damage is what keeps the zone from changing: records that were lost, and a disk that is full. The zone stands still while a loss is
-// not accepted; an unknown container runs on a node and has no record.
+// damage is what is wrong with the store: records that were lost, and a disk that is full. The zone stands still while a loss is not accepted;
+// an unknown container runs on a node and has no record.
 type damage struct {
 	*turn
 	config *config
@@ -66,9 +66,9 @@ func (d *damage) noteLoss(sentence string) {
 	d.Emit(&apiv1.Event{Kind: "zone", To: "RECORDS_LOST", Message: sentence + "; the zone stands still until \"mammoth store accept\""})
 }
 
-// hasEnded reports whether a container that a node runs is known to be over, so that it may be ended there. Otherwise it becomes an
-// unknown container of the node.
-func (d *damage) hasEnded(n *node, status *corev1.ContainerStatus) bool {
+// mayEnd decides whether a container without a record may be ended on the node that runs it, as one that is known to be over. Otherwise it
+// becomes an unknown container of the node. A container that shows that the store is an older copy is a loss.
+func (d *damage) mayEnd(n *node, status *corev1.ContainerStatus) bool {
 	cid, err := id.ParseContainer(status.GetLease().GetContainerId())
 	if err != nil || status.GetState() == corev1.ContainerStatus_DONE {
 		return true

@@ -25,7 +25,7 @@ import (
 // endWithin is how long a master may take to end its app's instances before the ResourceManager does it.
 const endWithin = 5 * time.Minute
 
-// desired is what people and the calendar want of apps: it takes requests, starts and ends apps, and has masters sent what is wanted.
+// desired is what people and the calendar want of apps: it takes requests, starts and ends apps, and has masters sent the desired state.
 type desired struct {
 	*turn
 	access     *access.Rules
@@ -161,7 +161,8 @@ func (ds *desired) create(who peer.User, spec *apiv1.AppSpec) (*app, error) {
 	return a, nil
 }
 
-// replaceSpec makes a spec the desired one; whoever it comes from may submit to its queue. A stopped or degraded app starts again.
+// replaceSpec makes a spec the desired one. The caller has checked that whoever it comes from may submit to its queue. A stopped or degraded
+// app starts again.
 // The owner stays the one who deployed the app first.
 func (ds *desired) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
 	err := ds.scheduler.Apply(scheduler.AddApp{
@@ -176,7 +177,7 @@ func (ds *desired) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error 
 	return nil
 }
 
-// startMaster lets a program outside of the zone be the master of an app, which is made if there is none of its name.
+// startMaster lets a program outside of the zone be the master of an app. The app is created if there is none of that name.
 func (ds *desired) startMaster(who peer.User, spec *apiv1.AppSpec) (*apiv1.StartMasterResponse, error) {
 	const doing = "start the application master of"
 	if err := ds.access.MayRunPrograms(who, spec, doing); err != nil {
@@ -366,7 +367,7 @@ func (ds *desired) end(a *app, event lifecycle.AppEvent, reason string) {
 	ds.changed(a)
 }
 
-// noteOutcome notes how the work of an app ended whose master says that it is done.
+// noteOutcome notes how the work of an app ended, once its master has said that it is done.
 func (ds *desired) noteOutcome(a *app, failed bool) {
 	a.record.Outcome = apiv1.App_SUCCEEDED
 	if failed {

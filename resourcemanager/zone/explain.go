@@ -99,7 +99,7 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 		return text + fmt.Sprintf("; \"mammoth app restart %s\" starts it", name)
 	}
 	running, wanted := view.GetRunning(), view.GetWanted()
-	if foreign(a) {
+	if withoutRoles(a) {
 		text := fmt.Sprintf("%s is running: %s healthy", name, countWord(int(running), "instance"))
 		if said := view.GetStatus().GetText(); said != "" {
 			text += "; " + said
@@ -179,7 +179,7 @@ func (x *explainer) instanceObstacle(a *app, instance *apiv1.Instance) *apiv1.Ob
 		}
 		reason = instance.GetReason()
 	case apiv1.Instance_BACKOFF:
-		reason = "its replacement is held back"
+		reason = "its replacement is in back-off"
 		if since := a.instances[instance.GetId()].GetSince(); since != nil {
 			reason += fmt.Sprintf(" since %s ago", durationWords(x.now.Sub(since.AsTime())))
 		}

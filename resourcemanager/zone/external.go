@@ -22,8 +22,8 @@ func (a *app) notForExternal(why string) error {
 	return fmt.Errorf("the application master of %s is a program outside of the zone; %s: %w", a.record.GetName(), why, errdefs.ErrFailedPrecondition)
 }
 
-// foreign reports whether the app's master decides what its containers run, and how many there are.
-func foreign(a *app) bool { return !specs.HasRoles(a.record.GetSpec()) }
+// withoutRoles reports whether the app's master decides what its containers run, and how many there are.
+func withoutRoles(a *app) bool { return !specs.HasRoles(a.record.GetSpec()) }
 
 // begin begins an attempt whose master runs outside of the zone. One that runs is replaced.
 func (at *attempts) begin(a *app) *apiv1.StartMasterResponse {

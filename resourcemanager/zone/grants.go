@@ -80,7 +80,7 @@ func (ls *leases) grant(grant scheduler.Grant) {
 			Master:      grant.Master,
 			GrantedAt:   timestamppb.New(ls.now),
 			Companion:   a.companion(),
-			External:    foreign(a),
+			External:    withoutRoles(a),
 		},
 		StartBy: timestamppb.New(ls.now.Add(startWithin)), Gang: grant.Gang,
 	}}

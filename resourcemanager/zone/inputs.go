@@ -21,7 +21,7 @@ type Input interface {
 	step(z *Core) (any, error)
 }
 
-// Of people. Who is always the one who asks.
+// Inputs that come from people. Who is always the one who asks.
 type (
 	Deploy struct {
 		Who     peer.User
@@ -172,7 +172,7 @@ func (in StopLending) step(z *Core) (any, error) {
 	return z.Contract(in.Name)
 }
 
-// Of nodes.
+// Inputs that come from nodes.
 type (
 	RegisterNode struct {
 		Who     peer.User
@@ -190,8 +190,8 @@ type (
 	}
 	// Beats says when nodes were last heard of. A turn in which deadlines are due has it.
 	Beats struct{ Beats []Beat }
-	// NodeLeft says that the stream of a node has ended.
-	NodeLeft struct {
+	// NodeStreamEnded says that the stream of a node has ended.
+	NodeStreamEnded struct {
 		Stream StreamID
 		Last   Beat
 	}
@@ -218,12 +218,12 @@ func (in Beats) step(z *Core) (any, error) {
 	return nil, nil
 }
 
-func (in NodeLeft) step(z *Core) (any, error) {
+func (in NodeStreamEnded) step(z *Core) (any, error) {
 	z.sessions.streamEnded(in.Stream, in.Last)
 	return nil, nil
 }
 
-// Of application masters, who show their bearer token.
+// Inputs that come from application masters, which show their bearer token.
 type (
 	RegisterMaster struct {
 		Bearer  string
@@ -238,9 +238,9 @@ type (
 		Stream  StreamID
 		Request *masterv1.AllocateRequest
 	}
-	// MasterLeft says that the stream of a master has ended.
-	MasterLeft struct{ Stream StreamID }
-	Finish     struct {
+	// MasterStreamEnded says that the stream of a master has ended.
+	MasterStreamEnded struct{ Stream StreamID }
+	Finish            struct {
 		Bearer  string
 		Request *masterv1.FinishRequest
 	}
@@ -287,7 +287,7 @@ func (in Allocate) step(z *Core) (any, error) {
 	return nil, nil
 }
 
-func (in MasterLeft) step(z *Core) (any, error) {
+func (in MasterStreamEnded) step(z *Core) (any, error) {
 	z.masters.streamEnded(in.Stream)
 	return nil, nil
 }
@@ -364,11 +364,11 @@ func Inputs() []Input {
 		OpenSession{},
 		NodeReport{},
 		Beats{},
-		NodeLeft{},
+		NodeStreamEnded{},
 		RegisterMaster{},
 		OpenAllocate{},
 		Allocate{},
-		MasterLeft{},
+		MasterStreamEnded{},
 		Finish{},
 		PlanAsks{},
 		LeaveMaster{},

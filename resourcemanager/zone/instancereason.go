@@ -72,7 +72,7 @@ func (x *explainer) instanceReason(a *app, r *waiting.Reasons, name string, inst
 	case apiv1.Instance_STOPPING:
 		add("is being stopped"+on, "are being stopped"+on, c.graceText(), true)
 	case apiv1.Instance_BACKOFF:
-		held := waiting.Cause{Role: report.GetRole(), One: "is held back", Many: "are held back", Detail: why}
+		held := waiting.Cause{Role: report.GetRole(), One: "is in back-off", Many: "are in back-off", Detail: why}
 		if next := report.GetNextAttemptAt(); next != nil && next.AsTime().After(x.now) {
 			held.Until = next.AsTime()
 		}

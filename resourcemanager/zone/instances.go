@@ -106,7 +106,7 @@ func (ms *masters) load(stored Records) error {
 // instanceWord is a state behind "is".
 func instanceWord(state apiv1.Instance_State) string {
 	if state == apiv1.Instance_BACKOFF {
-		return "held back"
+		return "in back-off"
 	}
 	return strings.ToLower(state.String())
 }
@@ -129,8 +129,8 @@ func instanceName(app, role string, number int) string {
 
 func (a *app) roleOf(instance string) string { return a.instances[instance].GetReport().GetRole() }
 
-// running counts the instances of a role that are there; none of an app that is not.
-func (a *app) running(role string) int32 {
+// withContainer counts the instances of a role that have a container. It is zero for an app that does not exist.
+func (a *app) withContainer(role string) int32 {
 	if a == nil {
 		return 0
 	}

@@ -142,7 +142,7 @@ func (vs *views) countsByNode(a *app, c *container, report *masterv1.InstanceRep
 	if c.state() != lifecycle.ContainerRunning || status.GetHealthySince() == nil || report.GetCountsAfter() == nil {
 		return false
 	}
-	at := status.GetHealthySince().AsTime().Add(report.GetCountsAfter().AsDuration() + reportedWithin)
+	at := status.GetHealthySince().AsTime().Add(report.GetCountsAfter().AsDuration() + masterReportsWithin)
 	if vs.now.Before(at) {
 		if a.view.countsAt.IsZero() || at.Before(a.view.countsAt) {
 			a.view.countsAt = at
@@ -152,8 +152,8 @@ func (vs *views) countsByNode(a *app, c *container, report *masterv1.InstanceRep
 	return true
 }
 
-// reportedWithin is how long a master has to report what a node has reported already.
-const reportedWithin = 2 * time.Second
+// masterReportsWithin is how long a master has to report what a node has reported already.
+const masterReportsWithin = 2 * time.Second
 
 // instanceView is the view of one instance, which many views of the app share.
 type instanceView struct {

@@ -32,11 +32,11 @@ const (
 	// a person who reads its logs.
 	keepEnded     = time.Hour
 	keepEndedMost = 200
-	// A token to watch a node is valid for a master's whole life; masters are sent a new one with every grant.
+	// So long is a token to watch a node valid, unless its key is dropped before. A master is sent a new one with every grant.
 	watchFor = 365 * 24 * time.Hour
 )
 
-// container is one lease: from its grant until its end was seen, and for a while after.
+// container is one container and its lease: from its grant until its end was seen, and for a while after.
 type container struct {
 	id     id.Container
 	app    *app
@@ -65,7 +65,7 @@ func (a *app) heldCount() int { return len(a.containers) - len(a.leases.ended) }
 // heldOf is how many containers of an ask are held.
 func (a *app) heldOf(ask string) int { return a.leases.heldByAsk[ask] }
 
-// leases are the containers of the zone: what was granted, what nodes report of it, and how it ends. A container is done when its node has
+// leases grant containers to apps, follow what nodes report of them, and end them. A container is done when its node has
 // seen it gone, or when it ended unseen: its node does not have it, or is gone for good.
 type leases struct {
 	*turn

@@ -15,7 +15,7 @@ import (
 
 // Records is what a zone is made of when the ResourceManager starts.
 type Records interface {
-	// Identity is who the zone is and how often it was started.
+	// Identity is who the zone is, and how often its store was opened.
 	Identity() store.Identity
 	// Load calls each for every record of a kind, in the order of their keys. The bytes are each's to keep.
 	Load(kind store.Kind, each func(key string, value []byte) error) error
@@ -33,7 +33,7 @@ type Start struct {
 }
 
 // Load makes the zone out of what is stored. What it has of nodes may be out of date: they stay closed until they
-// register, and masters have as long as after a lost stream to come back.
+// register. A master has as much time to come back as after the loss of its stream.
 func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z := newCore(config{Settings: start.Settings, identity: stored.Identity(), started: start.Now}, stored.LastEvent())
 	z.Begin(start.Now, start.Seed)

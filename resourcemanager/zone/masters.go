@@ -20,8 +20,8 @@ import (
 // maxMemo is how many bytes a master may save for the next one.
 const maxMemo = 64 << 10
 
-// ErrSuperseded is the answer to an attempt that was replaced by a newer one.
-var ErrSuperseded = fmt.Errorf("this attempt was replaced by a newer one; it must end without touching anything: %w", errdefs.ErrFailedPrecondition)
+// ErrSuperseded is the answer to an attempt that is over, or was replaced by a newer one.
+var ErrSuperseded = fmt.Errorf("this attempt is over; it must end without touching anything: %w", errdefs.ErrFailedPrecondition)
 
 // appMaster is what the zone keeps of an app's master.
 type appMaster struct {
@@ -333,7 +333,7 @@ func (ms *masters) countTraffic(count *companionv1.Traffic) {
 func (ms *masters) deliver() {
 	for _, a := range ms.apps.touchedInOrder() {
 		if a.master.response != nil && a.connected() {
-			ms.out.Answers = append(ms.out.Answers, AnswerSend{a.master.stream, a.master.response})
+			ms.out.Responses = append(ms.out.Responses, ResponseSend{a.master.stream, a.master.response})
 		}
 		a.master.response = nil
 	}

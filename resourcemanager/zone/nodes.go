@@ -26,7 +26,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/keys"
 )
 
-// node is one host.
+// node is one NodeManager and what it offers.
 type node struct {
 	id     id.Node
 	record *storev1.Node

@@ -29,7 +29,7 @@ func (x *explainer) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.Depl
 			return nil, err
 		}
 		ask.ID, ask.Group = "plan", role.GetName()
-		running := a.running(role.GetName())
+		running := a.withContainer(role.GetName())
 		ask.Pending = int(max(1, role.GetInstances()-running))
 		plan, err := x.scheduler.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: owner}, ask, x.now)
 		if err != nil {

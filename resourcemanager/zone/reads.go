@@ -9,8 +9,8 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// What follows only looks at the zone. It may be called between turns, and then shows what has happened since the last one was stored.
-// Most reads need none of it: they are served from what Ready has shown.
+// What follows only looks at the zone. Between turns it shows the zone as it is in memory, also what is not stored yet. Most reads need none of
+// it: they are served from what Ready has shown. Apps, App and Nodes are for tests and simulations.
 
 // Apps are all apps in the order of their submission. They must not be changed.
 func (z *Core) Apps() []*apiv1.App {
@@ -47,7 +47,7 @@ func (z *Core) MayExec(who peer.User, app string) error { return z.apps.mayExec(
 // MayRoute is nil if somebody may route for the zone.
 func (z *Core) MayRoute(who peer.User) error { return z.access.MayRoute(who) }
 
-// ImageUnused is nil if no version of an app and no framework package has an image, by its name or by its digest.
+// ImageUnused is nil if neither the present version of an app nor a framework package uses the image of this name and this digest.
 func (z *Core) ImageUnused(name, digest string) error {
 	if err := z.packages.ImageUnused(name, digest); err != nil {
 		return err

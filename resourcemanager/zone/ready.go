@@ -7,8 +7,9 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/zone/endpoints"
 )
 
-// Ready is what a turn has decided, as data. The shell performs it field by field in this order: nothing before the batch is stored,
-// and the registry before anybody who may look into it because of what he was sent.
+// Ready is what a turn has decided, as data. The shell stores the batch, then publishes what is for the registry, then shows what has changed,
+// and only then sends anything to anybody, who may look into either because of it. Secret, Balancers and Named of a start do not wait for
+// the batch.
 type Ready struct {
 	// Batch holds the records and events to store.
 	Batch store.Batch
@@ -24,12 +25,13 @@ type Ready struct {
 	Services []endpoints.ServiceChange
 	// Confirm are the numbers that the zone wants back as confirmed.
 	Confirm []endpoints.ConfirmRequest
-	// Commands and Answers are sent to nodes and masters; then the streams of Ends are ended.
-	Commands []CommandSend
-	Answers  []AnswerSend
-	Ends     []StreamEnd
-	// Answered are answers to commands.
+	// Commands are sent to nodes, and Responses to masters.
+	Commands  []CommandSend
+	Responses []ResponseSend
+	// Answered are answers to those who have sent a master a command.
 	Answered []commands.Answered
+	// Ends are the streams to end, after all that is sent.
+	Ends []StreamEnd
 	// Faults are for the log.
 	Faults []Fault
 	// Events are what has happened, in its order.

@@ -6,9 +6,9 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// releaseReason is why a container that still runs is released, in words: what people or the zone want of the app, or else what its
+// stopReason is why a container that still runs is stopped, in words: what people or the zone want of the app, or else what its
 // master says.
-func (a *app) releaseReason(c *container, said string) string {
+func (a *app) stopReason(c *container, said string) string {
 	switch {
 	case a.state() == lifecycle.AppRemoving:
 		return a.record.GetName() + " is being removed"
@@ -22,15 +22,15 @@ func (a *app) releaseReason(c *container, said string) string {
 	return "its application master ended it"
 }
 
-// release has a container stopped that its master does not need any more. Of a container that has ended the master thereby acknowledges
-// the end.
+// release takes in that a master does not need a container any more: one that is held is stopped, and of one that has ended the master has
+// acknowledged the end.
 func (ms *masters) release(a *app, release *masterv1.Release) {
 	c := a.container(release.GetContainerId())
 	if c == nil || c.record.GetLease().GetMaster() {
 		return
 	}
 	if c.held() {
-		ms.leases.stop(c, corev1.Exit_STOPPED, a.releaseReason(c, release.GetReason()))
+		ms.leases.stop(c, corev1.Exit_STOPPED, a.stopReason(c, release.GetReason()))
 		return
 	}
 	ms.leases.acknowledge(c)

@@ -24,7 +24,7 @@ func TestPeopleAreToldWhyAContainerWasGivenBack(t *testing.T) {
 		if test.notice != "" {
 			c.notice = &masterv1.PreemptionNotice{Reason: test.notice}
 		}
-		if got := a.releaseReason(c, test.said); got != test.want {
+		if got := a.stopReason(c, test.said); got != test.want {
 			t.Errorf("%+v: %q", test, got)
 		}
 	}

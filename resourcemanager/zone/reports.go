@@ -14,7 +14,7 @@ func (ns *nodes) reconcile(n *node, statuses []*corev1.ContainerStatus) (reap []
 		cid, err := id.ParseContainer(status.GetLease().GetContainerId())
 		c := ns.leases.get(cid)
 		if err != nil || c == nil || c.node != n.id || (!c.held() && status.GetState() != corev1.ContainerStatus_DONE) {
-			if !ns.damage.hasEnded(n, status) {
+			if !ns.damage.mayEnd(n, status) {
 				continue
 			}
 			reap = append(reap, status.GetLease().GetContainerId())
@@ -80,7 +80,7 @@ func (ns *nodes) report(session string, report *trackerv1.NodeReport) error {
 			if status.GetSequence() >= c.record.GetStatus().GetSequence() {
 				ns.leases.observe(c, status)
 			}
-		case !done && ns.damage.hasEnded(n, status):
+		case !done && ns.damage.mayEnd(n, status):
 			ns.sessions.send(n, stopCommand(status.GetLease().GetContainerId(), corev1.Exit_LEASE_ENDED, "the ResourceManager holds no lease for it"))
 		}
 		if done {

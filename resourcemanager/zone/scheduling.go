@@ -20,7 +20,7 @@ type schedulerCore interface {
 	MayAdminister(queue id.Queue, user string) bool
 }
 
-// scheduling is the scheduler as the other parts use it. A fact is what the scheduler is given; a shape is what one container needs.
+// scheduling is the scheduler as the other parts use it. A fact is an input of the scheduler, to distinguish it from those of the zone; a shape is what one container needs.
 type scheduling struct {
 	*turn
 	schedulerCore

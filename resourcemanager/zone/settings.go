@@ -32,7 +32,7 @@ type Settings struct {
 // config is what does not change while the ResourceManager runs.
 type config struct {
 	Settings
-	// identity is who the zone is and how often its ResourceManager was started, started when that was last.
+	// identity is who the zone is, and how often its store was opened; started is when that was last.
 	identity store.Identity
 	started  time.Time
 }

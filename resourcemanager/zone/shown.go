@@ -20,9 +20,10 @@ import (
 type Shown struct {
 	// View is an App, Node, Container, Queue or Contract, or the Zone without what is summed up over nodes. It must not be changed.
 	View proto.Message
-	// Gone says that the object is removed. Of its view then only the name is certain.
+	// Gone says that the object is removed. Of its view then only the name is certain, or the id of a container.
 	Gone bool
-	// Rank orders objects of a kind by their age: of an app it is its number, of a queue its place in the tree.
+	// Rank is what objects of a kind are listed by: apps and containers the oldest first, nodes by their last registration, queues and contracts
+	// in the order of their tree and list.
 	Rank int64
 	// Stream is the stream that a node has open; zero is none.
 	Stream StreamID
@@ -33,8 +34,8 @@ type late struct {
 	apps       map[id.App]*app
 	nodes      map[id.Node]struct{}
 	containers map[id.Container]*container
-	// queues and contracts, all of them together.
-	quotas bool
+	// shares are the queues and contracts, all of them together.
+	shares bool
 	// next is when they are to be shown at the pace of showEvery.
 	next time.Time
 	// must says that all are to be shown in this turn.
@@ -48,7 +49,7 @@ func newLate() late {
 }
 
 func (l *late) isEmpty() bool {
-	return len(l.apps) == 0 && len(l.nodes) == 0 && len(l.containers) == 0 && !l.quotas
+	return len(l.apps) == 0 && len(l.nodes) == 0 && len(l.containers) == 0 && !l.shares
 }
 
 const (
@@ -60,8 +61,8 @@ const (
 	showBurst = time.Second
 )
 
-// mayShow reports whether what has changed may be shown now, and counts it if so.
-func (l *late) mayShow(now time.Time) bool {
+// take reports whether what has changed may be shown now, and counts that it is.
+func (l *late) take(now time.Time) bool {
 	if now.Before(l.next.Add(-showBurst)) {
 		return false
 	}
@@ -72,8 +73,8 @@ func (l *late) mayShow(now time.Time) bool {
 	return true
 }
 
-// quotaViews are the queues and the contracts that were shown last, by their names.
-type quotaViews struct {
+// shareViews are the queues and the contracts that were shown last, by their names.
+type shareViews struct {
 	pace      pace
 	queues    map[string]Shown
 	contracts map[string]Shown
@@ -91,10 +92,10 @@ func (vs *views) containerChanged(c *container) {
 // mustShow has everything that has changed shown at the end of this turn: somebody is answered then, and will look whether it is so.
 func (vs *views) mustShow() { vs.late.must = true }
 
-// tick has looked at once a second what changes with time: ledgers, and what the drain of a node waits for, which changes with the apps
+// tick has shown again, whenever deadlines are looked at, what changes with time alone: ledgers, and what the drain of a node waits for, which changes with the apps
 // that are on it.
 func (vs *views) tick() {
-	vs.late.quotas = true
+	vs.late.shares = true
 	for n := range vs.nodes.all() {
 		if n.state() == lifecycle.NodeDraining {
 			vs.nodeChanged(n.id)
@@ -116,7 +117,7 @@ func (vs *views) showAll() {
 			}
 		}
 	}
-	vs.late.quotas = true
+	vs.late.shares = true
 }
 
 // deliver shows what looks different by now, unless that has to wait.
@@ -125,7 +126,7 @@ func (vs *views) deliver() {
 	if vs.late.isEmpty() && !vs.late.must {
 		return
 	}
-	if may := vs.late.mayShow(vs.now); !may && !vs.late.must {
+	if may := vs.late.take(vs.now); !may && !vs.late.must {
 		vs.late.wake = vs.late.next.Add(-showBurst)
 		return
 	}
@@ -136,7 +137,7 @@ func (vs *views) deliver() {
 	clear(vs.late.containers)
 	vs.showNodes()
 	vs.showApps()
-	vs.showQuotas()
+	vs.showShares()
 }
 
 // noteChanges notes what the turn has changed.
@@ -152,7 +153,7 @@ func (vs *views) noteChanges() {
 	for _, a := range vs.overdue {
 		vs.late.apps[a.id] = a
 	}
-	vs.late.quotas = vs.late.quotas || len(vs.order) > 0
+	vs.late.shares = vs.late.shares || len(vs.order) > 0
 }
 
 // wakeFor has a turn begin when something may be shown that may not be shown now.
@@ -185,7 +186,7 @@ func (vs *views) showApps() {
 	}
 }
 
-// mustShow reports whether an app is to be shown at once: it is new, removed, in another state, what is wanted of it has changed, or
+// mustShow reports whether an app is to be shown at once: it is new, removed, in another state, of another version or generation, or
 // somebody is answered.
 func (v *appView) mustShow(a *app) bool {
 	return v.shown == nil || v.answered || a.removed || v.shown.GetState() != a.record.GetState() || v.shown.GetGeneration() != a.record.GetGeneration() ||
@@ -231,18 +232,18 @@ func (vs *views) showContainer(record *storev1.Container) {
 	})
 }
 
-// showQuotas shows the queues and the lending contracts that differ from what was shown last. They are looked at together, since what
+// showShares shows the queues and the lending contracts that differ from what was shown last. They are looked at together, since what
 // one queue may use depends on the others.
-func (vs *views) showQuotas() {
-	if !vs.late.quotas {
+func (vs *views) showShares() {
+	if !vs.late.shares {
 		return
 	}
 	parts := 10 * (len(vs.quotas.queues) + len(vs.quotas.contracts))
-	if !vs.quotasChanged() && !vs.quotas.pace.mayShow(vs.now, parts) {
+	if !vs.sharesChanged() && !vs.quotas.pace.mayShow(vs.now, parts) {
 		vs.wakeFor(&vs.quotas.pace)
 		return
 	}
-	vs.late.quotas = false
+	vs.late.shares = false
 	queues := map[string]Shown{}
 	for index, queue := range vs.queues.ViewAll() {
 		queues[queue.GetSpec().GetName()] = Shown{View: queue, Rank: int64(index)}
@@ -256,8 +257,8 @@ func (vs *views) showQuotas() {
 	vs.quotas.queues, vs.quotas.contracts = queues, contracts
 }
 
-// quotasChanged reports whether somebody has changed queues or contracts in this turn, and will look whether that is so.
-func (vs *views) quotasChanged() bool {
+// sharesChanged reports whether somebody has changed queues or contracts in this turn, and will look whether that is so.
+func (vs *views) sharesChanged() bool {
 	return vs.quotas.queues == nil || slices.ContainsFunc(vs.order, func(k recordKey) bool { return k.kind == shares.KindQueues || k.kind == shares.KindContract })
 }
 

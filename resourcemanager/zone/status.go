@@ -72,7 +72,7 @@ func (a *app) presentStatus(wanted int32) *apiv1.MasterStatus {
 	switch {
 	case a.record.GetStatus().GetVersion() == a.record.GetVersion():
 		return a.record.GetStatus()
-	case foreign(a):
+	case withoutRoles(a):
 		return &apiv1.MasterStatus{Version: a.record.GetVersion()} // it has no such work unless its master says so
 	}
 	return a.unreported(wanted)

@@ -10,7 +10,7 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// StreamID names a stream that a node, a master or a watcher has open, as the zone knows it. Zero is none.
+// StreamID names a stream that a node or a master has open, as the zone knows it. Zero is none.
 type StreamID int64
 
 // errLeft ends a stream whose reader has left.
@@ -31,8 +31,8 @@ type (
 		Stream   StreamID
 		Commands []*trackerv1.NodeCommand
 	}
-	AnswerSend struct {
-		Stream StreamID
-		Answer *masterv1.AllocateResponse
+	ResponseSend struct {
+		Stream   StreamID
+		Response *masterv1.AllocateResponse
 	}
 )

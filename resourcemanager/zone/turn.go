@@ -21,7 +21,8 @@ type turn struct {
 	secrets secrets
 	// out is what the turn has decided so far, without the batch.
 	out *Ready
-	// wake is when deadlines are looked at next, and next is when a turn begins, though no deadline has come; zero is any time.
+	// wake is when all deadlines are looked at next; zero is in this turn. next is when a turn begins though no deadline has come; zero is
+	// none.
 	wake, next time.Time
 	// lastEvent is the sequence number of the newest event.
 	lastEvent int64
@@ -65,7 +66,7 @@ func (t *turn) nextTurn() time.Time {
 // Answer has somebody answered once the turn is stored.
 func (t *turn) Answer(answered commands.Answered) { t.out.Answered = append(t.out.Answered, answered) }
 
-// Fault is something that should not be, for whoever looks into the program's log. About are pairs of a key and a value.
+// Fault is a line of the program's log about something that should not be. About are pairs of a key and a value.
 type Fault struct {
 	Text  string
 	About []any
@@ -73,7 +74,7 @@ type Fault struct {
 	Severe bool
 }
 
-// fault has a fault of the program logged.
+// Fault has a fault of the program logged.
 func (t *turn) Fault(text string, about ...any) {
 	t.out.Faults = append(t.out.Faults, Fault{text, about, true})
 }
@@ -86,7 +87,7 @@ func (t *turn) warn(text string, about ...any) {
 // longestMessage is how many bytes of an event's message are kept: some quote an engine or a program.
 const longestMessage = 4 << 10
 
-// emit adds an event to the turn. It is stored with the turn and published after that.
+// Emit adds an event to the turn. It is stored with the turn and published after that.
 func (t *turn) Emit(event *apiv1.Event) {
 	t.lastEvent++
 	if err := eventlog.CheckKind(event.GetKind()); err != nil {

@@ -69,7 +69,8 @@ func (ss *sessions) mayRegister(n *node, request *trackerv1.RegisterRequest) err
 // twinAgain is the least time between two events about the same refused NodeManager.
 const twinAgain = time.Hour
 
-// reportTwin emits an event about a NodeManager that was refused, unless it was the last one.
+// reportTwin emits an event about a NodeManager that was refused, unless the last such event was about the same one and is younger than
+// twinAgain.
 func (ss *sessions) reportTwin(n *node, request *trackerv1.RegisterRequest, refusal string) {
 	twin := request.GetFolderId() + "/" + request.GetAddress()
 	if n.session.twin == twin && ss.now.Sub(n.session.twinEventAt) < twinAgain {

@@ -32,7 +32,7 @@ func (u *units) load(stored Records) error {
 	return err
 }
 
-// vector reads resources, and makes room for a countable resource that is named for the first time.
+// Vector reads resources, and makes room for an extended resource that is named for the first time.
 func (u *units) Vector(message *corev1.Resources) (resource.Vector, error) {
 	schema := u.schema
 	for _, name := range slices.Sorted(maps.Keys(message.GetExtended())) {

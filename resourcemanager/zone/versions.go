@@ -25,9 +25,7 @@ const (
 	keepBytes    = 2 << 20
 )
 
-// versions are the specs that an app is wanted to have, and was, and what its master says of its work on the present one. The other parts
-// have a spec changed (change, setVersion, setSpec, forgetVersions), pass on what a master reports (report, confirmed, note, revise,
-// forgetStatus), have what it is sent completed (complete), and ask for what people are shown (presentStatus, history).
+// versions are the spec that each app is to have, the earlier ones, and what the app's master says of its work on the present one.
 //
 // A version is a spec with which instances run. It is stable if its master has noted that it came up, and not that it failed (spec.Stable).
 type versions struct {
@@ -288,7 +286,7 @@ func specWith(present *apiv1.AppSpec, old *apiv1.AppHistory_Version, roles []str
 func (vs *versions) revise(a *app, revise *masterv1.Revise) {
 	r := a.record
 	if revise.GetVersion() != r.GetVersion() || revise.GetToVersion() == r.GetVersion() || a.ending() {
-		return // something else is wanted by now
+		return // another version is desired by now
 	}
 	var spec *apiv1.AppSpec
 	earlier, err := a.version(revise.GetToVersion())

@@ -71,7 +71,7 @@ type views struct {
 	// overdue are the apps whose views are overdue.
 	overdue []*app
 	late    late
-	quotas  quotaViews
+	quotas  shareViews
 	// zone is the zone as it was shown last, without what is summed up.
 	zone *apiv1.Zone
 }

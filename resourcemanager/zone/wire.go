@@ -13,9 +13,9 @@ import (
 )
 
 // newCore is a zone without apps and nodes, with all parts wired.
-func newCore(settled config, lastEvent int64) *Core {
+func newCore(c config, lastEvent int64) *Core {
 	t := &turn{lastEvent: lastEvent}
-	z := &Core{turn: t, config: settled}
+	z := &Core{turn: t, config: c}
 	record := &storev1.Zone{}
 	z.access = access.Rules{Queues: &z.scheduler, AllowInsecure: z.config.AllowInsecure}
 	z.units = units{turn: t, record: &storev1.Schema{}}

@@ -1,5 +1,5 @@
 // Package zone decides everything about a zone: which apps there are and what people want of them, which container is on which node,
-// which endpoints are published, and what nodes, masters and watchers are sent.
+// which endpoints are published, what nodes and masters are sent, and what people see.
 //
 // It is pure. What happens comes in as data, an Input; what follows from it goes out as data, a Ready. The time and the random bytes of
 // a turn are given to it. It holds no stream, file, clock or function of anybody. The same inputs make the same decisions.
@@ -16,7 +16,7 @@
 //   - turn: the inputs that are taken in together, and what is decided because of them
 //   - touched: changed in the present turn; a touched app is settled, published and shown at its end
 //   - settle: do what the state of an app asks for
-//   - held: a container holds its part of a node until its end was seen
+//   - held: a container is held until its end was seen; as long, its part of the node is kept for it
 //   - desired: what people and the calendar want of an app at present
 package zone
 

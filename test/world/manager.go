@@ -304,9 +304,9 @@ func (m *manager) publish(out *zone.Ready) {
 			}
 		}
 	}
-	for _, send := range out.Answers {
+	for _, send := range out.Responses {
 		if s := m.masters[send.Stream]; s != nil && m.tell() {
-			m.answer(s, send.Answer)
+			m.answer(s, send.Response)
 		}
 	}
 	for _, answered := range out.Answered {
@@ -504,14 +504,14 @@ func (m *manager) acceptNode(name string, s *side) {
 // left is about the stream of a node that is over.
 func left(m *manager, id zone.StreamID, session *nodeSession, why error) {
 	session.side.close(why)
-	m.put(task{in: zone.NodeLeft{Stream: id, Last: m.lastBeat(session)}, done: func(any, error) { delete(m.nodes, id) }})
+	m.put(task{in: zone.NodeStreamEnded{Stream: id, Last: m.lastBeat(session)}, done: func(any, error) { delete(m.nodes, id) }})
 }
 
 func (m *manager) acceptMaster(bearer string, s *side) {
 	m.last++
 	id, session := m.last, &masterSession{side: s, bearer: bearer}
 	gone := func() {
-		m.put(task{in: zone.MasterLeft{Stream: id}, done: func(any, error) { delete(m.masters, id) }})
+		m.put(task{in: zone.MasterStreamEnded{Stream: id}, done: func(any, error) { delete(m.masters, id) }})
 	}
 	s.heard = func(request message) {
 		m.put(task{in: zone.Allocate{Bearer: bearer, Stream: id, Request: request.body.(*masterv1.AllocateRequest)}})

@@ -93,7 +93,7 @@ func (cs *Commands) Give(master Master, by string, content *anypb.Any, call Call
 	return message, nil
 }
 
-// Unanswered are the commands that the first answer of a stream repeats.
+// Unanswered are the commands that the first response of a stream repeats.
 func (cs *Commands) Unanswered(app id.App) []*masterv1.Command {
 	var list []*masterv1.Command
 	for _, command := range cs.open[app] {

@@ -116,8 +116,9 @@ func (es *Endpoints) Out() Out { return *es.out }
 // AreUnconfirmed reports whether a balancer has yet to confirm the newest endpoints of an app.
 func (es *Endpoints) AreUnconfirmed(s *State) bool { return s.unconfirmed > 0 && es.balancers.Any() }
 
-// Update publishes the services of an app that has changed. An endpoint is published exactly while the master reports that its instance is
-// in service, and the node that its container runs and does not fail its probes.
+// Update publishes the services of an app that has changed. An instance is published if its master reports that it is in service, and its node
+// has reported last that its container runs and is healthy or has no check. While endpoints are held back, one that is published stays. On
+// a lost node it is published as unhealthy.
 func (es *Endpoints) Update(s *State, a App) {
 	es.holdBack(s, a)
 	services := es.services(s, a)
@@ -137,8 +138,8 @@ func (es *Endpoints) Update(s *State, a App) {
 	es.publish(s)
 }
 
-// reportWithin is how long the report of a node is waited for of something that a master has reported already.
-const reportWithin = 5 * time.Second
+// nodeReportsWithin is how long the report of a node is waited for of something that a master has reported already.
+const nodeReportsWithin = 5 * time.Second
 
 // holdBack holds the endpoints of an app back if its master is ahead of a node. Both report that an instance has become healthy, each
 // on a stream of its own, and the master's report can be the first. What the master does because of it, to take an older instance out of
@@ -151,9 +152,9 @@ func (es *Endpoints) holdBack(s *State, a App) {
 	case s.heldBackSince.IsZero():
 		s.heldBackSince = es.turn.Now()
 	}
-	s.heldBack = es.turn.Now().Before(s.heldBackSince.Add(reportWithin))
+	s.heldBack = es.turn.Now().Before(s.heldBackSince.Add(nodeReportsWithin))
 	if s.heldBack {
-		es.turn.WakeBy(s.heldBackSince.Add(reportWithin))
+		es.turn.WakeBy(s.heldBackSince.Add(nodeReportsWithin))
 	}
 }
 

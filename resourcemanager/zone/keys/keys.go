@@ -21,7 +21,7 @@ import (
 const KindZone store.Kind = "zone"
 
 const (
-	// spread is how long a new key is sent to nodes before it signs. A node that is silent for longer is lost, or registers anew.
+	// spread is the time between a new key being sent to the nodes and its first signature. A node that is silent for longer is lost, or registers anew.
 	spread = time.Minute
 	// LeastRotation is longer than a token to start a container is valid, so that no such token outlives its key.
 	LeastRotation = time.Hour

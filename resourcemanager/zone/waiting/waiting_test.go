@@ -37,7 +37,7 @@ func TestReasonsOfOneKindDifferInTheirFiguresOnly(t *testing.T) {
 	if kind("web-1 waits for capacity: 2 nodes; room comes in 5s") != kind("web-12 waits for capacity: 3 nodes") {
 		t.Error("figures make another kind")
 	}
-	if kind("web-1 waits for capacity") == kind("web-1 is held back") {
+	if kind("web-1 waits for capacity") == kind("web-1 is in back-off") {
 		t.Error("two causes are of one kind")
 	}
 }
