@@ -3,7 +3,6 @@
 //
 // Words:
 //   - built in: part of Mammoth, and there unless somebody has removed it
-//   - user: an app that has a package, for its master or for a companion
 package framework
 
 import (
@@ -153,8 +152,8 @@ func Uses(spec *apiv1.AppSpec) map[string]bool {
 }
 
 // checkParts refuses a package without a part that an app has.
-func checkParts(given *apiv1.FrameworkPackage, users []*apiv1.AppSpec) error {
-	for _, spec := range users {
+func checkParts(given *apiv1.FrameworkPackage, apps []*apiv1.AppSpec) error {
+	for _, spec := range apps {
 		part := ""
 		switch {
 		case spec.GetFramework() == given.GetName() && given.GetMaster() == nil:
@@ -186,8 +185,8 @@ func NameOf(request *apiv1.InstallFrameworkRequest) string {
 	return request.GetPackage().GetName()
 }
 
-// Install adds a package, or replaces the one of its name. It was checked and is complete; users are the apps that have it.
-func (ps *Packages) Install(who peer.User, request *apiv1.InstallFrameworkRequest, users []*apiv1.AppSpec) error {
+// Install adds a package, or replaces the one of its name. It was checked and is complete; apps are those that have it, for their masters or for a companion.
+func (ps *Packages) Install(who peer.User, request *apiv1.InstallFrameworkRequest, apps []*apiv1.AppSpec) error {
 	given, name := request.GetPackage(), NameOf(request)
 	before := ps.Named(name)
 	if given == nil {
@@ -197,7 +196,7 @@ func (ps *Packages) Install(who peer.User, request *apiv1.InstallFrameworkReques
 		delete(ps.byName, name)
 		ps.turn.Forget(KindPackage, name)
 	} else {
-		if err := checkParts(given, users); err != nil {
+		if err := checkParts(given, apps); err != nil {
 			return err
 		}
 		if before == nil && len(ps.Names()) >= maxPackages {
@@ -213,14 +212,14 @@ func (ps *Packages) Install(who peer.User, request *apiv1.InstallFrameworkReques
 }
 
 // Remove takes a package away that no app has. It returns it as it was.
-func (ps *Packages) Remove(who peer.User, name string, users []*apiv1.AppSpec) (*apiv1.Framework, error) {
-	view, err := ps.View(name, len(users))
+func (ps *Packages) Remove(who peer.User, name string, apps []*apiv1.AppSpec) (*apiv1.Framework, error) {
+	view, err := ps.View(name, len(apps))
 	if err != nil {
 		return nil, err
 	}
-	if len(users) > 0 {
+	if len(apps) > 0 {
 		var names []string
-		for _, spec := range users {
+		for _, spec := range apps {
 			names = append(names, spec.GetName())
 		}
 		return nil, fmt.Errorf("the framework package %s is in use by %s; remove %s first: %w", name, sentence.Names(names), itOrThem(len(names)), errdefs.ErrFailedPrecondition)

@@ -92,13 +92,13 @@ func TestAPackageThatAnAppHasStays(t *testing.T) {
 		if !framework.Uses(app)[name] {
 			t.Errorf("%s does not use %s", app.GetName(), name)
 		}
-		users := []*apiv1.AppSpec{app}
-		if _, err := ps.Remove(root, name, users); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		apps := []*apiv1.AppSpec{app}
+		if _, err := ps.Remove(root, name, apps); !errors.Is(err, errdefs.ErrFailedPrecondition) {
 			t.Errorf("%s is removed: %v", name, err)
 		}
 		// What the app has of the package must stay in it.
 		without := &apiv1.FrameworkPackage{Name: name}
-		if err := ps.Install(root, &apiv1.InstallFrameworkRequest{Package: without}, users); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		if err := ps.Install(root, &apiv1.InstallFrameworkRequest{Package: without}, apps); !errors.Is(err, errdefs.ErrFailedPrecondition) {
 			t.Errorf("%s is replaced by one without its part: %v", name, err)
 		}
 		if _, err := ps.Remove(root, name, nil); err != nil {
