@@ -185,7 +185,8 @@ func NameOf(request *apiv1.InstallFrameworkRequest) string {
 	return request.GetPackage().GetName()
 }
 
-// Install adds a package, or replaces the one of its name. It was checked and is complete; apps are those that have it, for their masters or for a companion.
+// Install adds a package, or replaces the one of its name. It was checked and is complete; apps are those that have it, for their masters or
+// for a companion.
 func (ps *Packages) Install(who peer.User, request *apiv1.InstallFrameworkRequest, apps []*apiv1.AppSpec) error {
 	given, name := request.GetPackage(), NameOf(request)
 	before := ps.Named(name)
