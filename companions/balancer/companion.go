@@ -215,7 +215,9 @@ type state struct {
 	// Whether desired has changed since it was applied.
 	dirty bool
 	// When it may be applied next, or when ReloadDelay is called again.
-	next     time.Time
+	next time.Time
+	// When unchanged routes are applied again.
+	again    time.Time
 	failures int
 	refusals int
 }
@@ -241,7 +243,7 @@ func (c *Companion) run(ctx context.Context, connections <-chan *connection) err
 		case s.dirty:
 			due.Reset(time.Until(s.next))
 		case s.desired != nil:
-			due.Reset(reapplyInterval)
+			due.Reset(time.Until(s.again))
 		}
 		var updates <-chan *companionv1.RouteUpdate
 		if s.conn != nil {
@@ -312,7 +314,7 @@ func (c *Companion) apply(ctx context.Context, s *state) {
 		c.config.Applied()
 	}
 	s.dirty, s.failures, s.applied = false, 0, true
-	s.next = time.Time{}
+	s.next, s.again = time.Time{}, time.Now().Add(reapplyInterval)
 	if len(refusals) != s.refusals {
 		s.refusals = len(refusals)
 		for _, refusal := range refusals {
@@ -330,7 +332,7 @@ func (s *state) send(report *companionv1.RouteReport) {
 	}
 }
 
-// restart starts the proxy if it has ended, and reports whether it did.
+// restart starts the proxy if it has ended, and reports whether it had.
 func (c *Companion) restart(ctx context.Context) bool {
 	if c.proxy.Alive() {
 		return false

@@ -249,6 +249,24 @@ func TestFailureKeepsTheOldAndTriesAgain(t *testing.T) {
 	})
 }
 
+// A certificate may have been renewed.
+func TestUnchangedRoutesAreAppliedOnceAMinute(t *testing.T) {
+	with(t, balancer.Config{}, func(t *testing.T, z *zone, p *proxy, _ func()) {
+		z.registry.Expose("web", web())
+		z.registry.Publish("web", list("web-1"))
+		synctest.Wait()
+		p.mu.Lock()
+		before := len(p.times)
+		p.mu.Unlock()
+		time.Sleep(10*time.Minute + time.Second)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if again := len(p.times) - before; again != 10 {
+			t.Errorf("they were applied %d times in 10 minutes", again)
+		}
+	})
+}
+
 func TestWithoutTheZoneEverythingStays(t *testing.T) {
 	with(t, balancer.Config{LostAfter: time.Minute}, func(t *testing.T, z *zone, p *proxy, _ func()) {
 		z.registry.Expose("web", web())

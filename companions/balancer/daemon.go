@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -41,7 +42,8 @@ func Lock(path string) (*os.File, error) {
 	return lock, nil
 }
 
-// WriteFile writes a file atomically and durably, readable only by its owner, because it may have secrets.
+// WriteFile writes a file in place and syncs it. Only its owner can read it, because it may have secrets. A crash may leave a part of it:
+// write what must be whole beside the file and rename it.
 func WriteFile(path string, text []byte) error {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -75,14 +77,15 @@ func Launch(command *exec.Cmd, output string) ([]byte, error) {
 	return text, runErr
 }
 
-// Zombie reports whether a process has ended, even if its parent has not waited for it.
-func Zombie(pid int) bool {
+// HasEnded reports whether a process has ended, even if its parent has not waited for it.
+func HasEnded(pid int) bool {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return true
 	}
-	_, rest, _ := strings.Cut(string(text), ") ")
-	return rest == "" || rest[0] == 'Z'
+	// The program's name, in parentheses, may have any characters.
+	name := bytes.LastIndexByte(text, ')')
+	return name < 0 || len(text) < name+3 || text[name+2] == 'Z'
 }
 
 // CheckPort is one sentence about why a port cannot be listened on; empty if it is free.
@@ -124,7 +127,8 @@ func CheckFrontAddress(address string) error {
 	return nil
 }
 
-// MaxConnections is how many connections a proxy can have, at two file descriptors each, under this machine's limit.
+// MaxConnections is how many connections a proxy can have under this process's limit of file descriptors: each may need two, to its client and
+// to its instance, and old processes have theirs too.
 func MaxConnections() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

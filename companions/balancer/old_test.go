@@ -75,7 +75,7 @@ func TestTheOldestEnd(t *testing.T) {
 		}
 	}
 	for _, pid := range pids[2:] {
-		if Zombie(pid) {
+		if HasEnded(pid) {
 			t.Error("a young one was ended")
 		}
 	}

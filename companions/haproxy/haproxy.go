@@ -285,7 +285,7 @@ func (p *Proxy) process() int {
 // isOurs reports whether a process is a HAProxy of this folder: the process id may have been reused.
 func (p *Proxy) isOurs(pid int) bool {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	return err == nil && strings.Contains(string(text), "\x00"+p.path("haproxy.cfg")+"\x00") && !balancer.Zombie(pid)
+	return err == nil && strings.Contains(string(text), "\x00"+p.path("haproxy.cfg")+"\x00") && !balancer.HasEnded(pid)
 }
 
 // Alive reports whether HAProxy runs.

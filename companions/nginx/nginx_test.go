@@ -52,7 +52,7 @@ func processes(front balancertest.Front) []int {
 	entries, _ := os.ReadDir("/proc")
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || !strings.HasPrefix(title(pid), "nginx: ") || balancer.Zombie(pid) {
+		if err != nil || !strings.HasPrefix(title(pid), "nginx: ") || balancer.HasEnded(pid) {
 			continue
 		}
 		if where, _ := os.Readlink(filepath.Join("/proc", entry.Name(), "cwd")); where != front.Dir {
@@ -71,7 +71,7 @@ func processes(front balancertest.Front) []int {
 func endAfter(t *testing.T, master int) {
 	t.Helper()
 	t.Cleanup(func() {
-		for ; !balancer.Zombie(master); balancer.Pause(context.Background(), time.Millisecond) {
+		for ; !balancer.HasEnded(master); balancer.Pause(context.Background(), time.Millisecond) {
 			_ = syscall.Kill(master, syscall.SIGTERM)
 		}
 	})
@@ -224,7 +224,7 @@ func TestOldWorkersEnd(t *testing.T) {
 	old := serving(front)[1:]
 	_, err = proxy.Apply(t.Context(), balancertest.Routes(balancertest.Route("web", "web.test", "/")))
 	must(t, err)
-	for left := old; len(left) > 0; left = slices.DeleteFunc(left, balancer.Zombie) {
+	for left := old; len(left) > 0; left = slices.DeleteFunc(left, balancer.HasEnded) {
 		if ctx.Err() != nil {
 			t.Fatalf("the workers %v are still there", left)
 		}

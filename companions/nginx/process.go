@@ -80,7 +80,7 @@ func (p *Proxy) limitOld() {
 
 // old lists the workers that only finish connections from before a reload.
 func (p *Proxy) old() []int {
-	ends := func(pid int) bool { return title(pid) == shuttingDown && !balancer.Zombie(pid) }
+	ends := func(pid int) bool { return title(pid) == shuttingDown && !balancer.HasEnded(pid) }
 	p.orphaned = slices.DeleteFunc(p.orphaned, func(pid int) bool { return !ends(pid) || !worksIn(pid, p.config.Dir) })
 	return append(slices.DeleteFunc(p.children(), func(pid int) bool { return !ends(pid) }), p.orphaned...)
 }
@@ -197,7 +197,7 @@ func (p *Proxy) master() int {
 
 // isOurs reports whether a process is a master of this folder: the process id may have been reused.
 func (p *Proxy) isOurs(pid int) bool {
-	return strings.HasPrefix(title(pid), "nginx: master process") && (p.config.Attach != nil || worksIn(pid, p.config.Dir)) && !balancer.Zombie(pid)
+	return strings.HasPrefix(title(pid), "nginx: master process") && (p.config.Attach != nil || worksIn(pid, p.config.Dir)) && !balancer.HasEnded(pid)
 }
 
 // worksIn reports whether a process has the folder as its working directory, which marks the processes of a companion.
@@ -234,7 +234,7 @@ func (p *Proxy) children() []int {
 // acceptsRequests reports whether a worker accepts requests. One that is shutting down shows that in its title before it
 // closes its sockets.
 func acceptsRequests(pid int) bool {
-	return title(pid) == "nginx: worker process" && !balancer.Zombie(pid)
+	return title(pid) == "nginx: worker process" && !balancer.HasEnded(pid)
 }
 
 // endOrphans lets the workers of a killed master finish their requests and end, because they hold its ports, and without those no other
@@ -256,7 +256,7 @@ func (p *Proxy) orphans() []int {
 	var list []int
 	for _, pid := range balancer.ListProcesses() {
 		name := title(pid)
-		if strings.HasPrefix(name, "nginx: ") && !strings.HasSuffix(name, "shutting down") && worksIn(pid, p.config.Dir) && !balancer.Zombie(pid) {
+		if strings.HasPrefix(name, "nginx: ") && !strings.HasSuffix(name, "shutting down") && worksIn(pid, p.config.Dir) && !balancer.HasEnded(pid) {
 			list = append(list, pid)
 		}
 	}
