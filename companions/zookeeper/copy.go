@@ -87,7 +87,8 @@ func (c *copier) writeChanged(ctx context.Context, services map[string]map[strin
 			return nil
 		})
 	}
-	return failed, group.Wait()
+	err := group.Wait()
+	return failed, err
 }
 
 // logOnce logs a problem of a path, once until it is solved or a different one appears.
