@@ -32,7 +32,7 @@ type Config struct {
 	// Address is where instances on this node are reached; default the address from which this machine reaches the
 	// ResourceManager.
 	Address string
-	// Capacity is what the node offers to containers. Zero elements are measured, minus a reserve for the system.
+	// Capacity is what the node offers to containers. Zero elements are measured (measured says how).
 	Capacity resource.Vector
 	// Schema names the extended resources of Capacity.
 	Schema resource.Schema

@@ -120,7 +120,7 @@ func (nm *NodeManager) list(ctx context.Context, kind corev1.ContainerSpec_Runti
 }
 
 // compare lists the engine when look reports something unexpected, and at intervals, since an engine may drop events. An
-// error also ends the stream of events.
+// error is only logged: an engine that has gone away also ends its stream of events.
 func (nm *NodeManager) compare(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime, look <-chan struct{}) {
 	ticker := time.NewTicker(compareInterval)
 	defer ticker.Stop()

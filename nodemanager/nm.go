@@ -1,7 +1,7 @@
 // Package nodemanager runs the containers that the ResourceManager grants on one host, and reports what happens to them.
 //
 // It owns the containers of the node, their records and their logs. One goroutine, the owner, has the state and lets the
-// pure package container decide; edges are the goroutines that call an engine or the disk; the tracker is the client of the
+// pure package node decide; edges are the goroutines that call an engine or the disk; the tracker is the client of the
 // ResourceManager; the service serves application masters.
 package nodemanager
 
@@ -134,8 +134,8 @@ func (nm *NodeManager) close() error {
 	return errors.Join(append(failures, nm.records.Close())...)
 }
 
-// capacity sets the elements that were not given to what was measured at the node's first start: the use of its own
-// containers must not reduce it after a restart.
+// capacity fills in the elements that were not given: by what is measured now, and the disk by what was measured at the node's first start,
+// since its own containers must not reduce that after a restart.
 func capacity(config Config, records *recovery.File) (resource.Vector, error) {
 	v, found := config.Capacity, measured(config.Dir, config.PortCount)
 	disk, err := records.Fact("disk", found[resource.Disk])

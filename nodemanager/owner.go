@@ -116,7 +116,7 @@ func (o *owner) run(ctx context.Context) {
 func (o *owner) perform() {
 	out := o.node.Take()
 	for _, record := range out.Records {
-		if record.Awaited { // it was accepted just now
+		if record.Entry.RecordPending() { // it was accepted just now, and will use the directory
 			delete(o.removing, stateDir(record.Entry))
 		}
 	}

@@ -21,7 +21,7 @@ type StateDirs interface {
 	RemoveStateDir(ctx context.Context, dir string) error
 }
 
-// These variables are set for programs of companion apps, and never for instances of apps.
+// These variables are set for programs of companion apps. A master gets the first one too; instances of other apps get neither.
 const (
 	envResourceManager = "MAMMOTH_RESOURCEMANAGER"
 	envNode            = "MAMMOTH_NODE"
@@ -67,8 +67,8 @@ func (nm *NodeManager) stateDirs() []string {
 	return dirs
 }
 
-// removeStateDir removes a state directory after the containers that use it have ended, which may be later than the
-// ResourceManager knows, unless a new one arrives.
+// removeStateDir tries to remove a state directory at once, and again whenever a container ends: one of which the ResourceManager does not
+// know may still use it. It gives up when a new container is accepted that will use it.
 func (o *owner) removeStateDir(dir string) {
 	nm := o.nm
 	if nm.config.StateDirs == nil {

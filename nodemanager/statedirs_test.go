@@ -49,6 +49,12 @@ func (p *stateDirs) told() []string {
 
 // A node comes back after its companion app was removed: the container that is reaped takes a moment to end.
 func TestAPlaceEndsOnceTheLastContainerInItHas(t *testing.T) {
+	for name, acknowledged := range map[string]bool{"a stop": false, "the end was acknowledged before": true} {
+		t.Run(name, func(t *testing.T) { placeEnds(t, acknowledged) })
+	}
+}
+
+func placeEnds(t *testing.T, acknowledged bool) {
 	kept := &stateDirs{}
 	inZoneWith(t, func(config *nodemanager.Config) {
 		kept.engine = config.Runtimes[corev1.ContainerSpec_DOCKER].(*fake.Runtime)
@@ -72,6 +78,11 @@ func TestAPlaceEndsOnceTheLastContainerInItHas(t *testing.T) {
 			}})
 		}
 		stop := func(seq int64) {
+			if acknowledged {
+				z.command(&trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Forget_{
+					Forget: &trackerv1.NodeCommand_Forget{ContainerIds: []string{z.container(seq).String()}},
+				}})
+			}
 			z.stopCommand(z.container(seq))
 			z.pass(time.Minute)
 		}

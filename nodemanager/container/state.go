@@ -63,7 +63,7 @@ const (
 	FoundAgain
 	// StopRequested by its application master, the ResourceManager or the node.
 	StopRequested
-	// Stopped and StopFailed end Stop.
+	// Stopped and StopFailed end StopProcess.
 	Stopped
 	StopFailed
 	// ExitAwaited is Stopped while the exit code has not arrived. Apply derives it.
@@ -150,7 +150,7 @@ var table = fsm.New("container", []fsm.Rule[State, Event]{
 	{From: []State{Stopping}, On: StopFailed, To: Stopping},
 	{From: []State{Stopping}, On: RetryDue, To: Stopping},
 
-	// After the end.
+	// The acknowledgement may come before the end. The rest follows the end.
 	{From: []State{New}, On: EndAcknowledged, To: New},
 	{From: []State{Localizing}, On: EndAcknowledged, To: Localizing},
 	{From: []State{Launching}, On: EndAcknowledged, To: Launching},

@@ -9,15 +9,16 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// A container is measured often after a change, and seldom when it is idle or large, but always in time to stop it within
-// five seconds of exceeding its quota.
+// A container is measured often after a change, and seldom when it is idle or large, but in time to stop it within five seconds of exceeding
+// its quota, unless the engine is slow.
 const (
 	minInterval = time.Second
 	maxInterval = 3 * time.Second
 	// callTimeout is how long an engine may take to measure or to stop one container, while the others wait.
 	callTimeout = 10 * time.Second
-	// maxShare limits the time spent on one container: a walk of 20 ms is repeated after 400 ms or later.
-	maxShare = 20
+	// pauseFactor limits the time spent on one container: after a walk of 100 ms the next one begins 2 s later. It is between the two
+	// intervals in any case.
+	pauseFactor = 20
 )
 
 // Subject is a container whose quota is enforced.
@@ -30,7 +31,7 @@ type Subject struct {
 	Exceeded func(ctx context.Context, used int64)
 }
 
-// Watcher measures containers and stops those over their quota. Its goroutine sleeps while there are none.
+// Watcher measures containers and has those over their quota stopped. Its goroutine sleeps while there are none.
 type Watcher struct {
 	logger *slog.Logger
 	ctx    context.Context
@@ -153,7 +154,7 @@ func (w *Watcher) measure(s *subject) {
 		s.interval = min(s.interval*5/4, maxInterval)
 	}
 	s.used = used
-	s.interval = max(s.interval, min(maxShare*took, maxInterval))
+	s.interval = max(s.interval, min(pauseFactor*took, maxInterval))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s.due = time.Now().Add(s.interval)

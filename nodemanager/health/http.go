@@ -19,7 +19,8 @@ const (
 	maxHeader   = 64 << 10
 	maxBody     = 512 << 10
 	bodyTimeout = 500 * time.Millisecond
-	maxInterim  = 16
+	// maxInterim is how many interim answers are skipped.
+	maxInterim = 16
 )
 
 // HTTP succeeds when a GET of path is answered with a status from 200 to 399. It skips interim answers, below 200, and
@@ -112,7 +113,7 @@ func (a *answer) headers() (int64, error) {
 	}
 }
 
-// finish reads the rest of the answer, at most mostBody bytes and for at most bodyTime.
+// finish reads the rest of the answer, at most maxBody bytes and for at most bodyTimeout.
 func (a *answer) finish(status int) {
 	_ = a.conn.SetReadDeadline(time.Now().Add(bodyTimeout))
 	length, err := a.headers()

@@ -13,8 +13,8 @@ import (
 // NodeCheck is one check of the node. It returns the empty string if all is well, else one sentence.
 type NodeCheck func(ctx context.Context) string
 
-// WatchNode runs all checks at each interval until ctx ends, and reports when the result changes, and the first one. The
-// node is healthy when all are good.
+// WatchNode runs the checks in their order at each interval, up to the first that fails, until ctx ends. It reports the first result, and each
+// that differs from the one before. The node is healthy when all checks are good.
 func WatchNode(ctx context.Context, interval time.Duration, checks []NodeCheck, report func(reason string)) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()

@@ -220,7 +220,7 @@ func (r *Registry) receive(ctx context.Context, what blob, from source, file *os
 
 var errStalled = fmt.Errorf("nothing arrived for %v", stallTimeout)
 
-// rewind truncates the file to at, which is needed for a source that starts from the beginning.
+// rewind empties the file for a source that starts from the beginning. A source that starts elsewhere is an error.
 func rewind(file *os.File, sum hash.Hash, at int64) error {
 	if at != 0 {
 		return fmt.Errorf("the source answered with byte %d, which was not asked for: %w", at, errdefs.ErrUnavailable)

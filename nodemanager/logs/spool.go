@@ -22,7 +22,7 @@ type Spool struct {
 	mark   *os.File
 	stderr bool
 	offset int64
-	// partial is the start of a line without an end; offset is behind it.
+	// partial is what was read from offset on: the start of a line whose end has not arrived.
 	partial []byte
 }
 

@@ -25,7 +25,7 @@ import (
 type Record struct {
 	Container *container.Container
 	Lease     *corev1.Lease
-	// Spec is nil for a container that was found without a record.
+	// Spec has only the runtime and labels of a container that was found without a record, or whose end is over.
 	Spec *corev1.ContainerSpec
 }
 
@@ -85,7 +85,7 @@ func (f *File) Load() ([]Record, error) {
 	return all, err
 }
 
-// Save queues a record. done, if not nil, is called by the writer when the record is durable or the write has failed. Saves
+// Save queues a record. done, if not nil, is called when the record is durable, or could not be encoded or written. Saves
 // of one container keep their order.
 func (f *File) Save(record Record, done func(error)) {
 	value, err := encode(record)
@@ -101,7 +101,7 @@ func (f *File) Save(record Record, done func(error)) {
 // Drop queues the deletion of a record.
 func (f *File) Drop(key string) { f.queue <- write{key: key} }
 
-// Run writes what is queued until ctx ends, and then the rest. failed is called for errors of writes without done.
+// Run writes what is queued until ctx ends, and then the rest. failed is called with the error of each commit that has failed.
 func (f *File) Run(ctx context.Context, failed func(error)) {
 	for {
 		var first write

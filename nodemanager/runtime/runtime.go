@@ -16,7 +16,7 @@ import (
 //
 // Errors are of the errdefs classes: ErrUnavailable when the engine does not answer (everything is repeated later),
 // ErrNotFound for a container or image that does not exist, ErrInvalidArgument for a spec that can never run, ErrDataLoss
-// for content with a wrong digest.
+// for content with a wrong digest, ErrResourceExhausted for what the node lacks (it is blamed then).
 type Runtime interface {
 	// Info reports whether the engine answers and what it supports. It can be called once a second.
 	Info(ctx context.Context) (Info, error)
@@ -25,7 +25,8 @@ type Runtime interface {
 	Prepare(ctx context.Context, spec Spec, progress func(Progress)) error
 	// Start creates and starts a container. It returns when its process runs and its ports are bound. It may be repeated for
 	// the same Spec.ID: a running container is adopted, one that never ran is replaced, and one that ran and ended is
-	// returned with its Exit and not run again. After an error, also when ctx ends, nothing is left behind.
+	// returned with its Exit and not run again. After an error, also when ctx ends, nothing is left behind,
+	// unless the engine does not answer: then List shows what is left, and the next Start replaces it.
 	Start(ctx context.Context, spec Spec) (Container, error)
 	// Stop sends the container's stop signal, after grace SIGKILL, and returns when the whole process tree was seen gone. A
 	// signal that cannot be sent does not prevent the kill. It is not an error if the container has ended or never existed.

@@ -202,13 +202,13 @@ func (e *engine) removeByForce(ctx context.Context, runtimeID string) error {
 }
 
 const (
-	// removalWithin is how long a removal that the engine is busy with already is waited for, removalLook the time between two looks.
+	// removalWithin is how long a removal in progress is waited for, removalLook the pause between two requests.
 	removalWithin = 30 * time.Second
 	removalLook   = 50 * time.Millisecond
 )
 
-// removeEnded has the engine remove a container that has ended. The engine refuses what it is removing already: for a request whose
-// asker has gone, as a node that ended meanwhile. That removal is waited for.
+// removeEnded has the engine remove a container that has ended. The engine refuses if a removal is in progress already, for example one that a
+// NodeManager has requested before it was restarted. That removal is waited for.
 func (e *engine) removeEnded(ctx context.Context, runtimeID string) error {
 	limit, cancel := context.WithTimeout(ctx, removalWithin)
 	defer cancel()

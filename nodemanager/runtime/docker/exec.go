@@ -195,7 +195,7 @@ func (e execution) resize(ctx context.Context, sizes <-chan runtime.WindowSize, 
 // watchAfter is how long a command has run before its end is watched; most have ended by then.
 const watchAfter = 100 * time.Millisecond
 
-// await returns when the output of a command is complete. Processes that the command leaves behind may hold the output,
+// await returns when the output of a command is complete, or when nothing more can be done for it. Processes that the command leaves behind may hold the output,
 // and the engine reports the end only after two seconds then: they are killed earlier.
 func (e execution) await(ctx context.Context, command processes.Command, flow *runtime.OutputMonitor, copied <-chan struct{}) {
 	ctx, cancel := context.WithCancel(ctx)

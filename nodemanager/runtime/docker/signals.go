@@ -100,9 +100,9 @@ func (s *signals) forget(runtimeID string) {
 	delete(s.last, runtimeID)
 }
 
-// sentOther reports whether the last signal that was sent to a container is a stop signal only if it is the
-// container's own.
-func (s *signals) sentOther(runtimeID string) bool {
+// needsStopSignal reports whether the last signal that was sent to a container is none by which programs usually end: it counts as a stop only
+// if it is the container's own stop signal.
+func (s *signals) needsStopSignal(runtimeID string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.last[runtimeID]

@@ -88,6 +88,7 @@ func (r *Runtime) tryStart(ctx context.Context, known *facts, spec runtime.Spec)
 	case errdefs.IsNotFound(err) && r.images.forget(spec.Image):
 		// The image was deleted since it was prepared.
 		if err := r.Prepare(ctx, spec, func(runtime.Progress) {}); err != nil {
+			r.ports.release(spec.ID)
 			return runtime.Container{}, err
 		}
 		return runtime.Container{}, &retry{fmt.Errorf("image %q was deleted: %w", spec.Image, errdefs.ErrNotFound)}
@@ -116,8 +117,8 @@ func (r *Runtime) tryStart(ctx context.Context, known *facts, spec runtime.Spec)
 	return r.observe(ctx, inspected)
 }
 
-// create sets the parts of the image's command that an engine would not take by itself: the image's arguments after a
-// command of the spec, and no argument after the image's entrypoint.
+// create creates the container. An engine drops the image's arguments if the spec has a command, and adds them if the spec has an empty list of
+// arguments. The spec means the opposite of both, so create sets the whole command then.
 func (r *Runtime) create(ctx context.Context, request request, spec runtime.Spec) (container.CreateResponse, error) {
 	if len(spec.Args) == 0 && (len(spec.Command) > 0) == (spec.Args == nil) {
 		found, err := r.engine.ImageInspect(ctx, request.config.Image)

@@ -115,7 +115,7 @@ func (r *Runtime) event(ctx context.Context, message events.Message, began time.
 	}
 	life := runPeriod{runtimeID: runtimeID, ended: event.At}
 	missed := began.After(life.earliest())
-	if code == 0 && !r.signals.sentOther(runtimeID) { // no inspect is needed
+	if code == 0 && !r.signals.needsStopSignal(runtimeID) { // no inspect is needed
 		r.unwatch(key, runtimeID)
 		event.Exit = r.exit(key, runtimeID, &container.State{}, r.signals.endedOf(ctx, life, missed))
 		return event, true

@@ -321,7 +321,7 @@ func TestAContainerWhoseNoteIsDamagedIsEnded(t *testing.T) {
 	}
 	defer r.Close()
 	list, err := r.List(t.Context())
-	if err != nil || len(list) != 1 || list[0].Exit == nil || list[0].Exit.Message != "the record of its NodeManager was damaged" {
+	if err != nil || len(list) != 1 || list[0].Exit == nil || list[0].Exit.Message != "its record on the node was damaged" {
 		t.Fatalf("lists %+v, %v", list, err)
 	}
 	// A process that was killed leaves its control group a moment before it ends.

@@ -24,7 +24,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// defaultPath is where programs are searched without PATH in the spec.
+// defaultPath is the PATH of a process whose spec sets none. The program itself is found by the NodeManager's.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Start implements runtime.Runtime. A process always has the host's network: its ports are leased.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/notes"
 	"github.com/mammoth-os/mammoth/nodemanager/logs"
@@ -103,7 +105,7 @@ func (r *Runtime) reattach(key id.Container, boot string) error {
 	if notes.Unseal(text, &c.state) != nil {
 		// The process is unknown, so everything in its group is ended.
 		c.state = state{ID: key.String()}
-		return r.recordVanished(c, "the record of its NodeManager was damaged")
+		return r.recordVanished(c, "its record on the node was damaged")
 	}
 	if c.state.Exit != nil {
 		close(c.ended)
@@ -112,7 +114,11 @@ func (r *Runtime) reattach(key id.Container, boot string) error {
 	ticks, err := startTicks(c.state.Pid)
 	alive := err == nil && ticks == c.state.StartTicks && boot == c.state.BootID
 	if alive {
-		alive = c.attach() == nil
+		err := c.attach()
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("take over container %s: %w", key, err)
+		}
+		alive = err == nil
 	}
 	if !alive {
 		return r.recordVanished(c, "it ended while its NodeManager was not running")
