@@ -35,7 +35,7 @@ type (
 		SpecPercent int32 `json:"o,omitempty"`
 	}
 	storedRole struct {
-		// Slots: number, version, restarts, flags (1 leaving, 2 not routed), then failures.
+		// Slots: number, version, restarts, flags (1 leaving, 2 not routed, 4 has run), then failures.
 		Slots   [][]int64          `json:"s,omitempty"`
 		Nodes   map[string][]int64 `json:"n,omitempty"`
 		Rollout storedRollout      `json:"o"`
@@ -50,6 +50,7 @@ type (
 		Held       bool    `json:"h,omitempty"`
 		Failures   []int64 `json:"f,omitempty"`
 		Reason     string  `json:"m,omitempty"`
+		LastReason string  `json:"l,omitempty"`
 		NewVersion bool    `json:"c,omitempty"`
 		Base       int32   `json:"a,omitempty"`
 		Before     int32   `json:"d,omitempty"`
@@ -62,15 +63,16 @@ type (
 // slotHead is the number of values before a slot's failures.
 const slotHead = 4
 
-// writeMemo encodes the memo. If it is too large, the oldest failures are left out.
+// writeMemo encodes the memo. As long as it is too large, the older half of the failures of each list is left out.
 func (d *Master) writeMemo() []byte {
 	memos := map[string]roleMemo{}
 	var base int64
+	most := 1
 	for r := range d.roles.each() {
 		memo := r.plan.Memo()
-		memos[r.name], base = roleMemo{plan: memo, control: *r.control}, max(base, newestFailure(memo))
+		memos[r.name], base, most = roleMemo{plan: memo, control: *r.control}, max(base, newestFailure(memo)), max(most, mostFailures(memo))
 	}
-	for keep := 16; keep >= 0; keep /= 2 {
+	for keep := most; ; keep /= 2 {
 		stored := storedMemo{Base: base, Roles: map[string]storedRole{}}
 		for name, memo := range memos {
 			stored.Roles[name] = memo.store(base, keep)
@@ -114,6 +116,7 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 			}
 			memo.plan.Slots = append(memo.plan.Slots, plan.SlotMemo{
 				Number: int(numbers[0]), Version: int32(numbers[1]), Restarts: int(numbers[2]), Leaving: numbers[3]&1 != 0, NotRouted: numbers[3]&2 != 0,
+				HasRun:   numbers[3]&4 != 0,
 				Failures: fromOffsets(stored.Base, numbers[slotHead:]),
 			})
 		}
@@ -123,7 +126,7 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 		o := role.Rollout
 		memo.plan.Rollout = plan.RolloutMemo{
 			Version: o.Version, RestartBefore: fromNanos(o.Restart), State: plan.RolloutState(o.State), ProgressAt: fromMillis(o.ProgressAt),
-			BestProgress: o.Best, Held: o.Held, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, NewVersion: o.NewVersion,
+			BestProgress: o.Best, Held: o.Held, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, LastReason: o.LastReason, NewVersion: o.NewVersion,
 			Base: o.Base, Before: o.Before, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
 		}
 		roles[name] = memo
@@ -141,6 +144,9 @@ func (m roleMemo) store(base int64, keep int) storedRole {
 		if slot.NotRouted {
 			numbers[3] |= 2
 		}
+		if slot.HasRun {
+			numbers[3] |= 4
+		}
 		role.Slots = append(role.Slots, append(numbers, offsets(base, slot.Failures, keep)...))
 	}
 	for _, node := range m.plan.Nodes {
@@ -152,13 +158,26 @@ func (m roleMemo) store(base int64, keep int) storedRole {
 	o := m.plan.Rollout
 	role.Rollout = storedRollout{
 		Version: o.Version, Restart: nanos(o.RestartBefore), State: uint8(o.State), ProgressAt: millis(o.ProgressAt),
-		Best: o.BestProgress, Held: o.Held, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, NewVersion: o.NewVersion,
+		Best: o.BestProgress, Held: o.Held, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, LastReason: o.LastReason, NewVersion: o.NewVersion,
 		Base: o.Base, Before: o.Before, Switched: o.Switched, Completed: o.Completed, Reopened: o.Reopened,
 	}
 	return role
 }
 
-// newestFailure is the time of the newest failure. Failures are stored relative to it, which makes their numbers short.
+// mostFailures is how many failures the longest list of a memo has.
+func mostFailures(memo plan.Memo) int {
+	most := len(memo.Rollout.Failures)
+	for _, slot := range memo.Slots {
+		most = max(most, len(slot.Failures))
+	}
+	for _, node := range memo.Nodes {
+		most = max(most, len(node.Failures))
+	}
+	return most
+}
+
+// newestFailure is the time of the newest failure of a slot. Failures are stored relative to it, which makes their numbers short; those of
+// nodes and of the rollout may be newer.
 func newestFailure(memo plan.Memo) int64 {
 	var base int64
 	for _, slot := range memo.Slots {

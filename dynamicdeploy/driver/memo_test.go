@@ -18,13 +18,13 @@ func TestAMemoReadsBack(t *testing.T) {
 		control: control{version: 2, continued: true, from: 1, reverts: true, paused: true, percent: 50, specPercent: 10},
 		plan: plan.Memo{
 			Slots: []plan.SlotMemo{
-				{Number: 1, Version: 2, Restarts: 4, Failures: []time.Time{at(1), at(2500)}},
+				{Number: 1, Version: 2, Restarts: 4, HasRun: true, Failures: []time.Time{at(1), at(2500)}},
 				{Number: 5, Version: 1, Leaving: true},
 			},
 			Nodes: []plan.NodeMemo{{Node: "n1", Failures: []time.Time{at(9000)}}},
 			Rollout: plan.RolloutMemo{
 				Version: 2, RestartBefore: time.Unix(5, 6).UTC(), State: plan.Failed, ProgressAt: at(3), BestProgress: 1,
-				Failures: []time.Time{at(4)}, Reason: "it failed", NewVersion: true,
+				Failures: []time.Time{at(4)}, Reason: "it failed", LastReason: "exited with code 7", NewVersion: true,
 			},
 		},
 	}
@@ -44,8 +44,23 @@ func TestAMemoReadsBack(t *testing.T) {
 		t.Error(diff)
 	}
 	back := memo.store(0, 16)
-	if back.Rollout.Restart != memo.plan.Rollout.RestartBefore.UnixNano() || back.Rollout.Reason != "it failed" || !back.Rollout.NewVersion {
+	if back.Rollout.Restart != memo.plan.Rollout.RestartBefore.UnixNano() || back.Rollout.Reason != "it failed" || back.Rollout.LastReason != "exited with code 7" || !back.Rollout.NewVersion {
 		t.Errorf("rollout %+v", back.Rollout)
+	}
+}
+
+func TestAMemoKeepsAllFailuresThatFit(t *testing.T) {
+	d := &Master{log: slog.New(slog.DiscardHandler), roles: newRoles("web", 1), app: "web"}
+	r := d.roles.named("")
+	r.plan.SetDesired(plan.Desired{Version: 1, Restart: plan.Restart{MaxFailures: 50}}, time.Now())
+	var failures []time.Time
+	for i := range int64(40) {
+		failures = append(failures, time.UnixMilli(1_700_000_000_000+i))
+	}
+	r.plan.Restore(plan.Memo{Slots: []plan.SlotMemo{{Number: 1, Version: 1, Failures: failures}}})
+	read, err := parseMemo(d.writeMemo())
+	if err != nil || len(read[""].plan.Slots) != 1 || len(read[""].plan.Slots[0].Failures) != 40 {
+		t.Errorf("%v, %v", read[""].plan.Slots, err)
 	}
 }
 

@@ -56,8 +56,8 @@ var ranks = []dynamicdeployv1.Rollout_State{
 	dynamicdeployv1.Rollout_PROGRESSING, dynamicdeployv1.Rollout_FAILED,
 }
 
-// decisive is the rollout that decides what is said of the app: one in the worst state, and of several in progress the one that is nearest to
-// failing. It is nil in an app without roles.
+// decisive is the rollout that decides what is said of the app: one in the worst state, and of several in that state the one with the most
+// failures. An app of DynamicDeploy has at least one role.
 func (l *rollouts) decisive() *roleRollout {
 	var decisive *roleRollout
 	rank := -1

@@ -160,8 +160,7 @@ func versionsOf(desired *masterv1.DesiredState) []*apiv1.AppHistory_Version {
 	return versions
 }
 
-// outlook is how many failures of the version, and how much time without progress, fail the rollout that is nearest to that; nil if
-// nothing does.
+// outlook is how many failures of the version, and how much time without progress, fail the decisive rollout; nil if nothing does.
 func (l *rollouts) outlook() *apiv1.Outlook {
 	r := l.decisive()
 	failures, most, at := r.GetFailures(), r.GetMaxFailures(), r.GetFailsAt()

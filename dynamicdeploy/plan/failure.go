@@ -26,8 +26,11 @@ func (p *provisional) add(f provisionalFailure) { p.failures = append(p.failures
 // settle returns the failures that were their node's, which is down now. Those that are too old to be a node's stay what they are.
 func (p *provisional) settle(down func(id.Node) bool, now time.Time) (ofNodes []provisionalFailure) {
 	p.failures = slices.DeleteFunc(p.failures, func(f provisionalFailure) bool {
+		if now.After(f.at.Add(2 * detectionTime)) {
+			return true
+		}
 		if !down(f.node) {
-			return now.After(f.at.Add(2 * detectionTime))
+			return false
 		}
 		ofNodes = append(ofNodes, f)
 		return true

@@ -47,3 +47,15 @@ func TestTheBackoffOfWhatANodeDidIsTakenBack(t *testing.T) {
 		}
 	}
 }
+
+// A node that goes down long after a failure did not cause it, however long nobody has looked.
+func TestAnOldFailureIsNotTheNodes(t *testing.T) {
+	at := time.Unix(1000, 0)
+	for after, want := range map[time.Duration]int{2 * detectionTime: 1, 2*detectionTime + time.Second: 0} {
+		var p provisional
+		p.add(provisionalFailure{at: at, node: "node-1"})
+		if got := p.settle(func(id.Node) bool { return true }, at.Add(after)); len(got) != want || len(p.failures) != 0 {
+			t.Errorf("after %s %d failures are the node's, want %d; %d are left", after, len(got), want, len(p.failures))
+		}
+	}
+}

@@ -21,7 +21,9 @@ type SlotMemo struct {
 	Restarts  int
 	Leaving   bool
 	NotRouted bool
-	Failures  []time.Time
+	// HasRun says that it has had a started container.
+	HasRun   bool
+	Failures []time.Time
 }
 
 // NodeMemo is the failures that count against a node.
@@ -39,13 +41,15 @@ type RolloutMemo struct {
 	BestProgress  int
 	Held          bool
 	Failures      []time.Time
-	Reason        string
-	NewVersion    bool
-	Base          int32
-	Before        int32
-	Switched      bool
-	Completed     bool
-	Reopened      bool
+	// Reason is that of the state, LastReason that of the newest failure.
+	Reason     string
+	LastReason string
+	NewVersion bool
+	Base       int32
+	Before     int32
+	Switched   bool
+	Completed  bool
+	Reopened   bool
 }
 
 // Memo returns what the next master needs.
@@ -64,7 +68,7 @@ func (r *Role) Restore(memo Memo) {
 	}
 }
 
-// Over reports whether no rollout was under way, nor had failed.
+// Over reports whether the rollout had succeeded.
 func (m *Memo) Over() bool { return m.Rollout.State == Done || m.Rollout.State == Reverted }
 
 // ContinueAs makes the version of a memo count as another one that changes nothing of the role, as Role.ContinueAs does.

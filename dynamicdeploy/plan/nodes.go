@@ -11,7 +11,7 @@ import (
 const (
 	// avoidAfter is the number of failures within the window after which a node is avoided.
 	avoidAfter = 2
-	// detectionTime is how long it may take until the ResourceManager reports an unhealthy node. Failures in that time count
+	// detectionTime is how long it may take until the ResourceManager reports an unhealthy node. Failures of up to twice that time before count
 	// against the node.
 	detectionTime = 5 * time.Second
 	// avoidTimeout is how long an ask avoids nodes. After that it is made again and avoids none.

@@ -138,7 +138,6 @@ func (p *report) lastProbe(of []*slot) string {
 // releaseReason is why the container of a slot is given back, as a clause.
 func (p *report) releaseReason(s *slot) string {
 	c := s.container
-	abandoned := p.rollout.abandoned() && s.version < p.desired.Version
 	switch {
 	case !c.preemptBy.IsZero():
 		return "its container is preempted"
@@ -146,25 +145,25 @@ func (p *report) releaseReason(s *slot) string {
 		return fmt.Sprintf("%s is lost", c.node)
 	case p.desired.Count == 0:
 		return p.names.name() + " is to have no instance"
-	case s.version != p.desired.Version && abandoned:
+	case s.leaving && p.rollout.abandoned(s.version):
 		return fmt.Sprintf("version %d is not wanted any more", s.version)
-	case s.version != p.desired.Version:
-		return fmt.Sprintf("version %d takes the place of version %d", p.desired.Version, s.version)
-	case p.at.outdated(s):
-		return p.names.name() + " is being restarted"
 	case p.nodes.draining(c.node):
 		return fmt.Sprintf("%s is being drained", c.node)
 	case c.status.Health == Unhealthy && c.status.Reason != "":
 		return "it was unhealthy: " + c.status.Reason
 	case c.status.Health == Unhealthy:
 		return "it was unhealthy"
+	case s.leaving && s.version != p.desired.Version && !p.rollout.failed():
+		return fmt.Sprintf("version %d takes the place of version %d", p.desired.Version, s.version)
+	case s.leaving && s.version == p.desired.Version && p.at.outdated(s):
+		return p.names.name() + " is being restarted"
 	case c.startUnanswered:
 		return fmt.Sprintf("%s did not answer its start", c.node)
 	case c.failureCounted && s.lastFailure != "":
 		return s.lastFailure
 	case s.leaving:
 		return fmt.Sprintf("%s is scaled down to %s", p.names.name(), instances(p.desired.Count))
-	case p.desired.StartPeriod > 0:
+	case p.desired.StartPeriod > 0 && c.started:
 		return p.failingReason(s)
 	}
 	return "no instance needs it any more"

@@ -144,8 +144,11 @@ func (o *rollout) current() RolloutState { return o.state }
 
 func (o *rollout) failed() bool { return o.state == Failed }
 
-// abandoned reports whether the versions before the desired one are not wanted any more, as the rollout has failed or was reverted.
-func (o *rollout) abandoned() bool { return o.state == Failed || o.state == Reverted }
+// abandoned reports whether a version is one that was given up: it is neither the desired one nor the one that serves instead, because a
+// rollout has failed or was reverted.
+func (o *rollout) abandoned(version int32) bool {
+	return (o.state == Failed || o.state == Reverted) && version < o.version && version != o.base
+}
 
 // lastBase is the version that last came up completely and is to serve until the desired one has. It is zero, and known is false, if
 // none has been recorded and another may serve.
@@ -299,7 +302,7 @@ func (o *rollout) nextFailure(desired Desired) (number, limit int, counted bool)
 func (o *rollout) memo() RolloutMemo {
 	return RolloutMemo{
 		Version: o.version, RestartBefore: o.restartBefore, State: o.state, ProgressAt: o.progressAt, BestProgress: o.bestProgress, Held: o.held,
-		Failures: slices.Clone(o.failures), Reason: o.reason, NewVersion: o.newVersion,
+		Failures: slices.Clone(o.failures), Reason: o.reason, LastReason: o.lastReason, NewVersion: o.newVersion,
 		Base: o.base, Before: o.before, Switched: o.switched, Completed: o.completed, Reopened: o.reopened,
 	}
 }
@@ -311,7 +314,7 @@ func (o *rollout) restore(m RolloutMemo, desired Desired) (restored bool) {
 	}
 	earlier := rollout{
 		version: m.Version, restartBefore: m.RestartBefore, state: m.State, progressAt: m.ProgressAt, bestProgress: m.BestProgress, held: m.Held,
-		failures: m.Failures, reason: m.Reason, lastReason: m.Reason, newVersion: m.NewVersion,
+		failures: m.Failures, reason: m.Reason, lastReason: m.LastReason, newVersion: m.NewVersion,
 		base: m.Base, before: m.Before, switched: m.Switched, completed: m.Completed, reopened: m.Reopened,
 	}
 	began := o.progressAt

@@ -131,13 +131,14 @@ func (s *slot) inService() bool {
 
 func (s *slot) memo() SlotMemo {
 	return SlotMemo{
-		Number: s.number, Version: s.version, Restarts: s.restarts, Leaving: s.leaving, NotRouted: s.notRouted, Failures: slices.Clone(s.failures),
+		Number: s.number, Version: s.version, Restarts: s.restarts, Leaving: s.leaving, NotRouted: s.notRouted, HasRun: s.hasRun,
+		Failures: slices.Clone(s.failures),
 	}
 }
 
 func (s *slot) restore(m SlotMemo, policy Restart) {
 	s.restarts, s.leaving, s.notRouted, s.failures = m.Restarts, m.Leaving, m.NotRouted, m.Failures
-	s.hasRun = m.Restarts > 0 || len(m.Failures) > 0
+	s.hasRun = m.HasRun
 	if n := len(m.Failures); n > 0 {
 		s.lastFailure = "it failed before its application master was restarted"
 		s.notBefore = m.Failures[n-1].Add(policy.backoffAfter(n))
