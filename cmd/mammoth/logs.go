@@ -85,7 +85,7 @@ func (c *logCommands) appLogsCommand() *cobra.Command {
 // sayWhoseLogs prints a line if no instance of an app runs: the logs are those of ended containers.
 func (c *logCommands) sayWhoseLogs(app *apiv1.App) {
 	for _, instance := range app.GetInstances() {
-		if instance.GetState() != apiv1.Instance_PENDING {
+		if state := instance.GetState(); state != apiv1.Instance_PENDING && state != apiv1.Instance_BACKOFF {
 			return
 		}
 	}

@@ -237,7 +237,7 @@ func rolloutWord(state dynamicdeployv1.Rollout_State) string {
 	case dynamicdeployv1.Rollout_FAILED:
 		return "has failed"
 	case dynamicdeployv1.Rollout_REVERTED:
-		return "was reverted"
+		return "brought an earlier version back"
 	}
 	return "is " + word(state)
 }

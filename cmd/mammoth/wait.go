@@ -121,7 +121,7 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 		return false, err
 	}
 	if failedSince(c, now) {
-		return false, fmt.Errorf("it waits at version %d: %s", now.GetVersion(), reasonOf(now.GetStatus().GetReason(), now))
+		return false, fmt.Errorf("its rollout of version %d has failed: %s", now.GetVersion(), reasonOf(now.GetStatus().GetReason(), now))
 	}
 	if now.GetState() == apiv1.App_STOPPED && c.app.GetState() == apiv1.App_STOPPED {
 		return false, fmt.Errorf("it is stopped; `mammoth app restart %s` starts it with %s", now.GetName(), plural(int(spec.Instances(now.GetSpec())), "instance"))
