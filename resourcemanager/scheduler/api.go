@@ -140,7 +140,8 @@ type QueueSpec struct {
 	UserLimitPercent float64
 	// Submit and Admin name the users who may submit and administer, here and in all queues below.
 	Submit, Admin []string
-	// Notice is the time between a preemption notice to a container of the queue and its stop; zero is Config.Notice.
+	// Notice is the time between a preemption notice to a container of the queue and its stop; zero is that of the queue
+	// above, and Config.Notice for the root.
 	Notice time.Duration
 }
 
@@ -297,10 +298,10 @@ type AskExplanation struct {
 	Pending int
 	// Limit is a sentence about the limit of a queue, user or master that the ask would exceed; empty if none.
 	Limit string
-	// Coming is a sentence about room that is nominated for it, or will be; empty if there is none.
+	// Coming is a sentence about room that is nominated for it; empty if there is none.
 	Coming string
-	// Guarantee is a sentence why no container of another queue is preempted for it. It is empty if some are preempted, if a limit
-	// is exceeded, or if the ask fits.
+	// Guarantee is a sentence why no container of another queue is preempted for it. It is empty for a gang, if
+	// room is nominated for it, if a limit is exceeded, if the ask fits, or if no other queue holds anything.
 	Guarantee string
 	// Never is a sentence why it could not run even on an empty zone; empty if it could.
 	Never string
@@ -341,7 +342,7 @@ type QueueUsage struct {
 	// Guaranteed and Maximum are the capacities of Spec in the present zone.
 	Guaranteed resource.Vector
 	Maximum    resource.Vector
-	// Apps is the number of apps of a leaf, Containers the number of containers that are held.
+	// Apps is the number of apps in the queue and below it, Containers the number of containers that they hold.
 	Apps       int
 	Containers int
 }
@@ -356,7 +357,7 @@ type Config struct {
 	Notice time.Duration
 	// Master is the resources of an application master. Plan checks that an app fits together with its own.
 	Master resource.Vector
-	// ReserveAfter is how long an ask is blocked, while others are granted, before room is reserved for it; zero is 10s.
+	// ReserveAfter is how long an ask is blocked before room is reserved for it; zero is 10s.
 	ReserveAfter time.Duration
 }
 
@@ -369,7 +370,7 @@ type Interface interface {
 	Schedule(now time.Time) Decisions
 	// Explain returns why the asks of an app wait.
 	Explain(app id.App, now time.Time) Explanation
-	// Plan returns where Schedule would grant an ask of a new app with this name, queue and user. It changes nothing.
+	// Plan returns where Schedule would grant an ask of a new app with this name, queue and user. It changes no decision.
 	Plan(app AddApp, ask Ask, now time.Time) (Plan, error)
 	// Queues returns the tree, parents before children.
 	Queues() []QueueUsage

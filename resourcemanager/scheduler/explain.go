@@ -21,7 +21,7 @@ func (c *Core) Explain(name id.App, now time.Time) Explanation {
 	// An app may have thousands of asks of one kind, for all of which the explanation is the same.
 	known := map[askKind]AskExplanation{}
 	for _, k := range a.sortedAsks() {
-		kind := askKind{shape: k.shape, group: k.group, master: k.spec.Master}
+		kind := askKind{shape: k.shape, group: k.group, master: k.spec.Master, duration: k.spec.Duration}
 		if k.spec.Gang {
 			kind.pending = k.spec.Pending
 		}
@@ -43,6 +43,8 @@ type askKind struct {
 	shape  *shape
 	group  *group
 	master bool
+	// duration is the expected duration.
+	duration time.Duration
 	// pending counts for gangs, which are granted whole.
 	pending int
 }

@@ -10,7 +10,8 @@ type appName struct {
 	// tracked is set if nodes has the nodes with those containers.
 	tracked bool
 	nodes   grid.Bitmap
-	// repelledBy are the names whose asks have an anti-affinity to this one; it holds in both directions.
+	// repelledBy are the names of which an ask has had an anti-affinity to this one, as long as there are apps of that name. It holds in both
+	// directions.
 	repelledBy []*appName
 }
 

@@ -21,7 +21,7 @@ func (e *explainer) never(k *ask) string {
 		}
 	}
 	if len(eligible) == 0 && len(missed) > 0 {
-		return "no node " + describeFilter(k.shape.filter)
+		return noneMeets(k.shape.filter)
 	}
 	master := e.master
 	if k.spec.Master {
@@ -146,15 +146,19 @@ func (e *explainer) neverWithin(whole, master *resource.Vector, each string, mos
 	return ""
 }
 
-func describeFilter(f *filter) string {
+// noneMeets says that no node meets a filter.
+func noneMeets(f *filter) string {
 	texts := make([]string, len(f.constraints))
 	for i, constraint := range f.constraints {
 		texts[i] = constraint.String()
 	}
-	if len(f.avoid) > 0 {
-		texts = append(texts, "is outside those to be avoided")
+	if len(texts) == 0 {
+		return "every node is to be avoided"
 	}
-	return "meets " + strings.Join(texts, " and ")
+	if len(f.avoid) > 0 {
+		texts = append(texts, "is not to be avoided")
+	}
+	return "no node meets " + strings.Join(texts, " and ")
 }
 
 // describe lists a vector's quantities: "2 cpu, 64MiB of memory".

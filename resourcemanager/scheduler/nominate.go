@@ -36,7 +36,7 @@ func (m *nomination) nominated() resource.Vector {
 // nominations has the room on nodes that only one ask may use.
 //
 // A claim is a nomination for which containers are preempted. A reservation is a nomination for an ask that was blocked for too
-// long while others were granted; it waits for containers to end by themselves. A nomination is ready when its room is free.
+// long; it waits for containers to end by themselves. A nomination is ready when its room is free.
 type nominations struct {
 	pass       *pass
 	fleet      *fleet

@@ -194,7 +194,7 @@ func (pr *preemption) cancel(ctr *container) {
 	deadline := ctr.notice.deadline
 	pr.drop(ctr)
 	ctr.app.leaf.addLeaving(&ctr.need, -1)
-	ctr.app.leaf.link(ctr)
+	ctr.app.leaf.addHeld(ctr)
 	pr.fleet.touch(ctr.node)
 	pr.cancelled = append(pr.cancelled, cancelled{ctr.id, deadline})
 }

@@ -254,7 +254,7 @@ func (pr *preemption) claimOne(k *ask) bool {
 			pr.nominations.withdraw(m)
 		}
 	}
-	// The ask's reservations are not needed any more.
+	// The claim takes the place of one of the ask's reservations.
 	for i := len(k.nominations) - 1; i >= 0 && k.app.leaf.hasReservation(); i-- {
 		if m := k.nominations[i]; m.reservingLeaf != nil {
 			pr.nominations.withdraw(m)

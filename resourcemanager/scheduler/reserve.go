@@ -12,7 +12,8 @@ import (
 
 // A reservation is bounded: an ask that cannot be met must not take the zone from all others.
 const (
-	// longestReservation is how long a reservation may last. It waits only for containers that end within this time.
+	// longestReservation is how long a reservation may last. It waits only for containers that end within this time,
+	// or of which nobody knows when they end.
 	longestReservation = 5 * time.Minute
 	// reservedPercent is how much of the zone all reservations together may take, for each resource.
 	reservedPercent = 50

@@ -58,6 +58,9 @@ func (s *shape) repels(other *appName) bool {
 
 // exclude records that a node has too little free.
 func (s *shape) exclude(slot int32, words int) {
+	if s.misfit.Has(slot) {
+		return
+	}
 	s.misfit.Set(slot, words)
 	s.misfits++
 }

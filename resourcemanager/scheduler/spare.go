@@ -6,8 +6,8 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// sparesLenders reports whether no lender's guarantee suffers from a claim that relies on what it lends: it could claim each victim
-// back from the borrower, and the borrower could claim again, for ever.
+// sparesLenders reports whether the victims leave each lender, on whose loan the claim relies, its guarantee. Otherwise the lender could claim
+// their room back from the borrower, who could claim it again, for ever.
 func (p *removalPlan) sparesLenders(claimant *queue, need *resource.Vector) bool {
 	for _, victim := range p.current.victims {
 		if leaf := victim.app.leaf; claimant.reliesOn(leaf, need) {

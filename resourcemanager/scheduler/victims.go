@@ -300,7 +300,7 @@ func stillExceeds(q, claimant *queue, need *resource.Vector) bool {
 	return true
 }
 
-// cost is the work that is lost by stopping a container, in seconds.
+// cost is what stopping a container costs, in seconds: its work since the last checkpoint, a restart, its credit, and the same of its gang.
 func (pr *preemption) cost(ctr *container) float64 {
 	since := ctr.startedAt
 	if ctr.checkpoint.After(since) {

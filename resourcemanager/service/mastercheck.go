@@ -18,8 +18,10 @@ const (
 	MostItems    = 500
 	maxAvoided   = 1000
 	maxItemBytes = 16 << 10
-	maxIDLength  = 200
-	maxReason    = 1 << 10
+	// maxAsk is how large an ask may be, with the names of the nodes that it avoids.
+	maxAsk      = maxItemBytes + maxAvoided*maxIDLength
+	maxIDLength = 200
+	maxReason   = 1 << 10
 	// mostPlanned is how many asks one request may plan: one for each role.
 	mostPlanned = spec.MaxRoles
 	maxWeight   = 10_000
@@ -126,8 +128,8 @@ func checkAsk(ask *masterv1.Ask) error {
 	}
 	placement := ask.GetPlacement()
 	switch {
-	case proto.Size(ask) > maxItemBytes+maxAvoided*maxIDLength:
-		return invalid("ask %q has %d bytes, but the limit is %d", truncated(ask.GetId()), proto.Size(ask), maxItemBytes)
+	case proto.Size(ask) > maxAsk:
+		return invalid("ask %q has %d bytes, but the limit is %d", truncated(ask.GetId()), proto.Size(ask), maxAsk)
 	case ask.GetCount() < 0 || ask.GetCount() > spec.MaxInstances:
 		return invalid("ask %q is for %d containers; it must be for 0 to %d", truncated(ask.GetId()), ask.GetCount(), spec.MaxInstances)
 	case len(ask.GetAvoidNodes()) > maxAvoided:

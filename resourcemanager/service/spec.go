@@ -19,7 +19,7 @@ func Complete(app *apiv1.AppSpec) error {
 	return named(app, spec.Check(app))
 }
 
-// completeDraft is Complete without the look-up of images.
+// completeDraft is Complete for a spec whose images were not looked up.
 func completeDraft(app *apiv1.AppSpec) error {
 	if app == nil {
 		return invalid("there is nothing to deploy: a manifest is needed, or a spec")

@@ -11,7 +11,7 @@ import (
 )
 
 // AppView is the state of an app at one moment. All readers of that moment share it, so it must not be changed. An app of
-// 10,000 instances has megabytes: it is encoded once, and the encoded form is kept while a reader uses it.
+// 10,000 instances has megabytes: its encoded forms are kept as long as a reader uses them, or until the next garbage collection.
 type AppView struct {
 	App *apiv1.App
 

@@ -6,7 +6,7 @@ import (
 )
 
 // mailbox hands values to one reader. Putting never waits, so that the loop can do it; the reader takes all that
-// has gathered. It is the only thing that the loop shares with other goroutines.
+// has gathered. All that others want of the zone comes through one.
 type mailbox[T any] struct {
 	mu     sync.Mutex
 	items  []T

@@ -134,10 +134,11 @@ func (s *masterStream) Close() {
 // to one request a commit.
 const mostUnstored = 64
 
-// weightOf is how many tokens a request takes: a large one takes nearly all, so that what a master can have the loop look at
-// in one turn does not grow with the number of its requests.
+// weightOf is how many tokens a request takes: the largest takes all of them, so that what a master can have the loop do in one turn does
+// not grow with the number of its requests.
 func weightOf(request *masterv1.AllocateRequest) int {
-	items := len(request.GetAsks()) + len(request.GetRelease()) + len(request.GetInstances()) + len(request.GetGoneInstances())
+	items := len(request.GetAsks()) + len(request.GetRelease()) + len(request.GetInstances()) + len(request.GetGoneInstances()) +
+		len(request.GetCheckpoints()) + len(request.GetAnswers()) + len(request.GetNotes())
 	return min(1+items*mostUnstored/service.MostItems, mostUnstored)
 }
 
