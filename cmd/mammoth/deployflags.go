@@ -51,11 +51,12 @@ func (c *deploymentCommands) deployCommand() *cobra.Command {
 		Long: `Deploy makes an app of an image, of a name in the zone's store, or of a manifest.
 
 An image file (a "docker save" or OCI archive, or what "mammoth image pack" made) is
-uploaded first. "-" is standard input, which may be either; a manifest is YAML or JSON. When the app is there already, only what is given
-changes: a new image is a rollout, and quotas and counts stay as they were. A manifest
-replaces all of the app; flags given with it win over it. --strategy, --canary and
+uploaded first. "-" is standard input, which may be either; a manifest is YAML or JSON.
+When the app is there already, only what is given changes: a new image is a rollout, and
+quotas and counts stay as they were. A manifest replaces all of the app; flags given with
+it win over it. --strategy, --canary and
 --exclusive hold for this one change; what the manifest says of updates holds again after it.
-What stands behind -- are the program's arguments in place of the image's; nothing there is none.
+Arguments after -- replace the image's; a -- with nothing after it gives the program none.
 
 --dry-run and --diff change nothing, but upload image files, whose layers they need to know.
 --diff says what would change of the app, key by key, and which instances would be replaced.

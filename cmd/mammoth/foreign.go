@@ -45,7 +45,7 @@ func worked(c change, now *apiv1.App) (bool, error) {
 	status := now.GetStatus()
 	switch {
 	case now.GetVersion() > c.app.GetVersion():
-		return false, errReverted
+		return false, errReplaced
 	case now.GetState() == apiv1.App_DEGRADED:
 		return false, fmt.Errorf("it has no application master: %s", reasonOf(now.GetReason(), now))
 	case now.GetState() == apiv1.App_STOPPED && now.GetOutcome() == apiv1.App_SUCCEEDED:

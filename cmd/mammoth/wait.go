@@ -50,8 +50,8 @@ type change struct {
 	accepted func(*apiv1.App) string
 }
 
-// errReverted means that another version has replaced the awaited one.
-var errReverted = errors.New("replaced by a newer version")
+// errReplaced means that another version has replaced the awaited one.
+var errReplaced = errors.New("replaced by a newer version")
 
 // rolledOut is done when all desired instances run the deployed version.
 func rolledOut(c change, now *apiv1.App) (bool, error) {
@@ -73,7 +73,7 @@ func rolledOut(c change, now *apiv1.App) (bool, error) {
 		return heeded(c, now), nil
 	}
 	if now.GetVersion() > c.app.GetVersion() {
-		return false, errReverted
+		return false, errReplaced
 	}
 	for _, instance := range now.GetInstances() {
 		if instance.GetVersion() != c.app.GetVersion() {
@@ -253,7 +253,7 @@ func (c *changer) finish(ctx context.Context, z *zone, change change, w *waiting
 		return fmt.Errorf("stopped waiting; the %s of %q continues, `mammoth app show %s` shows its progress", change.what, name, name)
 	case err != nil && (limit.Err() != nil || status.Code(err) == codes.DeadlineExceeded):
 		return fmt.Errorf("the %s of %q is not done after %s: %s", change.what, name, short(w.timeout), c.why(ctx, z, name))
-	case errors.Is(err, errReverted):
+	case errors.Is(err, errReplaced):
 		return fmt.Errorf("the %s of %q failed: %s", change.what, name, cause(ctx, z, change, app))
 	case err != nil && app != nil:
 		return fmt.Errorf("the %s of %q failed: %w", change.what, name, err)

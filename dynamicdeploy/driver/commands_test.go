@@ -124,10 +124,10 @@ func TestACommandIsAnsweredWithWhatHasBecomeOfTheRollout(t *testing.T) {
 		})
 		w.after(100 * time.Millisecond)
 		// It still starts, and is judged again once somebody says so.
-		says(pause, apiv1.MasterStatus_WORKING, `"mammoth app resume web" has it judged again`)
+		says(pause, apiv1.MasterStatus_WORKING, `"mammoth app resume web" lets it fail or be reverted again`)
 		w.after(time.Minute)
 		waits := `"mammoth app promote web" gives it the whole app, "mammoth app rollback web" takes it back`
-		if got := w.Status().GetHelp(); got != waits+`, "mammoth app resume web" has it judged again` {
+		if got := w.Status().GetHelp(); got != waits+`, "mammoth app resume web" lets it fail or be reverted again` {
 			t.Errorf("a canary that a person paused has the help %q", got)
 		}
 		says(promote, apiv1.MasterStatus_WAITING, waits)

@@ -10,13 +10,13 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// control owns what is set for the rollout of one role: by people with commands, and by whoever brought the role back. A version that
-// changes nothing of the role leaves it as it is; any other begins without.
+// control owns what is set for the rollout of one role: by people with commands, and by whoever brought the role back, a person or the master.
+// A version that changes nothing of the role leaves it as it is; any other begins with nothing set.
 type control struct {
 	// version is the desired version that it is known to hold for. The rollout began with it unless continued is true.
 	version   int32
 	continued bool
-	// from is the version that the rollout brings back; zero if the role is a new one. reverts is true if the master did that.
+	// from is the version that the rollout brings back; zero if it brings none back. reverts is true if the master did that.
 	from    int32
 	reverts bool
 	paused  bool

@@ -92,8 +92,8 @@ type failure struct {
 	revert plan.Revert
 }
 
-// revert has roles taken back, those together that go to the same version, and with them those that were to begin after them. Any other
-// failed one begins anew with the version that this makes, and is taken back once it has failed again.
+// revert has roles taken back, those together that go to the same version, and with them those that were to begin after them. A failed
+// role that goes to another version waits: it begins anew with the version that this revert makes, and is taken back when it fails again.
 func (d *Master) revert(app *rollouts, failed []failure) {
 	var revise *masterv1.Revise
 	var reasons []string

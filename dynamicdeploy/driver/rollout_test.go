@@ -370,7 +370,7 @@ func TestAnInstanceThatIsDrainedSaysHowLongItMayTake(t *testing.T) {
 		w.scale(2)
 		w.after(10 * time.Second)
 		last := w.Instances()[2]
-		if last.GetState() != apiv1.Instance_DRAINING || last.GetReason() != "requests in flight may take another 1m0s" {
+		if last.GetState() != apiv1.Instance_DRAINING || last.GetReason() != "requests in flight may take up to 1m0s" {
 			t.Errorf("it is reported as %v", last)
 		}
 	})

@@ -29,7 +29,8 @@ type roleRollout struct {
 	errors, removed bool
 }
 
-// maxNamedRoles limits how many roles a sentence about an app is about, maxRoleReason the bytes of a reason in the detail of one of several.
+// maxNamedRoles is how many roles a sentence about an app names at most, maxRoleReason how many bytes of a role's reason are shown if the app
+// has several roles.
 const maxNamedRoles, maxRoleReason = 3, 400
 
 // add adds the rollout of a role. Of several, each has a reason of a bounded length.

@@ -117,7 +117,7 @@ func instanceReport(r *role, instance plan.Instance) *masterv1.InstanceReport {
 		report.CountsAfter = durationpb.New(r.minHealthy)
 	case apiv1.Instance_DRAINING:
 		if report.GetReason() == "" && r.drain > 0 {
-			report.Reason = fmt.Sprintf("requests in flight may take another %s", r.drain)
+			report.Reason = fmt.Sprintf("requests in flight may take up to %s", r.drain)
 		}
 	}
 	return report

@@ -123,7 +123,7 @@ func (d *Master) helpFor(r *roleRollout, several bool) (ways []string) {
 		}
 	case dynamicdeployv1.Rollout_PROGRESSING:
 		if r.byHand {
-			way("resume", "has it judged again") // a canary whose instances are still starting
+			way("resume", "lets it fail or be reverted again") // a canary whose instances are still starting
 		}
 	case dynamicdeployv1.Rollout_PAUSED:
 		if r.GetCanary() {
@@ -135,7 +135,7 @@ func (d *Master) helpFor(r *roleRollout, several bool) (ways []string) {
 			way("rollback", "takes it back")
 		}
 		if r.GetCanary() && r.byHand {
-			way("resume", "has it judged again")
+			way("resume", "lets it fail or be reverted again")
 		}
 	}
 	return ways

@@ -7,10 +7,10 @@ import (
 
 // replace replaces all other versions with the desired one, a few instances at a time.
 //
-// Surplus slots leave first. A slot that no node has reported may be the only one that serves, so it is not touched.
+// Surplus slots leave first. A slot that no node has reported may be the only one that serves, so it stays unless it must leave.
 // Outdated and evicted slots leave if they do not serve, or if enough counting ones remain without them:
 // count−MaxUnavailable for outdated slots, the whole count for evicted ones. Then slots are opened until there are count new
-// ones, but never more than count+MaxSurge of all versions.
+// ones, but never more than count+MaxSurge of all versions; the surge is at least one for evicted slots, and none once the rollout has failed.
 func (c *chooser) replace() {
 	c.slots.route(c.desired.Version)
 	count := c.desired.Count

@@ -11,7 +11,7 @@
 //     strategy and the health of all slots;
 //   - nextSteps (table.go) maps the goal of a slot and the phase it is in to one step.
 //
-// Vocabulary: a slot is outdated if it does not run the desired version, and evicted if its node is drained or its container
+// Vocabulary: a slot is outdated if it does not run the desired version, or is to be replaced by a restart, and evicted if its node is drained or its container
 // is about to be preempted. A container is routed to as soon as it is healthy, and counts once it has been healthy for
 // Update.MinHealthy. The base is the version that serves until the desired one has come up completely.
 package plan
@@ -94,7 +94,8 @@ type Grant struct {
 	Node      id.Node
 	// Ask is the id of the ask that was granted. An earlier master may have made it.
 	Ask string
-	// Version is the newest version that needs the resources of this container. It counts only for an ask of an earlier master.
+	// Version is the newest version that needs the resources of this container. It counts only for an ask that is not open any more,
+	// or that an earlier master made.
 	Version int32
 	At      time.Time
 }
@@ -209,7 +210,7 @@ type Ask struct {
 // WithdrawAsk takes an ask back.
 type WithdrawAsk struct{ ID string }
 
-// Start runs a version in a granted container. It may be repeated.
+// Start runs a version in a granted container. The caller may repeat it.
 type Start struct {
 	Container id.Container
 	Instance  string

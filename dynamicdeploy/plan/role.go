@@ -185,7 +185,7 @@ func (r *Role) Ended(container id.Container, exit Exit, now time.Time) {
 }
 
 // Withdrawn records that no balancer routes to an instance any more. For a withdrawal that an earlier master requested, this counts
-// only before this master's first decision.
+// only until this master has put the container in service.
 func (r *Role) Withdrawn(instance string, now time.Time) {
 	if s := r.slots.at(r.names.number(instance)); s != nil && s.container != nil {
 		s.container.confirmWithdrawal(now)

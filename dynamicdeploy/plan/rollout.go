@@ -64,7 +64,7 @@ func (o *rollout) setDesired(desired Desired, now time.Time) {
 }
 
 // continueAs makes the version count as another one that changes nothing of the role. It reports whether the rollout goes on as it is: one
-// that has failed begins anew with every version. What a rollout that is over was is not said of the next version.
+// that has failed begins anew with every version. Reverted becomes Done: only the version that a revert made is called that.
 func (o *rollout) continueAs(version int32) bool {
 	if o.state == NoRollout || o.state == Failed {
 		return false

@@ -114,7 +114,7 @@ func (l *slots) holdOtherVersions(version int32) bool {
 	return false
 }
 
-// newestRouted is the newest version but one of which a slot is routed to; zero if there is none.
+// newestRouted is the newest version, other than except, of which a slot is routed to; zero if there is none.
 func (l *slots) newestRouted(except int32) (newest int32) {
 	for s := range l.each() {
 		if s.version != except && !s.notRouted {

@@ -91,6 +91,11 @@ func (c *container) attach() (err error) {
 	return nil
 }
 
+// detach closes what attach has opened, if the container is not supervised.
+func (c *container) detach() error {
+	return errors.Join(c.pump.close(), c.log.Close(), c.pidfd.Close())
+}
+
 // supervise waits for the container's end and completes it, in the background.
 func (c *container) supervise() {
 	if c.state.DiskBytes > 0 {

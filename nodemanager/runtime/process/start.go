@@ -234,6 +234,9 @@ func (c *container) launch(program []string, spec runtime.Spec, owner *syscall.C
 			if err := c.attach(); err != nil {
 				return err
 			}
-			return c.store()
+			if err := c.store(); err != nil {
+				return errors.Join(err, c.detach())
+			}
+			return nil
 		})
 }
