@@ -44,10 +44,10 @@ type Played struct {
 	Turns, Inputs, Others, FirstOther int
 }
 
-// Replay replays a recording and calls each after every turn, until each fails. It fails if the file is not a recording of this
+// Replay replays a recording and calls visit after every turn, until visit fails. It fails if the file is not a recording of this
 // version of the program, and then also returns the result so far.
-func Replay(from io.Reader, each func(Turn) error) (Played, error) {
-	p := &player{lines: bufio.NewReader(from), kinds: map[string]reflect.Type{}, each: each, answers: newAnswers()}
+func Replay(from io.Reader, visit func(Turn) error) (Played, error) {
+	p := &player{lines: bufio.NewReader(from), kinds: map[string]reflect.Type{}, visit: visit, answers: newAnswers()}
 	for _, in := range zone.Inputs() {
 		p.kinds[kindOf(in)] = reflect.TypeOf(in)
 	}
@@ -69,7 +69,7 @@ func Replay(from io.Reader, each func(Turn) error) (Played, error) {
 type player struct {
 	lines  *bufio.Reader
 	kinds  map[string]reflect.Type
-	each   func(Turn) error
+	visit  func(Turn) error
 	played Played
 	core   *zone.Core
 	line   int
@@ -168,7 +168,7 @@ func (p *player) count() error {
 			p.played.FirstOther = p.turn.Number
 		}
 	}
-	return p.each(p.turn)
+	return p.visit(p.turn)
 }
 
 // end handles the end of a recording, which may be in the middle of a turn.

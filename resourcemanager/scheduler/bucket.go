@@ -7,8 +7,8 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/heap"
 )
 
-// bucket is the asks of one leaf, user and shape, in the order in which they are served. Asks of a gang, and apps
-// of a fair leaf, have buckets of their own.
+// bucket is the asks of one leaf, user and shape, in the order in which they are served. Masters, asks that outlast a window and asks of unknown
+// duration are apart from others. Each gang, and each app of a fair leaf, has a bucket of its own.
 type bucket struct {
 	key   bucketKey
 	leaf  *queue
@@ -33,7 +33,7 @@ type bucketKey struct {
 	gang   *ask
 	master bool
 	// outlasting is true for asks that would outlast the window of a contract. While a window closes, asks of unknown duration are
-	// granted nothing.
+	// granted nothing of what returns.
 	outlasting, unknownDuration bool
 }
 

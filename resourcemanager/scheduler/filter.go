@@ -40,7 +40,7 @@ func (f *filter) broken(n *node) *Constraint {
 
 // filters are the filters of all asks.
 type filters struct {
-	// byKey finds a filter by the text of its constraints, list has them in the order in which they came.
+	// byKey finds a filter by the text of its constraints and avoided nodes, list has them in the order in which they came.
 	byKey map[string]*filter
 	list  []*filter
 	// text is scratch space for a key.

@@ -18,8 +18,8 @@ func (l *lending) lentUnder(ctr *container, claimant *queue) *contract {
 }
 
 // reserves returns a contract whose reserved room an ask would take; nil if there is none. A contract reserves the lender's floor
-// while its window is open, and all of the guarantee while the capacity returns. Against an ask of known duration that would
-// outlast the window it reserves all of the guarantee from the beginning. It reserves nothing against asks of the lender and asks
+// while its window is open. While the capacity returns, it reserves what the lender gets back against asks of unknown duration, and after the
+// close against all. Against an ask of known duration that would outlast the window it reserves that from the beginning. It reserves nothing against asks of the lender and asks
 // within the guarantees of their own queues.
 func (l *lending) reserves(k *ask, need *resource.Vector) *contract {
 	if len(l.contracts) == 0 {

@@ -5,7 +5,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
-// node is a host.
+// node is a node as the scheduler sees it.
 type node struct {
 	// spec is what the node was set to, without its attributes.
 	spec       NodeSpec
@@ -22,7 +22,7 @@ type node struct {
 	used resource.Vector
 	// ending is what its containers hold that end by themselves: all that are not services.
 	ending resource.Vector
-	// counted is its part in the capacity of the fleet.
+	// counted is its part in the capacity of the zone.
 	counted resource.Vector
 	// nominated is the sum of its nominations.
 	nominated   resource.Vector

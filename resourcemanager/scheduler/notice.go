@@ -164,7 +164,8 @@ func (q *queue) borrows() bool {
 	return false
 }
 
-// endClaim turns a claim into a plain nomination, and cancels the preemption of victims that are not stopped yet.
+// endClaim turns a claim into a plain nomination, and cancels the preemption of victims that are not stopped yet. A notice that is
+// also for the return of lent capacity stays.
 func (pr *preemption) endClaim(m *nomination) {
 	if !m.isClaim {
 		return

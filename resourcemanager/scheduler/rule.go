@@ -15,7 +15,7 @@ import (
 type rule uint8
 
 const (
-	// noRule is broken: the node takes the container.
+	// noRule: no rule is broken, and the node takes the container.
 	noRule rule = iota
 	// closedRule: nothing new may be placed on the node.
 	closedRule

@@ -18,7 +18,7 @@ func fromOwnPages(open bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origin := r.Header.Get("Origin")
 		looks := r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
-		if crossing.Check(r) == nil && (looks || open || origin == "" || ofThisMachine(r.Host)) {
+		if crossing.Check(r) == nil && (looks || open || origin == "" || needsNoName(r.Host)) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -27,8 +27,8 @@ func fromOwnPages(open bool, next http.Handler) http.Handler {
 	})
 }
 
-// ofThisMachine reports whether the host of a Host header is an address or localhost, for which there is no DNS rebinding.
-func ofThisMachine(host string) bool {
+// needsNoName reports whether the host of a Host header is an address or localhost, for which there is no DNS rebinding.
+func needsNoName(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}

@@ -24,7 +24,7 @@ import (
 const (
 	// maxReaders is how many containers' logs one call reads at the same time, unless it follows.
 	maxReaders = 16
-	// maxFollowed is how many instances one call may follow: each needs a stream from its node.
+	// maxFollowed is how many containers one call may follow when it begins: each needs a stream from its node.
 	maxFollowed = 512
 	// drainTime is how long the logs of an ended app are still read: its containers have ended too.
 	drainTime = 3 * time.Second

@@ -21,8 +21,8 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
-// Apps is the part of the loop for apps. Every method returns after its change is stored. Errors are sentences of the
-// errdefs classes. The caller owns what is returned.
+// Apps is the part of the loop for apps. A method that changes something returns after that is stored. Errors are sentences of the
+// errdefs classes. AppViews are shared and must not be changed; the caller owns all else that is returned.
 type Apps interface {
 	// Deploy needs a complete spec; see Complete. It fails with errdefs.ErrNotFound if the queue does not exist.
 	Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error)
@@ -62,7 +62,7 @@ type Zone interface {
 	ImageUnused(ctx context.Context, name, digest string) error
 	// MayRoute returns an error if the caller may not be a balancer.
 	MayRoute(ctx context.Context) error
-	// Events returns the stored events that match and, with follow, later ones; without it ends with io.EOF. A reader costs
+	// Events returns the stored events that match and, with follow, later ones; without follow the stream ends with io.EOF. A reader costs
 	// no more than its position.
 	Events(request *apiv1.WatchEventsRequest) Stream[*apiv1.Event]
 }

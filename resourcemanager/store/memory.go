@@ -11,7 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Memory is a store that lasts as long as the Disk it is opened on: for tests, and for a zone without persistence.
+// Memory is a store that lasts as long as the Disk it is opened on: for tests and benchmarks. All have the same id.
 type Memory struct {
 	identity  Identity
 	retention int64

@@ -19,7 +19,7 @@ var errStopped = fmt.Errorf("the ResourceManager is stopping; try again in a mom
 type task struct {
 	in   zone.Input
 	look func(*zone.Core) (any, error)
-	// The loop calls before just before and did just after, and done with the answer once the turn is stored; nil is nothing.
+	// The loop calls before right before the step, and did right after it; done gets the answer once the turn is stored. Each may be nil.
 	before func(*task)
 	did    func(any, error)
 	done   func(any, error)

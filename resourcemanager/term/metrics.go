@@ -47,7 +47,7 @@ func NewMetrics() *Metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
 		}),
 		events: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "mammoth_events_total", Help: "Transitions of the zone since this start.",
+			Name: "mammoth_events_total", Help: "Events of the zone since the process began.",
 		}),
 		apps: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "mammoth_apps", Help: "Apps by state.",

@@ -27,8 +27,7 @@ type session struct {
 	stream service.NodeStream
 	// id names the stream in the zone.
 	id zone.StreamID
-	// heard is when the node was last heard of, since the start of the ResourceManager: a clock that is set does not
-	// change it.
+	// heard is when the node was last heard of, as the time since the term began: setting the clock does not change it.
 	heard atomic.Int64
 
 	mu       sync.Mutex
@@ -59,7 +58,7 @@ func (s *session) Report(ctx context.Context, report *trackerv1.NodeReport) erro
 	return tell(ctx, s.term.calls, zone.NodeReport{Session: s.name, Report: report})
 }
 
-// drop is Close for a session that nobody was given.
+// drop ends the session for a reason and takes it out of the zone.
 func (s *session) drop(why error) {
 	s.end(why)
 	s.sender.Wait()

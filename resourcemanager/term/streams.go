@@ -32,7 +32,7 @@ func (s *streams) next() zone.StreamID { return zone.StreamID(s.last.Add(1)) }
 // nextCall is a name that nobody who waits for an answer has had. Any goroutine may call it.
 func (s *streams) nextCall() commands.CallID { return commands.CallID(s.last.Add(1)) }
 
-// forget is about a stream that its reader has closed, or that was never opened.
+// forget drops a stream by its name.
 func (s *streams) forget(name zone.StreamID) {
 	delete(s.nodes, name)
 	delete(s.masters, name)

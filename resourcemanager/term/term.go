@@ -1,4 +1,4 @@
-// Package term is the time in which one ResourceManager leads a zone. It is the shell of the package zone, which decides: one
+// Package term has a term: the time in which one ResourceManager leads a zone. It is the shell of the package zone, which decides: one
 // goroutine, the loop, owns the zone. It drains its inbox, steps the zone through what is in it, commits what the turn has decided
 // to the store, and only then tells anybody. Persist, then tell.
 //
@@ -54,8 +54,8 @@ type Registry interface {
 	// AwaitBalancers calls done once every balancer that serves the service has confirmed the generation; if there is
 	// none, soon. It must not block, and holds no lock while it calls done.
 	AwaitBalancers(service string, generation int64, done func())
-	// Hold keeps changes from companions, which keep what they have, and keeps whoever awaits balancers waiting, until Release.
-	// Both may be repeated, and must not block.
+	// Until Release, Hold delays changes to companions, which keep what they have, and the calls of AwaitBalancers. Both may be repeated, and
+	// must not block.
 	Hold()
 	Release()
 	// ExpectBalancer makes a balancer waited for, for a while, that was connected before.
@@ -170,7 +170,7 @@ func (t *Term) Run(ctx context.Context) error {
 // Identity is that of its store.
 func (t *Term) Identity() store.Identity { return t.store.Identity() }
 
-// Ready says why the term cannot be used just now, if so. The loop answers, so it goes round.
+// Ready says why the term cannot be used just now, if so. It asks the loop, so an answer shows that the loop runs.
 func (t *Term) Ready(ctx context.Context) error {
 	if err := lookOnly(ctx, t.calls, func(*zone.Core) error { return nil }); err != nil {
 		return err
