@@ -113,8 +113,8 @@ func (c *Client) Register(ctx context.Context) (*masterv1.RegisterResponse, erro
 	return answer, nil
 }
 
-// Events is the channel of events. It is closed after Superseded, and by Close if the attempt has registered. While the master does not read it, events
-// wait; none is lost.
+// Events is the channel of events. It is closed after Superseded, and by Close if the attempt has registered. While the master does
+// not read it, events wait; none is lost.
 func (c *Client) Events() <-chan Event { return c.events }
 
 // Plan asks where asks would be granted if they were made now, without making them; see the protocol. It may be called from any
